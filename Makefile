@@ -1,0 +1,38 @@
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+# Compiled functions are kept between runs.
+export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
+export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0
+
+.PHONY: install demo test test-slow lint lock clean
+
+install: $(INSTALLED)
+
+$(INSTALLED): requirements.lock pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	touch $@
+
+demo: install  ## train, evaluate and sample Scale-VAE on the embedded captions
+	$(BIN)/python -m scalevae_jax.train --config configs/demo.py
+
+test: install  ## the fast tests
+	$(BIN)/python -m pytest -n 2 -m "not slow"
+
+test-slow: install  ## the tests that take minutes
+	$(BIN)/python -m pytest -m slow
+
+lint: install  ## format, lint, types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+lock:  ## pin what pyproject.toml allows (needs uv)
+	uv pip compile --quiet --universal --fork-strategy fewest --generate-hashes --extra dev --no-header --output-file requirements.lock pyproject.toml
+
+clean:
+	rm -rf $(VENV) .cache build *.egg-info

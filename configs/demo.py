@@ -1,0 +1,13 @@
+"""COMMAND"""
+
+from scalevae_jax.config import Config, Data, Eval, MethodConfig, Network, Train
+
+
+def get_config() -> Config:
+    return Config(
+        data=Data(path="package:snli", vocab_size=5000, buckets=5),
+        model=Network(embedding=128, hidden=256, latent=16),
+        method=MethodConfig(name="scale_vae", des_std=0.7, f_epo=3),
+        train=Train(max_epochs=12),
+        eval=Eval(iw_samples=100, at_end=True),
+    )

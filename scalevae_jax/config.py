@@ -1,0 +1,266 @@
+"""The typed configuration of a run: returned by a config file, changed by `--config.a.b=value`, kept in config.json."""
+
+import dataclasses
+import json
+import types
+import typing
+from pathlib import Path
+from typing import Any
+
+from scalevae_jax import method as methods
+from scalevae_jax.data.loader import PARTITIONS
+from scalevae_jax.types import InputError
+
+
+def _field(default: Any, meaning: str) -> Any:
+    return dataclasses.field(default=default, metadata={"help": meaning})
+
+
+@dataclasses.dataclass
+class Data:
+    """The corpus and how it is cut into batches."""
+
+    path: str = _field("", "folder with train, valid and test (.txt or .txt.gz), or package:snli")
+    vocab_size: int = _field(20_000, "entries of the vocabulary at most, the four special symbols counted")
+    min_count: int = _field(1, "occurrences in the training split that a word needs")
+    max_words: int = _field(200, "words of a sentence; longer ones are cut, and counted")
+    buckets: int = _field(8, "padded lengths, each one compilation")
+    partition: str = _field("fixed", f"of the split into batches: {' or '.join(PARTITIONS)} (each epoch)")
+
+
+@dataclasses.dataclass
+class Network:
+    """Sizes of the network; encoder and decoder are alike."""
+
+    embedding: int = _field(512, "dimensions of a word")
+    hidden: int = _field(1024, "units of each LSTM")
+    latent: int = _field(32, "dimensions of z")
+    dropout_words: float = _field(0.5, "share of the decoder's word features dropped")
+    dropout_outputs: float = _field(0.5, "share of the decoder's output features dropped")
+
+
+def _method_fields() -> list[tuple[str, Any, Any]]:
+    kinds: dict[str, Any] = {}
+    for name in methods.METHODS:
+        for key, parameter in methods.hyperparameters(name).items():
+            if kinds.setdefault(key, parameter.annotation) is not parameter.annotation:
+                raise TypeError(f"hyperparameter {key} has two types")
+    helps = {key: ", ".join(name for name in methods.METHODS if key in methods.hyperparameters(name)) for key in kinds}
+    name_field = ("name", str, _field("scale_vae", "one of " + ", ".join(methods.METHODS)))
+    return [name_field] + [(key, kind | None, _field(None, f"of {helps[key]}")) for key, kind in kinds.items()]
+
+
+MethodConfig = dataclasses.make_dataclass("MethodConfig", _method_fields())
+MethodConfig.__module__ = __name__
+MethodConfig.__doc__ = "The method by name and its hyperparameters; None is the method's own default."
+
+
+@dataclasses.dataclass
+class Optim:
+    """SGD, and the rule that cuts its learning rate."""
+
+    learning_rate: float = _field(1.0, "of SGD without momentum, on the batch mean of nats a sentence")
+    clip: float = _field(5.0, "largest norm of the gradient of all parameters together")
+    patience: int = _field(5, "epochs without a better validation loss before the rate is cut")
+    decay: float = _field(0.5, "factor of a cut")
+    max_decays: int = _field(5, "cuts after which training ends")
+    min_decay_epoch: int = _field(15, "no cut before this epoch, counted from 0 (the reference code's guard)")
+    reload_best: bool = _field(True, "go back to the best parameters at a cut, as the reference code does")
+
+
+@dataclasses.dataclass
+class Train:
+    """The length of training."""
+
+    max_epochs: int = _field(120, "epochs at most")
+    max_steps: int = _field(0, "steps at most; 0 is no limit")
+    batch_size: int = _field(32, "sentences of the global batch")
+    seed: int = _field(0, "of initial values, data order and all draws")
+
+
+@dataclasses.dataclass
+class Eval:
+    """Evaluation, in training and after it."""
+
+    batch_size: int = _field(32, "sentences a batch")
+    iw_samples: int = _field(500, "importance-weighted draws a sentence")
+    iw_chunk: int = _field(0, "draws at once; 0 is as many as 64 MiB of logits hold")
+    at_end: bool = _field(False, "evaluate the best checkpoint on the test split when training ends, and sample")
+
+
+@dataclasses.dataclass
+class Checkpoint:
+    """When the run is saved beside every end of an epoch."""
+
+    every_steps: int = _field(0, "steps; 0 is never")
+    every_minutes: float = _field(10.0, "minutes; 0 is never")
+
+
+@dataclasses.dataclass
+class Config:
+    """A run. Fields and meanings are listed by `python -m scalevae_jax.train --help`."""
+
+    data: Data = dataclasses.field(default_factory=Data)
+    model: Network = dataclasses.field(default_factory=Network)
+    method: Any = dataclasses.field(default_factory=MethodConfig)
+    optim: Optim = dataclasses.field(default_factory=Optim)
+    train: Train = dataclasses.field(default_factory=Train)
+    eval: Eval = dataclasses.field(default_factory=Eval)
+    checkpoint: Checkpoint = dataclasses.field(default_factory=Checkpoint)
+
+
+def hyperparameters(config: Config) -> dict[str, Any]:
+    """What the configuration sets for its method, without what it leaves to the method's default."""
+    set_here = dataclasses.asdict(config.method)
+    return {key: value for key, value in set_here.items() if key != "name" and value is not None}
+
+
+def build_method(config: Config) -> methods.Method:
+    """The method the configuration names. Raises InputError for a name, a hyperparameter or a value that can not be."""
+    name = config.method.name
+    if name not in methods.METHODS:
+        raise InputError(f"config.method.name: no method {name!r}; there are {', '.join(methods.METHODS)}")
+    values = hyperparameters(config)
+    known = methods.hyperparameters(name)
+    for key in values:
+        if key not in known:
+            takes = ", ".join(known) or "none"
+            raise InputError(f"config.method.{key}: {name} has no such hyperparameter; it takes {takes}")
+    try:
+        return methods.METHODS[name](**values)
+    except ValueError as error:
+        raise InputError(f"config.method: {error}") from error
+
+
+def with_defaults(config: Config) -> Config:
+    """The same configuration with the method's defaults written out."""
+    known = methods.hyperparameters(config.method.name)
+    values = {key: parameter.default for key, parameter in known.items()} | hyperparameters(config)
+    return dataclasses.replace(config, method=MethodConfig(name=config.method.name, **values))
+
+
+def override_method(config: Config, from_file: Config, overrides: set[str]) -> tuple[Config, list[str]]:
+    """Another method on the command line drops the hyperparameters that the file set for its own; names the dropped."""
+    if config.method.name == from_file.method.name:
+        return config, []
+    dropped = [key for key in hyperparameters(from_file) if f"method.{key}" not in overrides]
+    return dataclasses.replace(config, method=dataclasses.replace(config.method, **dict.fromkeys(dropped))), dropped
+
+
+_POSITIVE = [
+    "data.vocab_size",
+    "data.max_words",
+    "data.buckets",
+    "model.embedding",
+    "model.hidden",
+    "model.latent",
+    "optim.learning_rate",
+    "optim.clip",
+    "optim.patience",
+    "optim.max_decays",
+    "train.max_epochs",
+    "train.batch_size",
+    "eval.batch_size",
+    "eval.iw_samples",
+]
+_NOT_NEGATIVE = ["train.max_steps", "train.seed", "eval.iw_chunk", "optim.min_decay_epoch", "checkpoint.every_steps"]
+
+
+def validate(config: Config) -> None:
+    """Raises InputError naming the first field whose value can not be."""
+
+    def get(path: str) -> Any:
+        section, name = path.split(".")
+        return getattr(getattr(config, section), name)
+
+    for path in _POSITIVE:
+        if not get(path) > 0:
+            raise InputError(f"config.{path}: must be more than 0, got {get(path)}")
+    for path in _NOT_NEGATIVE:
+        if get(path) < 0:
+            raise InputError(f"config.{path}: must be 0 or more, got {get(path)}")
+    for path in ("model.dropout_words", "model.dropout_outputs"):
+        if not 0 <= get(path) < 1:
+            raise InputError(f"config.{path}: must be in [0, 1), got {get(path)}")
+    if not 0 < config.optim.decay < 1:
+        raise InputError(f"config.optim.decay: must be in (0, 1), got {config.optim.decay}")
+    if config.data.partition not in PARTITIONS:
+        raise InputError(f"config.data.partition: one of {', '.join(PARTITIONS)}; got {config.data.partition!r}")
+    build_method(config)
+
+
+def to_json(config: Config) -> str:
+    """The nested configuration; hyperparameters of other methods are left out."""
+    tree = dataclasses.asdict(config)
+    tree["method"] = {"name": config.method.name} | hyperparameters(config)
+    return json.dumps(tree, indent=2) + "\n"
+
+
+def _check(kind: Any, value: Any) -> bool:
+    kinds = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
+    if isinstance(value, bool):
+        return bool in kinds
+    return isinstance(value, kinds) or (float in kinds and isinstance(value, int))
+
+
+def _section(kind: Any, values: Any, where: str) -> Any:
+    if not isinstance(values, dict):
+        raise InputError(f"{where}: a JSON object is wanted")
+    fields = {field.name: field for field in dataclasses.fields(kind)}
+    for key, value in values.items():
+        if key not in fields:
+            raise InputError(f"{where}.{key}: no such field; there are {', '.join(fields)}")
+        if not _check(fields[key].type, value):
+            raise InputError(
+                f"{where}.{key}: {value!r} is not of type {getattr(fields[key].type, '__name__', fields[key].type)}"
+            )
+    return kind(**values)
+
+
+def from_json(path: Path) -> Config:
+    """Read what `to_json` wrote; nothing in the file is executed. Raises InputError naming file and field."""
+    try:
+        tree = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: not a readable configuration ({error})") from error
+    if not isinstance(tree, dict):
+        raise InputError(f"{path}: a JSON object is wanted")
+    kinds = SECTIONS
+    for key in tree:
+        if key not in kinds:
+            raise InputError(f"{path}: {key}: no such section; there are {', '.join(kinds)}")
+    config = Config(**{key: _section(kinds[key], value, f"{path}: {key}") for key, value in tree.items()})
+    validate(config)
+    return config
+
+
+SECTIONS = {
+    "data": Data,
+    "model": Network,
+    "method": MethodConfig,
+    "optim": Optim,
+    "train": Train,
+    "eval": Eval,
+    "checkpoint": Checkpoint,
+}
+
+
+def describe() -> str:
+    """Every field with its default and meaning, for --help."""
+    lines = []
+    for section, kind in SECTIONS.items():
+        lines.append(f"\n  {kind.__doc__}")
+        for field in dataclasses.fields(kind):
+            default = "" if field.default is None else f" [{field.default}]"
+            lines.append(f"    --config.{section}.{field.name}{default}: {field.metadata['help']}")
+    return "\n".join(lines)
+
+
+def describe_methods() -> str:
+    """Every method with its hyperparameters, defaults and reference, for --list_methods."""
+    lines = []
+    for name, constructor in methods.METHODS.items():
+        lines.append(f"{name}: {' '.join((constructor.__doc__ or '').split())}")
+        for key, parameter in methods.hyperparameters(name).items():
+            lines.append(f"    --config.method.{key}={parameter.default}")
+    return "\n".join(lines)

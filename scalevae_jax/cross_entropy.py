@@ -1,0 +1,80 @@
+"""Token log-likelihoods over a large vocabulary, without holding all logits at once.
+
+Both functions take `tokens` feature rows and work through them `chunk` rows at a time, so that memory is
+[chunk, vocabulary] and does not grow with the length of the sentences or their number.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Float, Int
+
+from scalevae_jax.types import Array
+
+CHUNK = 1024
+
+
+def log_likelihood(
+    features: Float[Array, "*rows features"],
+    kernel: Float[Array, "features vocabulary"],
+    targets: Int[Array, "*rows"],
+) -> Float[Array, "*rows"]:
+    """log softmax(features @ kernel)[target] in nats, all logits at once; accumulated in float32."""
+    logits = (features @ kernel).astype(jnp.float32)
+    chosen = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
+    return chosen - jax.nn.logsumexp(logits, axis=-1)
+
+
+def _chunks(x: Array, chunk: int) -> Array:
+    rows = x.shape[0]
+    count = -(-rows // chunk)
+    size = -(-rows // count)
+    padded = jnp.pad(x, [(0, count * size - rows)] + [(0, 0)] * (x.ndim - 1))
+    return padded.reshape(count, size, *x.shape[1:])
+
+
+@jax.custom_vjp
+def weighted_nll(
+    features: Float[Array, "tokens features"],
+    kernel: Float[Array, "features vocabulary"],
+    targets: Int[Array, " tokens"],
+    weight: Float[Array, " tokens"],
+) -> tuple[Float[Array, ""], Float[Array, " tokens"]]:
+    """sum_t weight_t nll_t in nats, and every token's nll.
+
+    Gradients flow through the sum alone, to `features` and `kernel`: the weights are known in the forward pass, so the
+    gradient is made there, chunk by chunk, while the chunk's logits are at hand, and nothing is computed twice.
+    """
+    chunks = (_chunks(features, CHUNK), _chunks(targets, CHUNK))
+    nll = -jax.lax.map(lambda at: log_likelihood(at[0], kernel, at[1]), chunks).reshape(-1)
+    nll = nll[: targets.shape[0]]
+    return jnp.sum(weight * nll), nll
+
+
+def _forward(features, kernel, targets, weight):
+    def one(dkernel, at):
+        x, target, w = at
+        logits = (x @ kernel).astype(jnp.float32)
+        log_z = jax.nn.logsumexp(logits, axis=-1, keepdims=True)
+        hit = jnp.arange(kernel.shape[1]) == target[:, None]
+        nll = log_z[:, 0] - jnp.sum(jnp.where(hit, logits, 0.0), axis=-1)
+        dlogits = (w[:, None] * (jnp.exp(logits - log_z) - hit)).astype(x.dtype)
+        return dkernel + x.T @ dlogits, (nll, dlogits @ kernel.T)
+
+    rows = targets.shape[0]
+    at = (_chunks(features, CHUNK), _chunks(targets, CHUNK), _chunks(weight, CHUNK))
+    if at[0].shape[0] == 1:
+        dkernel, (nll, dfeatures) = one(jnp.zeros((), kernel.dtype), jax.tree.map(lambda x: x[0], at))
+    else:
+        dkernel, (nll, dfeatures) = jax.lax.scan(one, jnp.zeros_like(kernel), at)
+    nll = nll.reshape(-1)[:rows]
+    dfeatures = dfeatures.reshape(-1, features.shape[1])[:rows]
+    return (jnp.sum(weight * nll), nll), (dfeatures, dkernel)
+
+
+def _backward(residuals, cotangents):
+    dfeatures, dkernel = residuals
+    scale, _ = cotangents
+    return scale * dfeatures, scale * dkernel, None, None
+
+
+weighted_nll.defvjp(_forward, _backward)

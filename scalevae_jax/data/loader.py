@@ -1,0 +1,134 @@
+"""Batches of a split: length buckets, a seeded partition, a seeded order, prepared ahead of the device.
+
+What an epoch's k-th batch holds is a pure function of (seed, epoch, k), so the position in the data is one number.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from scalevae_jax.data.corpus import Split
+from scalevae_jax.types import Batch
+
+PARTITIONS = ("fixed", "repartitioned")
+PARTITION_STREAM, ORDER_STREAM, DRAW_STREAM = range(3)
+
+
+def bucket_lengths(lengths: np.ndarray, count: int) -> np.ndarray:
+    """At most `count` padded lengths with the fewest padded slots, exactly, by dynamic programming on the histogram."""
+    values, rows = np.unique(lengths, return_counts=True)
+    count = min(count, len(values))
+    below = np.concatenate([[0], np.cumsum(rows)])
+    # cost[i, j]: slots when lengths i..j share one bucket
+    cost = (below[None, 1:] - below[:-1, None]) * values[None, :].astype(np.float64)
+    cost[np.tril_indices(len(values), -1)] = np.inf
+    best, cuts = cost[0], []
+    for _ in range(1, count):
+        before = np.concatenate([[np.inf], best[:-1]])[:, None] + cost
+        cuts.append(np.argmin(before, axis=0))
+        best = np.min(before, axis=0)
+    edges, end = [], len(values) - 1
+    for cut in reversed(cuts):
+        edges.append(values[end])
+        end = cut[end] - 1
+    edges.append(values[end])
+    return np.array(edges[::-1])
+
+
+class Plan(NamedTuple):
+    """Which rows make which batch, and how long each batch is padded."""
+
+    rows: list[np.ndarray]
+    lengths: list[int]
+
+
+def partition(lengths: np.ndarray, edges: np.ndarray, batch_size: int, rng: np.random.Generator | None) -> Plan:
+    """Cut each bucket into batches, in random order, or, without `rng`, in the order of the split."""
+    bucket = np.searchsorted(edges, lengths)
+    rows, padded = [], []
+    for i, edge in enumerate(edges):
+        members = np.flatnonzero(bucket == i)
+        if rng is not None:
+            members = rng.permutation(members)
+        for start in range(0, len(members), batch_size):
+            rows.append(members[start : start + batch_size])
+            padded.append(int(edge))
+    return Plan(rows, padded)
+
+
+def assemble(split: Split, rows: np.ndarray, length: int, size: int) -> Batch:
+    """The batch of these rows, filled up to `size` rows by rows of weight 0. Host arrays."""
+    tokens = np.zeros((size, length), np.int32)
+    lengths = np.ones(size, np.int32)
+    weight = np.zeros(size, np.float32)
+    index = np.zeros(size, np.int32)
+    for i, row in enumerate(rows):
+        sentence = split[row]
+        tokens[i, : len(sentence)] = sentence
+        lengths[i] = len(sentence)
+    weight[: len(rows)] = 1
+    index[: len(rows)] = rows
+    return Batch(tokens, lengths, weight, index)
+
+
+class _Source:
+    """Whole batches as the elements of a grain source."""
+
+    def __init__(self, split: Split, plan: Plan, order: np.ndarray, size: int):
+        self._split, self._plan, self._order, self._size = split, plan, order, size
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    def __getitem__(self, i: int) -> Batch:
+        at = self._order[i]
+        return assemble(self._split, self._plan.rows[at], self._plan.lengths[at], self._size)
+
+
+class Loader(NamedTuple):
+    """`size` rows a batch, of which at most `batch_size` are real; `seed` None keeps the order of the split."""
+
+    split: Split
+    edges: np.ndarray
+    batch_size: int
+    size: int
+    seed: int | None = None
+    mode: str = "fixed"
+
+    def plan(self, epoch: int) -> Plan:
+        """The partition of an epoch (from 1): always the same one, or one an epoch."""
+        if self.seed is None:
+            return partition(self.split.lengths, self.edges, self.batch_size, None)
+        of = epoch if self.mode == "repartitioned" else 0
+        rng = np.random.default_rng([self.seed, PARTITION_STREAM, of])
+        return partition(self.split.lengths, self.edges, self.batch_size, rng)
+
+    def __len__(self) -> int:
+        """Batches an epoch."""
+        counts = np.bincount(np.searchsorted(self.edges, self.split.lengths))
+        return int(np.sum(-(-counts // self.batch_size)))
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch from position `start` on, made ahead in a thread."""
+        import grain  # here, since importing it takes two seconds that no other command needs
+
+        plan = self.plan(epoch)
+        order = np.arange(len(plan.rows))
+        if self.seed is not None:
+            order = np.random.default_rng([self.seed, ORDER_STREAM, epoch]).permutation(order)
+        if start >= len(order):
+            return iter(())
+        source = grain.MapDataset.source(_Source(self.split, plan, order[start:], self.size))
+        return iter(source.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)))
+
+    def draw(self, epoch: int, step: int, k: int) -> Batch:
+        """The k-th random training batch of a step, with replacement."""
+        plan = self.plan(epoch)
+        at = np.random.default_rng([self.seed or 0, DRAW_STREAM, step, k]).integers(len(plan.rows))
+        return assemble(self.split, plan.rows[at], plan.lengths[at], self.size)
+
+
+def padding_share(lengths: np.ndarray, edges: np.ndarray) -> float:
+    """Padded slots over all slots."""
+    return 1 - float(np.sum(lengths)) / float(np.sum(edges[np.searchsorted(edges, lengths)]))

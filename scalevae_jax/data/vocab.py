@@ -1,0 +1,79 @@
+"""Words and their numbers."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from scalevae_jax.types import InputError
+
+PAD, BEGIN, END, UNKNOWN = range(4)
+SPECIALS = ("<pad>", "<s>", "</s>", "<unk>")
+
+
+class Vocabulary(NamedTuple):
+    """`words[i]` is the word of id i; the four special symbols come first."""
+
+    words: tuple[str, ...]
+    ids: dict[str, int]
+
+    def __len__(self) -> int:
+        return len(self.words)
+
+    def encode(self, sentence: Sequence[str]) -> list[int]:
+        """`<s> w1 .. wT </s>` as ids; words outside the vocabulary, and special symbols in the text, are `<unk>`."""
+        get = self.ids.get
+        return [BEGIN, *(max(get(word, UNKNOWN), UNKNOWN) for word in sentence), END]
+
+    def decode(self, ids: Iterable[int] | np.ndarray) -> str:
+        """The sentence up to `</s>`, words separated by spaces."""
+        words = []
+        for i in ids:
+            if i == END:
+                break
+            if i not in (PAD, BEGIN):
+                words.append(self.words[i])
+        return " ".join(words)
+
+    def save(self, path: Path) -> None:
+        """One word a line; the line's number is the id."""
+        path.write_text("\n".join(self.words) + "\n", encoding="utf-8")
+
+
+def vocabulary(words: Sequence[str]) -> Vocabulary:
+    """From the words after the special symbols."""
+    every = (*SPECIALS, *words)
+    return Vocabulary(every, {word: i for i, word in enumerate(every)})
+
+
+def build(sentences: Iterable[Sequence[str]], size: int, min_count: int = 1) -> Vocabulary:
+    """The commonest words, `size` entries at most with the special ones; ties go to the word seen first."""
+    counts = Counter(word for sentence in sentences for word in sentence)
+    for special in SPECIALS:
+        counts.pop(special, None)
+    kept = [word for word, n in counts.most_common(max(size - len(SPECIALS), 0)) if n >= min_count]
+    return vocabulary(kept)
+
+
+def load(path: Path) -> Vocabulary:
+    """Read what `save` wrote. Raises InputError where it is not a vocabulary."""
+    try:
+        words = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not a readable vocabulary ({error})") from error
+    if tuple(words[: len(SPECIALS)]) != SPECIALS:
+        raise InputError(f"{path}: line 1: a vocabulary begins with the lines {' '.join(SPECIALS)}")
+    made = vocabulary(words[len(SPECIALS) :])
+    if len(made.ids) != len(made.words):
+        twice = next(word for i, word in enumerate(made.words) if made.ids[word] != i)
+        raise InputError(f"{path}: line {made.words.index(twice) + 1}: the word {twice!r} stands here twice")
+    return made
+
+
+def as_array(ids: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
+    """Ragged rows as one flat int32 array and their offsets, rows + 1 of them."""
+    offsets = np.zeros(len(ids) + 1, np.int64)
+    np.cumsum([len(row) for row in ids], out=offsets[1:])
+    return np.fromiter((i for row in ids for i in row), np.int32, offsets[-1]), offsets

@@ -1,0 +1,91 @@
+"""What is paid beside the reconstruction: a rate a sentence and dimension, and a penalty made of it.
+
+A rate is KL[batch, latent] in nats. A penalty is this device's share of a scalar in nats a sentence: shares of all
+devices add up to the penalty of the global batch.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Float
+
+from scalevae_jax import gaussian, parallel
+from scalevae_jax.types import Array, Context, Gaussian, Posteriors, Scalar
+
+Rate = Callable[[Posteriors], Float[Array, "batch latent"]]
+Penalty = Callable[[Float[Array, "batch latent"], Posteriors, Context], Scalar]
+
+
+def unit_rate(posteriors: Posteriors) -> Float[Array, "batch latent"]:
+    """KL(q || N(0, I)), the KL of Eq. 1 and Eq. 7."""
+    return gaussian.kl_dims(posteriors.q)
+
+
+def matched_rate(posteriors: Posteriors) -> Float[Array, "batch latent"]:
+    """KL(q_hat || N(0, f^2)), the KL of the posterior that is decoded from the prior that is sampled."""
+    return gaussian.kl_dims(posteriors.q_hat, 2 * jnp.log(posteriors.factor))
+
+
+def _mean(x: Float[Array, " batch"], context: Context) -> Scalar:
+    """This device's share of the mean over real sentences."""
+    count = parallel.total(jnp.sum(context.weight))
+    return jnp.sum(context.weight * x) / jnp.maximum(count, 1.0)
+
+
+def weighted(rate: Float[Array, "batch latent"], posteriors: Posteriors, context: Context) -> Scalar:
+    """kl_weight times the mean KL."""
+    return context.kl_weight * _mean(jnp.sum(rate, axis=-1), context)
+
+
+def free_bits(threshold: float, mode: str = "example") -> Penalty:
+    """A rate under `threshold` nats a dimension costs a constant, so it has no gradient (Kingma et al. 2016).
+
+    The hinge max(threshold, KL) is taken for each dimension of each example (`example`, as the text repositories do),
+    for each dimension of the batch mean (`batch`, the original), or on each example's total (`total`).
+    """
+
+    def over_examples(rate, posteriors, context):
+        return weighted(jnp.maximum(rate, threshold), posteriors, context)
+
+    def over_batch(rate, posteriors, context):
+        share = jnp.sum(context.weight[:, None] * rate, axis=0)
+        count = parallel.total(jnp.sum(context.weight))
+        mean = parallel.total(share) / jnp.maximum(count, 1.0)
+        hinged = jnp.sum(jnp.maximum(mean, threshold))
+        return context.kl_weight * hinged * parallel.share_of_one()
+
+    def over_total(rate, posteriors, context):
+        total = jnp.sum(rate, axis=-1)
+        return context.kl_weight * _mean(jnp.maximum(total, threshold * rate.shape[-1]), context)
+
+    modes = {"example": over_examples, "batch": over_batch, "total": over_total}
+    if mode not in modes:
+        raise ValueError(f"free_bits mode is one of {', '.join(modes)}; got {mode!r}")
+    return modes[mode]
+
+
+def divergence(q: Gaussian, weight: Float[Array, " rows"]) -> tuple[Float[Array, " latent"], Float[Array, ""]]:
+    """Mutual posterior divergence a dimension, and the standard deviation of the total over pairs i != j.
+
+    Both are over pairs of real rows; with fewer than two they are 0 (Ma et al. 2019).
+    """
+    pairs = gaussian.pairwise_kl_dims(q)
+    off_diagonal = weight[:, None] * weight[None, :] * (1 - jnp.eye(weight.shape[0]))
+    count = jnp.sum(off_diagonal)
+    mpd = jnp.einsum("ij,ijd->d", off_diagonal, pairs) / jnp.maximum(count, 1.0)
+    deviation = jnp.sum(pairs, axis=-1) - jnp.sum(mpd)
+    variance = jnp.sum(off_diagonal * jnp.square(deviation)) / jnp.maximum(count - 1, 1.0)
+    return mpd, jnp.sqrt(variance + 1e-12) * (count > 0)
+
+
+def mutual_divergence(eta: float, gamma: float) -> Penalty:
+    """KL - eta sum_d log sigmoid(MPD_d) + gamma Std(pairwise KL), over the whole global batch (Ma et al. 2019)."""
+
+    def penalty(rate, posteriors, context):
+        q = jax.tree.map(parallel.gather, posteriors.q)
+        mpd, spread = divergence(q, parallel.gather(context.weight))
+        extra = eta * jnp.sum(jax.nn.softplus(-mpd)) + gamma * spread
+        return weighted(rate, posteriors, context) + extra * parallel.share_of_one()
+
+    return penalty

@@ -1,0 +1,60 @@
+"""Which parameters move at a training step. A plan runs on the host, since batches differ in shape."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+
+Draw = Callable[[int], Any]  # the k-th random training batch of this step
+
+
+class Plan(NamedTuple):
+    """`init` makes the plan's state, `step(steps, state, batch, draw)` takes one training step of the batch,
+    `end_epoch(plan_state, mi)` hears the validation MI (nats)."""
+
+    init: Callable[[], Any]
+    step: Callable[[Any, Any, Any, Draw], Any]
+    end_epoch: Callable[[Any, float], Any]
+
+
+joint = Plan(
+    init=lambda: (),
+    step=lambda steps, state, batch, draw: steps.joint(state, batch),
+    end_epoch=lambda plan_state, mi: plan_state,
+)
+
+
+class AggressiveState(NamedTuple):
+    """Whether the inner loop still runs, and the validation MI of the epoch before (nats)."""
+
+    on: Any
+    mi: Any
+
+
+def aggressive(inner_steps: int = 99, window: int = 15) -> Plan:
+    """Encoder steps until the loss a token stops falling, then one decoder step (He et al. 2019).
+
+    The inner loop starts on the batch and goes on with random training batches, `inner_steps` at most; every `window`
+    steps their mean loss a token is held against the window before. It ends for good when validation MI falls.
+    """
+
+    def step(steps, state, batch, draw):
+        if not bool(state.plan.on):
+            return steps.joint(state, batch)
+        inner, before, losses = batch, 1e4, []
+        for k in range(1, inner_steps + 1):
+            state, info = steps.encoder(state, inner)
+            losses.append((info.loss, info.tokens))
+            if k % window == 0:
+                loss = sum(float(x) for x, _ in losses) / sum(float(n) for _, n in losses)
+                if loss > before:
+                    break
+                before, losses = loss, []
+            inner = draw(k)
+        return steps.decoder(state, batch)
+
+    def end_epoch(plan_state: AggressiveState, mi: float) -> AggressiveState:
+        on = bool(plan_state.on) and mi >= float(plan_state.mi)
+        return AggressiveState(jnp.bool_(on), jnp.float32(mi))
+
+    return Plan(init=lambda: AggressiveState(jnp.bool_(True), jnp.float32(0)), step=step, end_epoch=end_epoch)

@@ -1,0 +1,268 @@
+"""Posterior transforms: from what the encoder says to the posteriors that pay the KL and feed the decoder.
+
+A transform is a record of pure functions with explicit state. `apply` sees the batch and returns the next state;
+`end_epoch` closes the epoch; `factor` is what a draw from the prior is multiplied by before it is decoded.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Float
+
+from scalevae_jax import parallel
+from scalevae_jax.types import Array, Context, Gaussian, Params, Posteriors
+
+State = Any
+
+
+class PosteriorTransform(NamedTuple):
+    """`params` are trained, `state` is carried; `own_epochs` is the last epoch in which a batch used its own factor."""
+
+    init_params: Callable[[int], Params] = lambda latent: {}
+    init: Callable[[int, int], State] = lambda latent, steps: ()  # latent dimensions, steps an epoch
+    apply: Callable[[Params, State, Posteriors, Context, bool], tuple[Posteriors, State]] = (
+        lambda params, state, posteriors, context, train: (posteriors, state)
+    )
+    end_epoch: Callable[[State], State] = lambda state: state
+    factor: Callable[[State], Float[Array, " latent"] | float] = lambda state: 1.0
+    own_epochs: int = 0
+
+
+identity = PosteriorTransform()
+
+
+def chain(*links: PosteriorTransform) -> PosteriorTransform:
+    """One transform after another; factors multiply."""
+
+    def apply(params, state, posteriors, context, train):
+        states = []
+        for i, link in enumerate(links):
+            posteriors, link_state = link.apply(params[str(i)], state[i], posteriors, context, train)
+            states.append(link_state)
+        return posteriors, tuple(states)
+
+    return PosteriorTransform(
+        init_params=lambda latent: {str(i): link.init_params(latent) for i, link in enumerate(links)},
+        init=lambda latent, steps: tuple(link.init(latent, steps) for link in links),
+        apply=apply,
+        end_epoch=lambda state: tuple(link.end_epoch(part) for link, part in zip(links, state, strict=True)),
+        factor=lambda state: math.prod(link.factor(part) for link, part in zip(links, state, strict=True)),
+        own_epochs=max((link.own_epochs for link in links), default=0),
+    )
+
+
+class NormState(NamedTuple):
+    """Running moments of mu, used at evaluation."""
+
+    mean: Float[Array, " latent"]
+    variance: Float[Array, " latent"]
+
+
+def batch_norm(
+    gamma: float,
+    shift: float = 0.0,
+    *,
+    train_shift: bool = True,
+    train_scale: bool = False,
+    min_batch: int = 2,
+    momentum: float = 0.9,
+    eps: float = 1e-5,
+) -> PosteriorTransform:
+    """Normalise mu over the batch to standard deviation `gamma` and mean `shift` (Zhu et al. 2020, Eq. 14).
+
+    With `train_scale` the scale is a learned vector whose root mean square is held at `gamma` (Shen et al. 2021). Real
+    rows of the global batch count; a batch of fewer than `min_batch` of them uses the running moments and leaves them.
+    """
+
+    def init_params(latent: int) -> Params:
+        params = {"shift": jnp.full(latent, shift, jnp.float32)} if train_shift else {}
+        return params | ({"scale": jnp.full(latent, gamma, jnp.float32)} if train_scale else {})
+
+    def apply(params, state, posteriors, context, train):
+        mu = posteriors.q.mean
+        mean, variance = state
+        if train:
+            moments = parallel.batch_moments(mu, context.weight)
+            enough = moments.rows >= min_batch
+            mean = jnp.where(enough, moments.mean, mean)
+            variance = jnp.where(enough, moments.variance(ddof=0), variance)
+            step = jnp.where(enough, 1 - momentum, 0.0)
+            state = jax.lax.stop_gradient(
+                NormState(
+                    state.mean + step * (moments.mean - state.mean),
+                    state.variance + step * (moments.variance(ddof=1) - state.variance),
+                )
+            )
+        scale = jnp.float32(gamma)
+        if train_scale:
+            scale = gamma * params["scale"] / jnp.sqrt(jnp.mean(jnp.square(params["scale"])))
+        offset = params["shift"] if train_shift else jnp.float32(shift)
+        mu = scale * (mu - mean) * jax.lax.rsqrt(variance + eps) + offset
+        return posteriors._replace(q=Gaussian(mu, posteriors.q.logvar)), state
+
+    return PosteriorTransform(
+        init_params=init_params,
+        init=lambda latent, steps: NormState(jnp.zeros(latent), jnp.ones(latent)),
+        apply=apply,
+    )
+
+
+def variance_dropout(keep: float, alpha: float = 1.0) -> PosteriorTransform:
+    """A variance floor a = alpha / (2 pi e) and dropout on s2 - a, both once the KL weight is 1 (Shen et al. 2021).
+
+    Dropout is for training alone; whether the floor is on is state, so that a restored model keeps it.
+    """
+    if not 0 < keep <= 1:
+        raise ValueError(f"variance dropout keeps a share in (0, 1], got {keep}")
+    floor = alpha / (2 * math.pi * math.e)
+
+    def apply(params, state, posteriors, context, train):
+        q = posteriors.q
+        if train:
+            state = jnp.maximum(state, (context.kl_weight >= 1).astype(jnp.float32))
+        variance = jnp.exp(q.logvar)
+        excess = variance
+        if train:
+            draw = jax.vmap(lambda key: jax.random.bernoulli(key, keep, q.mean.shape[-1:]))
+            excess = jnp.where(draw(context.keys), variance / keep, 0.0)
+        logvar = jnp.where(state > 0, jnp.log(excess + floor), q.logvar)
+        return posteriors._replace(q=Gaussian(q.mean, logvar)), state
+
+    return PosteriorTransform(init=lambda latent, steps: jnp.float32(0), apply=apply)
+
+
+def committed_roots(delta: float) -> tuple[float, float]:
+    """The two variances v with KL(N(0, v) || N(0, 1)) = delta: the roots of log v - v + 1 + 2 delta."""
+    if delta <= 0:
+        raise ValueError(f"a committed rate is positive, got {delta}")
+
+    def root(low: float, high: float) -> float:
+        rising = math.log(low) - low < math.log(high) - high
+        for _ in range(200):
+            middle = 0.5 * (low + high)
+            value = math.log(middle) - middle + 1 + 2 * delta
+            low, high = (low, middle) if (value > 0) == rising else (middle, high)
+        return 0.5 * (low + high)
+
+    return root(math.exp(-2 - 2 * delta), 1.0), root(1.0, 4 + 8 * delta)
+
+
+def committed_rate(delta: float) -> PosteriorTransform:
+    """Posteriors whose KL is at least `delta` nats in each dimension, for any input (Razavi et al. 2019, Eq. 4)."""
+    low, high = (math.sqrt(v) for v in committed_roots(delta))
+
+    def apply(params, state, posteriors, context, train):
+        a, b = posteriors.q
+        std = low + (high - low) * jnp.maximum(jax.nn.sigmoid(b), 1 / 50)
+        variance = jnp.square(std)
+        mean = jnp.sqrt(2 * delta + 1 + jnp.log(variance) - variance + jnp.maximum(a, 0.0) + 1e-6)
+        return posteriors._replace(q=Gaussian(mean, jnp.log(variance))), state
+
+    return PosteriorTransform(apply=apply)
+
+
+class Average(NamedTuple):
+    """How the factors of an epoch become one (Algorithm 1, line 17); `value` is not called before a `record`."""
+
+    init: Callable[[int, int], State]
+    record: Callable[[State, Float[Array, " latent"], parallel.Moments], State]
+    value: Callable[[State, Float[Array, ""]], Float[Array, " latent"]]  # state, batches recorded
+
+
+def _averages(des_std: float, ddof: int, eps: float) -> dict[str, Average]:
+    def record_in_row(state, factor, moments):
+        factors, at = state
+        return factors.at[at % factors.shape[0]].set(factor), at + 1
+
+    def merge(state, factor, moments):
+        rows = state.rows + moments.rows
+        delta = moments.mean - state.mean
+        mean = state.mean + delta * moments.rows / jnp.maximum(rows, 1.0)
+        between = jnp.square(delta) * state.rows * moments.rows / jnp.maximum(rows, 1.0)
+        return parallel.Moments(rows, mean, state.squares + moments.squares + between)
+
+    return {
+        "mean": Average(
+            init=lambda latent, steps: jnp.zeros(latent),
+            record=lambda state, factor, moments: state + factor,
+            value=lambda state, batches: state / jnp.maximum(batches, 1.0),
+        ),
+        "median": Average(
+            init=lambda latent, steps: (jnp.full((steps, latent), jnp.nan), jnp.int32(0)),
+            record=record_in_row,
+            value=lambda state, batches: jnp.nanmedian(state[0], axis=0),
+        ),
+        "population": Average(
+            init=lambda latent, steps: parallel.Moments(jnp.float32(0), jnp.zeros(latent), jnp.zeros(latent)),
+            record=merge,
+            value=lambda state, batches: des_std / jnp.maximum(jnp.sqrt(state.variance(ddof)), eps),
+        ),
+    }
+
+
+class ScaleState(NamedTuple):
+    """The running accumulator of this epoch's factors, and f_bar of the last epoch (1 before there is one)."""
+
+    accumulator: State
+    batches: Float[Array, ""]
+    f_bar: Float[Array, " latent"]
+
+
+def scale(
+    des_std: float,
+    f_epo: int,
+    *,
+    std_ddof: int = 1,
+    factor_average: str = "mean",
+    factor_min_batch: int = 16,
+    stop_gradient_factor: bool = False,
+    eps: float = 1e-6,
+) -> PosteriorTransform:
+    """f = des_std / Std[mu] (Eq. 3), Algorithm 1.
+
+    Epochs 1 to `f_epo` use the batch's own f, later ones f_bar, the average of the factors recorded in the epoch
+    before. Std is over the real rows of the global batch. A batch of fewer than `factor_min_batch` of them records
+    nothing and, where its own f would be used, takes the average of this epoch so far (before any: f_bar).
+    """
+    averages = _averages(des_std, std_ddof, eps)
+    if factor_average not in averages:
+        raise ValueError(f"factor_average is one of {', '.join(averages)}; got {factor_average!r}")
+    if des_std <= 0 or f_epo < 1:
+        raise ValueError(f"Scale-VAE needs des_std > 0 and f_epo >= 1, got {des_std} and {f_epo}")
+    average = averages[factor_average]
+
+    def so_far(state: ScaleState) -> Float[Array, " latent"]:
+        return jnp.where(state.batches > 0, average.value(state.accumulator, state.batches), state.f_bar)
+
+    def apply(params, state, posteriors, context, train):
+        if not train:
+            return posteriors._replace(factor=posteriors.factor * state.f_bar), state
+        moments = parallel.batch_moments(posteriors.q.mean, context.weight)
+        variance = jnp.maximum(moments.variance(std_ddof), eps * eps)
+        own = des_std * jax.lax.rsqrt(variance)
+        recorded = jax.lax.stop_gradient(own)
+        enough = moments.rows >= factor_min_batch
+        own = jnp.where(enough, recorded if stop_gradient_factor else own, so_far(state))
+        factor = jnp.where(context.epoch <= f_epo, own, state.f_bar)
+        entered = average.record(state.accumulator, recorded, jax.lax.stop_gradient(moments))
+        state = ScaleState(
+            jax.tree.map(lambda new, old: jnp.where(enough, new, old), entered, state.accumulator),
+            state.batches + enough,
+            state.f_bar,
+        )
+        return posteriors._replace(factor=posteriors.factor * factor), state
+
+    def init(latent: int, steps: int) -> ScaleState:
+        return ScaleState(average.init(latent, steps), jnp.float32(0), jnp.ones(latent))
+
+    def end_epoch(state: ScaleState) -> ScaleState:
+        latent = state.f_bar.shape[0]
+        steps = state.accumulator[0].shape[0] if factor_average == "median" else 0
+        return init(latent, steps)._replace(f_bar=so_far(state))
+
+    return PosteriorTransform(
+        init=init, apply=apply, end_epoch=end_epoch, factor=lambda state: state.f_bar, own_epochs=f_epo
+    )

@@ -1,0 +1,106 @@
+"""Estimators of what a trained model is worth: log p(x) in its readings, mutual information, active units.
+
+Nats a sentence throughout; `</s>` counted, `<s>` not.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from scalevae_jax import gaussian
+from scalevae_jax.model import Model
+from scalevae_jax.types import Array, Batch, Gaussian, Keys, Params, Posteriors
+
+READINGS = ("nll", "nll_unit_prior", "nll_paper")
+SAMPLE_STREAM = 4  # the purpose of a row's key beside those of the objective
+
+
+def log_weights(
+    posteriors: Posteriors,
+    noise: Float[Array, "batch latent"],
+    log_likelihood: Float[Array, " batch"],
+) -> dict[str, Float[Array, " batch"]]:
+    """log w of one draw z = f mu + s noise a row, for each reading.
+
+    `nll` weighs with the prior one samples from, N(0, f^2), and `nll_unit_prior` with N(0, I) on the decoder's input:
+    bounds both. `nll_paper` weighs the pair (q, N(0, I)) at mu + s noise, which the decoder never saw: Eq. 7 with one
+    sample, and no bound unless f = 1.
+    """
+    q, q_hat, factor = posteriors.q, posteriors.q_hat, posteriors.factor
+    z, z_q = gaussian.sample(q_hat, noise), gaussian.sample(q, noise)
+    zeros = jnp.zeros_like(factor)
+    unit = Gaussian(zeros, zeros)
+    model_prior = Gaussian(zeros, 2 * jnp.log(factor))
+    log_q_hat = gaussian.log_density(q_hat, z)
+    return {
+        "nll": log_likelihood + gaussian.log_density(model_prior, z) - log_q_hat,
+        "nll_unit_prior": log_likelihood + gaussian.log_density(unit, z) - log_q_hat,
+        "nll_paper": log_likelihood + gaussian.log_density(unit, z_q) - gaussian.log_density(q, z_q),
+    }
+
+
+def importance_weighted(
+    model: Model,
+    params: Params,
+    posteriors: Posteriors,
+    batch: Batch,
+    keys: Keys,
+    samples: int,
+    chunk: int,
+) -> dict[str, Float[Array, " batch"]]:
+    """-log (1/K) sum_k w_k for each reading and row, K = `samples` draws from q_hat (Burda et al. 2016).
+
+    A vmap over draws, `chunk` at a time: memory is that of one chunk; draw k of a row depends on its key and k only.
+    """
+    words = model.decode(params, "project", batch.inputs.T)
+    latent = model.latent
+
+    def one(k: Array) -> dict[str, Float[Array, " batch"]]:
+        def draw(key: Keys) -> Array:
+            stream = jax.random.fold_in(key, SAMPLE_STREAM)
+            return jax.random.normal(jax.random.fold_in(stream, k), (latent,))
+
+        noise = jax.vmap(draw)(keys)
+        z = gaussian.sample(posteriors.q_hat, noise)
+        log_likelihood = model.decode(params, "log_likelihood", z, words, batch)
+        return log_weights(posteriors, noise, log_likelihood)
+
+    weights = jax.lax.map(one, jnp.arange(samples), batch_size=min(chunk, samples))
+    return jax.tree.map(lambda w: math.log(samples) - jax.nn.logsumexp(w, axis=0), weights)
+
+
+@jax.jit
+def _mutual_information(q_hat: Gaussian, z: Float[Array, "rows latent"]) -> Float[Array, " rows"]:
+    return gaussian.log_density(q_hat, z) - gaussian.mixture_log_density(q_hat, z)
+
+
+def mutual_information(q_hat: Gaussian, z: Float[Array, "rows latent"]) -> float:
+    """mean_x [log q_hat(z_x|x) - log (1/N) sum_j q_hat(z_x|x_j)], Eq. 13; never above log N, N the rows of the split.
+
+    Zero up to noise, on either side of it, when the posteriors are all alike.
+    """
+    return float(jnp.mean(_mutual_information(q_hat, z)))
+
+
+def active_units(mean: Float[Array, "rows latent"], threshold: float = 0.01) -> int:
+    """Dimensions whose posterior mean varies by more than `threshold` over the split (Burda et al. 2016)."""
+    if len(mean) < 2:
+        return 0
+    return int(np.sum(np.var(np.asarray(mean, np.float64), axis=0, ddof=1) > threshold))
+
+
+def mutual_posterior_divergence(q: Gaussian) -> float:
+    """MPD (Eq. 8) by Eq. 9 with -n where it prints -1, over all pairs of rows, in O(rows)."""
+    mean, variance = np.asarray(q.mean, np.float64), np.exp(np.asarray(q.logvar, np.float64))
+    squares = np.square(mean - mean.mean(0)) + mean.var(0)
+    twice = np.mean(squares / variance, axis=0) + variance.mean(0) * np.mean(1 / variance, axis=0) - 1
+    return float(0.5 * twice.sum())
+
+
+def aggregate_divergence(q_hat: Gaussian, factor: Float[Array, " latent"], z: Float[Array, "rows latent"]) -> float:
+    """KL(aggregated posterior || prior), the last term of Eq. 12, by one draw a row, in the decoder's space."""
+    prior = Gaussian(jnp.zeros_like(factor), 2 * jnp.log(factor))
+    return float(jnp.mean(gaussian.mixture_log_density(q_hat, z) - gaussian.log_density(prior, z)))

@@ -1,0 +1,126 @@
+"""The one training loss (Eq. 1, Eq. 7), for every method without a branch on it.
+
+All functions are one device's view: a loss is this device's share of the mean over the global batch.
+"""
+
+import enum
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Float, Int
+
+from scalevae_jax import gaussian, parallel
+from scalevae_jax.method import Method
+from scalevae_jax.methods import penalty
+from scalevae_jax.model import Model
+from scalevae_jax.state import Sums
+from scalevae_jax.types import (
+    Array,
+    Batch,
+    Context,
+    Gaussian,
+    Keys,
+    Params,
+    Posteriors,
+    Scalar,
+)
+
+
+class Purpose(enum.IntEnum):
+    """What a row's key is used for; each purpose has its own stream."""
+
+    NOISE = 0
+    DROPOUT = 1
+    POSTERIOR = 2
+    REFINE = 3
+
+
+def row_keys(key: Keys, rows: Int[Array, " batch"]) -> Keys:
+    """One key a row, a function of the row's place in its split and of nothing else in the batch."""
+    return jax.vmap(lambda row: jax.random.fold_in(key, row))(rows)
+
+
+def _purpose(keys: Keys, purpose: int | Array) -> Keys:
+    return jax.vmap(lambda key: jax.random.fold_in(key, purpose))(keys)
+
+
+def draw(q: Gaussian, keys: Keys, purpose: int | Array = Purpose.NOISE) -> Float[Array, "batch latent"]:
+    """One reparameterised draw a row."""
+    noise = jax.vmap(lambda key: jax.random.normal(key, q.mean.shape[-1:]))(_purpose(keys, purpose))
+    return gaussian.sample(q, noise)
+
+
+class Setting(NamedTuple):
+    """Where in training, or that it is evaluation (KL weight 1, no dropout, running statistics)."""
+
+    kl_weight: Scalar
+    epoch: Int[Array, ""]
+    train: bool
+
+
+EVALUATION = Setting(jnp.float32(1), jnp.int32(0), train=False)
+
+
+def infer(
+    model: Model,
+    method: Method,
+    params: Params,
+    method_state: Any,
+    batch: Batch,
+    keys: Keys,
+    setting: Setting = EVALUATION,
+) -> tuple[Posteriors, Any]:
+    """The method's own posteriors of each sentence, transformed and refined, and its next state."""
+    context = Context(setting.kl_weight, setting.epoch, batch.weight, _purpose(keys, Purpose.POSTERIOR))
+    ones = jnp.ones(model.latent)
+    posteriors, method_state = method.posterior.apply(
+        params["posterior"],
+        method_state,
+        Posteriors(model.encode(params, batch), ones),
+        context,
+        setting.train,
+    )
+    weight = batch.mask / _sentences(batch)
+
+    def negative_elbo(q: Gaussian, k: int | Array) -> Scalar:
+        refined = posteriors._replace(q=q)
+        step_keys = _purpose(_purpose(keys, Purpose.REFINE), k)
+        dropout = _purpose(step_keys, Purpose.DROPOUT) if setting.train else None
+        z = draw(refined.q_hat, step_keys)
+        rec, _ = model.decode(params, "weighted_nll", z, batch, weight, dropout)
+        return rec + penalty.weighted(method.rate(refined), refined, context)
+
+    return method.refine(negative_elbo, posteriors), method_state
+
+
+def _sentences(batch: Batch) -> Scalar:
+    return jnp.maximum(parallel.total(jnp.sum(batch.weight)), 1.0)
+
+
+def objective(
+    params: Params,
+    model: Model,
+    method: Method,
+    method_state: Any,
+    batch: Batch,
+    key: Keys,
+    setting: Setting,
+) -> tuple[Scalar, tuple[Any, Sums]]:
+    """rec(z ~ q_hat) + penalty in nats a sentence; beside it the method's next state and this device's sums."""
+    keys = row_keys(key, batch.row)
+    posteriors, method_state = infer(model, method, params, method_state, batch, keys, setting)
+    z = draw(posteriors.q_hat, keys)
+    count = _sentences(batch)
+    dropout = _purpose(keys, Purpose.DROPOUT)
+    rec, nll = model.decode(params, "weighted_nll", z, batch, batch.mask / count, dropout)
+    context = Context(setting.kl_weight, setting.epoch, batch.weight, keys)
+    loss = rec + method.penalty(method.rate(posteriors), posteriors, context)
+    sums = Sums(
+        sentences=jnp.sum(batch.weight),
+        tokens=jnp.sum(batch.mask),
+        loss=loss * count,
+        rec=jnp.sum(batch.weight * nll),
+        kl=jnp.sum(batch.weight[:, None] * penalty.unit_rate(posteriors)),
+    )
+    return loss, (method_state, jax.lax.stop_gradient(sums))

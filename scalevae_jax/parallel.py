@@ -1,0 +1,93 @@
+"""The one file that knows of devices: the named axis "data", the map over it, and what crosses it.
+
+A step is a function of one device's share of the batch. Sums cross devices, never means, and each is divided once by a
+count that has crossed too; a local loss is this device's share of the global one, so that summed gradients are the
+gradient of the global loss, also where the forward pass itself uses global moments.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from scalevae_jax.types import Array
+
+AXIS = "data"
+
+
+def spmd(step: Callable, in_axes: Sequence[int | None], out_axes: Any = None, donate: Sequence[int] = ()) -> Callable:
+    """Map `step` over the local and remote devices: 0 marks what is split over them, None what is the same on all."""
+    return jax.pmap(
+        step,
+        axis_name=AXIS,
+        in_axes=tuple(in_axes),
+        out_axes=out_axes,
+        donate_argnums=tuple(donate),
+    )
+
+
+def start() -> None:
+    """Make XLA's CPU thread pool large enough for several virtual devices; call before the first computation.
+
+    XLA sizes the pool by NPROC; with fewer threads than twice the devices, collectives of steps in flight deadlock.
+    """
+    for flag in os.environ.get("XLA_FLAGS", "").split():
+        name, _, count = flag.partition("=")
+        if name == "--xla_force_host_platform_device_count":
+            os.environ.setdefault("NPROC", str(2 * int(count)))
+
+
+def total(tree: Any) -> Any:
+    """Sum over the devices."""
+    return jax.lax.psum(tree, AXIS)
+
+
+def gather(x: Float[Array, "rows ..."]) -> Float[Array, "all_rows ..."]:
+    """The rows of every device, in the order of the global batch."""
+    return jax.lax.all_gather(x, AXIS, tiled=True)
+
+
+def share_of_one() -> Float[Array, ""]:
+    """1 / devices: the share of a term that every device computes from gathered values."""
+    return 1.0 / jax.lax.psum(jnp.float32(1.0), AXIS)
+
+
+class Moments(NamedTuple):
+    """Moments of the real rows of the global batch."""
+
+    rows: Float[Array, ""]
+    mean: Float[Array, " latent"]
+    squares: Float[Array, " latent"]  # sum of squared deviations from the mean
+
+    def variance(self, ddof: int) -> Float[Array, " latent"]:
+        """Divided by rows - ddof; 0 where there are too few rows."""
+        return self.squares / jnp.maximum(self.rows - ddof, 1.0)
+
+
+def batch_moments(x: Float[Array, "batch latent"], weight: Float[Array, " batch"]) -> Moments:
+    """Two passes, so that a small spread round a large mean is not lost to rounding."""
+    rows = total(jnp.sum(weight))
+    mean = total(jnp.sum(weight[:, None] * x, axis=0)) / jnp.maximum(rows, 1.0)
+    squares = total(jnp.sum(weight[:, None] * jnp.square(x - mean), axis=0))
+    return Moments(rows, mean, squares)
+
+
+def shard(tree: Any) -> Any:
+    """Split the leading axis of host arrays over the local devices: [rows, ..] -> [devices, rows / devices, ..]."""
+    devices = jax.local_device_count()
+    return jax.tree.map(lambda x: x.reshape(devices, x.shape[0] // devices, *x.shape[1:]), tree)
+
+
+def unshard(tree: Any) -> Any:
+    """The inverse of `shard`, on the host."""
+    return jax.tree.map(lambda x: np.asarray(x).reshape(x.shape[0] * x.shape[1], *x.shape[2:]), tree)
+
+
+def rows_for(batch_size: int) -> int:
+    """The number of rows of a batch: `batch_size`, filled up to a multiple of the devices."""
+    devices = jax.device_count()
+    return -(-batch_size // devices) * devices

@@ -1,0 +1,137 @@
+"""What a run says: lines on the console, a bar on a terminal, metrics.jsonl, TensorBoard."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from tensorboardX import SummaryWriter
+
+METRICS = "metrics.jsonl"
+console = Console(highlight=False, soft_wrap=True)
+
+
+def say(text: str) -> None:
+    """A line on standard output."""
+    console.print(text, markup=False)
+
+
+def warn(text: str) -> None:
+    """A line that should not be missed."""
+    console.print(f"WARNING: {text}", style="bold yellow", markup=False)
+
+
+def duration(seconds: float) -> str:
+    """1:02:03 or 2:03."""
+    minutes, s = divmod(round(max(seconds, 0.0)), 60)
+    hours, m = divmod(minutes, 60)
+    return f"{hours}:{m:02}:{s:02}" if hours else f"{m}:{s:02}"
+
+
+class Ticker:
+    """Progress of something long: a bar with the time left on a terminal, else a line now and then."""
+
+    EVERY = 30.0  # seconds between lines
+
+    def __init__(self, what: str, total: int, done: int = 0):
+        self._what, self._total, self._first = what, total, done
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.completed}/{task.total}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._task = self._bar.add_task(what, total=total, completed=done)
+        self._started = self._said = time.monotonic()
+
+    def __enter__(self) -> "Ticker":
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._bar.stop()
+
+    @property
+    def due(self) -> bool:
+        """Whether a `tick` would be seen now; what it shows may cost something to compute."""
+        return console.is_terminal or time.monotonic() - self._said > self.EVERY
+
+    def tick(self, done: int, text: str = "") -> None:
+        """`done` of the total, and what there is to say."""
+        self._bar.update(self._task, completed=done, description=f"{self._what} {text}".rstrip())
+        now = time.monotonic()
+        if not console.is_terminal and now - self._said > self.EVERY and done > self._first:
+            self._said = now
+            left = (now - self._started) / (done - self._first) * (self._total - done)
+            say(f"  {self._what} {done}/{self._total} {text + ' ' if text else ''}eta {duration(left)}")
+
+
+def cell(value: Any, digits: int = 2) -> str:
+    """A number for the eye; a dash where there is none."""
+    if value is None:
+        return "-"
+    return f"{value:.{digits}f}" if isinstance(value, float) else str(value)
+
+
+class EpochLog:
+    """A line an epoch, to metrics.jsonl and TensorBoard. Opened at an epoch, it drops what an earlier, longer life of
+    the run wrote from that epoch on."""
+
+    def __init__(self, workdir: Path, epoch: int, step: int):
+        self._path = workdir / METRICS
+        kept = [line for line in self._lines() if line["epoch"] < epoch]
+        part = self._path.with_suffix(".part")
+        part.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+        part.replace(self._path)
+        self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=step)
+        self._started, self._first = time.monotonic(), epoch
+
+    def _lines(self) -> list[dict[str, Any]]:
+        if not self._path.exists():
+            return []
+        lines = []
+        for text in self._path.read_text(encoding="utf-8").splitlines():
+            try:
+                lines.append(json.loads(text))
+            except ValueError:  # a line torn by a kill; its epoch is trained again
+                break
+        return lines
+
+    def write(self, line: dict[str, Any], max_epochs: int) -> None:
+        """Write an epoch, and print it with the time that the epochs left would take."""
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+        for key, value in line.items():
+            if isinstance(value, int | float) and key not in ("epoch", "step"):
+                self._board.add_scalar(key, value, line["step"])
+        self._board.flush()
+        done = line["epoch"] - self._first + 1
+        left = (time.monotonic() - self._started) / done * (max_epochs - line["epoch"])
+        factor = ""
+        if line["factor_median"] is not None:
+            spread = (line[f"factor_{which}"] for which in ("min", "median", "max"))
+            factor = " factor " + "/".join(f"{f:.3g}" for f in spread)
+        say(
+            f"epoch {line['epoch']}/{max_epochs} step {line['step']} lr {line['lr']:g} beta {line['kl_weight']:.2f} | "
+            f"train rec {cell(line['train_rec'])} kl {cell(line['train_kl'])} | "
+            f"valid rec {cell(line['valid_rec'])} kl {cell(line['valid_kl'])} mi {cell(line['mi'])} "
+            f"au {cell(line['au'])}{factor} | {line['tokens_per_second']:,.0f} tokens/s {line['seconds']:.0f} s "
+            f"eta {duration(left)}"
+        )
+
+    def close(self) -> None:
+        """Flush what TensorBoard holds."""
+        self._board.close()

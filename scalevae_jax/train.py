@@ -1,0 +1,201 @@
+"""Train a text VAE, or go on with a run that was stopped: the same command with the same workdir resumes.
+
+Examples:
+  python -m scalevae_jax.train --config configs/demo.py
+  python -m scalevae_jax.train --config configs/yahoo.py --workdir runs/yahoo --config.data.path=DIR
+  python -m scalevae_jax.train --config configs/demo.py --workdir runs/vae --config.method.name=vae
+
+Any field of the configuration is changed with --config.section.field=value. All that the run writes is in the workdir.
+"""
+
+import dataclasses
+import math
+import runpy
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from absl import flags
+from ml_collections import config_flags
+
+from scalevae_jax import command, config, measure, parallel, report, sample, workdir
+from scalevae_jax.checkpoint import LATEST, Checkpoints
+from scalevae_jax.config import Config
+from scalevae_jax.data import corpus, loader, vocab
+from scalevae_jax.evaluate import show
+from scalevae_jax.fit import Fit, fit
+from scalevae_jax.method import Method
+from scalevae_jax.model import Model
+from scalevae_jax.types import InputError
+
+
+class Corpus(NamedTuple):
+    """What training reads: the words and batches of the two splits."""
+
+    words: vocab.Vocabulary
+    train: loader.Loader
+    valid: loader.Loader
+    digests: dict[str, str]
+
+
+def read_corpus(settings: Config, words: vocab.Vocabulary | None = None) -> Corpus:
+    """The corpus of a configuration; the vocabulary is built from the training split unless it is given."""
+    data = settings.data
+    texts = {split: corpus.read(corpus.locate(data.path, split), data.max_words) for split in corpus.SPLITS}
+    if words is None:
+        words = vocab.build(texts["train"].sentences, data.vocab_size, data.min_count)
+    loaders = {}
+    for split, size, seed in (
+        ("train", settings.train.batch_size, settings.train.seed),
+        ("valid", settings.eval.batch_size, None),
+    ):
+        rows = corpus.encode(texts[split], words)
+        edges = loader.bucket_lengths(rows.lengths, data.buckets)
+        loaders[split] = loader.Loader(rows, edges, size, parallel.rows_for(size), seed, data.partition)
+    train = loaders["train"]
+    unknown = np.mean(train.split.tokens == vocab.UNKNOWN)
+    counts = " ".join(f"{split} {len(text.sentences):,}" for split, text in texts.items())
+    report.say(f"data: {corpus.folder(data.path)}: {counts} sentences, {len(words):,} words, {unknown:.1%} unknown")
+    for split, text in texts.items():
+        if text.blank or text.cut:
+            limit = data.max_words
+            report.say(f"data: {split}: {text.blank} blank lines left out, {text.cut} sentences cut to {limit} words")
+    padding = loader.padding_share(train.split.lengths, train.edges)
+    report.say(
+        f"buckets: {' '.join(map(str, train.edges))} tokens, {padding:.1%} padding, {len(train):,} batches an epoch, "
+        "one compilation a bucket"
+    )
+    return Corpus(words, train, loaders["valid"], {split: text.digest for split, text in texts.items()})
+
+
+def prepare(settings: Config, folder: Path) -> tuple[Corpus, Model, Method]:
+    """Corpus, model and method, and the workdir's own record of them; an older record is kept and must agree."""
+    parallel.start()
+    about = workdir.provenance()
+    versions = " ".join(f"{name} {version}" for name, version in about["versions"].items())
+    report.say(f"{versions} | {about['device']} | seed {settings.train.seed} | workdir {folder}")
+    method = config.build_method(settings)
+    if (folder / workdir.CONFIG).exists():
+        before = config.from_json(folder / workdir.CONFIG)
+        changed = differences(before, settings)
+        if changed:
+            raise InputError(
+                f"{folder}: trained with another configuration: {'; '.join(changed)}; choose another --workdir"
+            )
+        data = read_corpus(settings, vocab.load(folder / workdir.VOCABULARY))
+        for split, digest in workdir.read_record(folder)["data"].items():
+            if data.digests[split] != digest:
+                raise InputError(f"{folder}: trained on another {split} file than {settings.data.path} holds now")
+    else:
+        data = read_corpus(settings)
+        folder.mkdir(parents=True, exist_ok=True)
+        data.words.save(folder / workdir.VOCABULARY)
+        record = {**about, "command": sys.argv, "data": data.digests, "steps_per_epoch": len(data.train)}
+        workdir.write_json(folder / workdir.RUN, record)
+    (folder / workdir.CONFIG).write_text(config.to_json(settings), encoding="utf-8")
+    return data, workdir.build_model(settings, method, len(data.words)), method
+
+
+MAY_CHANGE = {"train.max_epochs"} | {
+    f"{section}.{field.name}"
+    for section, kind in (("eval", config.Eval), ("checkpoint", config.Checkpoint))
+    for field in dataclasses.fields(kind)
+}
+
+
+def differences(before: Config, now: Config) -> list[str]:
+    """Fields that may not change between two lives of a run and did."""
+    return [
+        f"{section}.{name} was {was!r} and is {getattr(getattr(now, section), name)!r}"
+        for section in config.SECTIONS
+        for name, was in dataclasses.asdict(getattr(before, section)).items()
+        if f"{section}.{name}" not in MAY_CHANGE and getattr(getattr(now, section), name) != was
+    ]
+
+
+def train(settings: Config, folder: Path) -> None:
+    """Train, or go on. Raises command.Stopped after a signal."""
+    settings = config.with_defaults(settings)
+    data, model, method = prepare(settings, folder)
+    keeper = Checkpoints(folder)
+    like = workdir.abstract_state(settings, model, method, len(data.train))
+    if keeper.step(LATEST) is not None:
+        state = keeper.restore(LATEST, like)
+        report.say(f"resumed in epoch {int(state.epoch)} at step {int(state.step)}")
+    else:
+        state = workdir.create_state(settings, model, method, len(data.train))
+    parameters = sum(math.prod(x.shape) for x in jax.tree.leaves(state.params))
+    options = " ".join(f"{key}={value}" for key, value in config.hyperparameters(settings).items())
+    report.say(f"method: {settings.method.name} {options} | {parameters:,} parameters")
+    log = report.EpochLog(folder, int(state.epoch), int(state.step))
+    try:
+        with command.Signals() as signals:
+            fit(Fit(settings, model, method, data.train, data.valid, keeper, log, signals), state)
+    finally:
+        log.close()
+        keeper.close()
+
+
+def finish(settings: Config, folder: Path) -> None:
+    """What a finished run says: where things are, and, where the configuration asks for it, what the model is worth."""
+    if settings.eval.at_end:
+        run = workdir.load(folder)
+        show(measure.evaluate(run, "test"))
+        report.say("\nten sentences from the prior:")
+        for sentence in sample.sample(run, 10, temperature=0.5):
+            report.say(f"  {sentence}")
+        report.say("\nfive sentences on the line between two draws:")
+        for sentence in sample.interpolate(run, 5):
+            report.say(f"  {sentence}")
+        report.say("")
+    report.say(f"done: {folder} holds config.json, vocab.txt, metrics.jsonl, tensorboard/, checkpoints/")
+    verb = "sample --num 10" if settings.eval.at_end else "evaluate --split test"
+    report.say(f"next: python -m scalevae_jax.{verb} --workdir {folder}")
+
+
+FLAGS = flags.FlagValues()
+CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "the configuration, a file that defines get_config()", flag_values=FLAGS
+)
+WORKDIR = flags.DEFINE_string(
+    "workdir", None, "the folder of the run; runs/<config name> without it", flag_values=FLAGS
+)
+LIST_METHODS = flags.DEFINE_bool("list_methods", False, "list the methods and end", flag_values=FLAGS)
+
+
+def _read_config() -> tuple[Config, Path]:
+    settings = CONFIG.value
+    if settings is None:
+        raise InputError("--config is wanted, such as configs/demo.py (see --help)")
+    path = config_flags.get_config_filename(FLAGS["config"])
+    if not Path(path).is_file():
+        raise InputError(f"--config {path}: no such file")
+    overrides = set(config_flags.get_override_values(FLAGS["config"]))
+    from_file = runpy.run_path(path)["get_config"]()
+    settings, dropped = config.override_method(settings, from_file, overrides)
+    if dropped:
+        report.say(
+            f"method {settings.method.name}: the file's {', '.join(dropped)} (of {from_file.method.name}) dropped"
+        )
+    config.validate(settings)
+    return settings, Path(WORKDIR.value or f"runs/{Path(path).stem}")
+
+
+def _command() -> None:
+    if LIST_METHODS.value:
+        report.say(config.describe_methods())
+        return
+    settings, folder = _read_config()
+    train(settings, folder)
+    finish(settings, folder)
+
+
+def main() -> int:
+    """The command."""
+    return command.run("scalevae_jax.train", _command, FLAGS, __doc__ or "", "\n\nConfiguration:" + config.describe())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,117 @@
+"""The folder of a run: everything it writes, and everything that using it later needs."""
+
+import importlib.metadata
+import json
+import subprocess
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from scalevae_jax import checkpoint, config
+from scalevae_jax import state as training
+from scalevae_jax.data import vocab
+from scalevae_jax.method import Method
+from scalevae_jax.model import Decoder, Encoder, Model
+from scalevae_jax.types import Inject, InputError, Params
+
+CONFIG, VOCABULARY, RUN = "config.json", "vocab.txt", "run.json"
+
+
+def build_model(settings: config.Config, method: Method, words: int) -> Model:
+    """The network of this size for this method; a method whose decoder never sees z has no latent dimension."""
+    network = settings.model
+    latent = network.latent if method.inject is not Inject.NONE else 0
+    sizes = (words, network.embedding, network.hidden, latent)
+    return Model(
+        Encoder(*sizes, init_kind=method.encoder_init),
+        Decoder(
+            *sizes,
+            inject=method.inject,
+            dropout_words=network.dropout_words,
+            dropout_outputs=network.dropout_outputs,
+            init_kind=method.decoder_init,
+        ),
+    )
+
+
+def optimizer(settings: config.Config) -> optax.GradientTransformation:
+    """What turns gradients into directions; the learning rate is the plateau's."""
+    return optax.clip_by_global_norm(settings.optim.clip)
+
+
+def provenance() -> dict[str, Any]:
+    """Versions of what the numbers depend on, the git commit where there is one, and the device."""
+    names = ("scalevae_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+    here = Path(__file__).parent
+    git = subprocess.run(["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    device = jax.devices()[0]
+    return {
+        "versions": {name: importlib.metadata.version(name) for name in names},
+        "git": git.stdout.strip() or None,
+        "device": f"{jax.device_count()} x {device.device_kind} ({device.platform})",
+    }
+
+
+def read_record(workdir: Path) -> dict[str, Any]:
+    """run.json: versions, git commit, device and command of the run's first start, digests of its corpus."""
+    path = workdir / RUN
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: not a readable record of a run ({error})") from error
+
+
+def write_json(path: Path, tree: Any) -> None:
+    """Whole or not at all."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(json.dumps(tree, indent=2) + "\n", encoding="utf-8")
+    part.replace(path)
+
+
+class Run(NamedTuple):
+    """A trained model as its workdir holds it, at the best epoch."""
+
+    workdir: Path
+    settings: config.Config
+    words: vocab.Vocabulary
+    model: Model
+    method: Method
+    params: Params
+    method_state: Any
+    epoch: int
+
+    @property
+    def factor(self) -> jax.Array:
+        """What a draw from the prior is multiplied by: f_bar for Scale-VAE, ones for the others; [latent]."""
+        return self.method.posterior.factor(self.method_state) * jnp.ones(self.model.latent)
+
+
+def load(workdir: Path) -> Run:
+    """The best model of a run. Raises InputError where the folder is no run or holds no checkpoint yet."""
+    if not (workdir / CONFIG).is_file():
+        raise InputError(f"{workdir}: not the folder of a run (no {CONFIG}); train with --workdir {workdir} first")
+    settings = config.from_json(workdir / CONFIG)
+    words = vocab.load(workdir / VOCABULARY)
+    method = config.build_method(settings)
+    model = build_model(settings, method, len(words))
+    like = abstract_state(settings, model, method, read_record(workdir)["steps_per_epoch"])
+    checkpoints = checkpoint.Checkpoints(workdir)
+    try:
+        best = checkpoints.restore(checkpoint.BEST, like)
+    finally:
+        checkpoints.close()
+    return Run(workdir, settings, words, model, method, best.params, best.method_state, int(best.epoch) - 1)
+
+
+def create_state(settings: config.Config, model: Model, method: Method, steps_per_epoch: int) -> training.TrainState:
+    """The training state before the first step."""
+    rate, seed = settings.optim.learning_rate, settings.train.seed
+    return jax.jit(lambda: training.create(model, method, optimizer(settings), rate, steps_per_epoch, seed))()
+
+
+def abstract_state(settings: config.Config, model: Model, method: Method, steps_per_epoch: int) -> training.TrainState:
+    """Its shapes alone."""
+    return jax.eval_shape(lambda: create_state(settings, model, method, steps_per_epoch))

@@ -1,0 +1,35 @@
+"""Four virtual devices, and a thread pool that does not deadlock, set before jax is imported."""
+
+import os
+
+os.environ.setdefault("NPROC", "8")
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_force_host_platform_device_count=4 "
+    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",  # compiles three times faster
+)
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import hypothesis
+import jax
+import numpy as np
+import pytest
+
+hypothesis.settings.register_profile("tests", deadline=None, max_examples=25, derandomize=True)
+hypothesis.settings.load_profile("tests")
+
+
+@pytest.fixture
+def rng(request: pytest.FixtureRequest) -> np.random.Generator:
+    """A generator seeded by the test's name."""
+    return np.random.default_rng(list(request.node.name.encode()))
+
+
+def on_axis(function):
+    """A per-device function on one device: adds and removes the leading axis that `parallel.spmd` splits."""
+
+    def call(*args):
+        one = jax.vmap(function, axis_name="data", in_axes=0)(*jax.tree.map(lambda x: np.asarray(x)[None], args))
+        return jax.tree.map(lambda x: x[0], one)
+
+    return call

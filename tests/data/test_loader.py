@@ -1,0 +1,145 @@
+"""Buckets against brute force; an epoch as a pure function of (seed, epoch, position)."""
+
+from itertools import combinations
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scalevae_jax.data import loader
+from scalevae_jax.data.corpus import Split
+from scalevae_jax.data.loader import Loader
+
+ROWS, BATCH, SIZE = 23, 4, 6
+
+
+@pytest.fixture
+def split(rng):
+    """Sentences of 3 to 9 tokens, each of them unlike the others."""
+    rows = [[1, 10 + i, *rng.integers(4, 9, rng.integers(0, 7)), 2] for i in range(ROWS)]
+    offsets = np.cumsum([0, *map(len, rows)])
+    return Split(np.concatenate(rows).astype(np.int32), offsets, None)
+
+
+def _loader(split, seed: int | None = 5, mode="fixed", buckets=3):
+    return Loader(split, loader.bucket_lengths(split.lengths, buckets), BATCH, SIZE, seed, mode)
+
+
+def _rows(batches):
+    """The real rows of each batch."""
+    return [tuple(batch.row[batch.weight > 0]) for batch in batches]
+
+
+def _same(some, others):
+    for one, other in zip(some, others, strict=True):
+        jax.tree.map(np.testing.assert_array_equal, one, other)
+
+
+def _slots(lengths, edges):
+    return sum(min(edge for edge in edges if edge >= length) for length in lengths)
+
+
+@given(st.lists(st.integers(2, 12), min_size=1, max_size=30), st.integers(1, 5))
+def test_buckets_waste_no_more_than_any_other_choice_of_edges(lengths, count):
+    edges = loader.bucket_lengths(np.array(lengths), count)
+    assert len(edges) <= count
+    assert list(edges) == sorted(set(edges))
+    assert edges[-1] == max(lengths)
+    values = sorted(set(lengths))
+    choices = [(*subset, values[-1]) for size in range(count) for subset in combinations(values[:-1], size)]
+    assert _slots(lengths, edges) == min(_slots(lengths, choice) for choice in choices)
+
+
+@given(st.lists(st.integers(2, 12), min_size=1, max_size=30), st.integers(1, 5))
+def test_padding_share_counts_the_slots_without_a_token(lengths, count):
+    edges = loader.bucket_lengths(np.array(lengths), count)
+    expected = 1 - sum(lengths) / _slots(lengths, edges)
+    np.testing.assert_allclose(loader.padding_share(np.array(lengths), edges), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("seed", [5, None])
+@pytest.mark.parametrize("mode", loader.PARTITIONS)
+def test_every_row_comes_exactly_once_an_epoch(split, seed, mode):
+    data = _loader(split, seed, mode)
+    for epoch in (1, 2):
+        batches = list(data.epoch(epoch))
+        assert len(batches) == len(data) == len(data.plan(epoch).rows)
+        assert sorted(row for rows in _rows(batches) for row in rows) == list(range(ROWS))
+
+
+def test_a_batch_holds_its_rows_and_fills_up_with_weight_zero(split):
+    data = _loader(split)
+    filled = 0
+    for batch in data.epoch(1):
+        assert batch.tokens.dtype == batch.lengths.dtype == batch.row.dtype == np.int32
+        assert batch.weight.dtype == np.float32
+        assert batch.tokens.shape == (SIZE, min(edge for edge in data.edges if edge >= batch.lengths.max()))
+        real = int(batch.weight.sum())
+        assert 0 < real <= BATCH
+        np.testing.assert_array_equal(batch.weight, np.arange(SIZE) < real)
+        assert np.all(batch.lengths >= 1)
+        filled += real < BATCH
+        for tokens, length, row in zip(batch.tokens[:real], batch.lengths, batch.row, strict=False):
+            np.testing.assert_array_equal(tokens[:length], split[row])
+            assert np.all(tokens[length:] == 0)
+        assert np.all(batch.mask[real:] == 0)
+    assert filled
+
+
+def test_batches_lie_in_the_smallest_bucket_that_holds_them(split):
+    data = _loader(split)
+    for batch in data.epoch(1):
+        lengths = batch.lengths[batch.weight > 0]
+        assert set(np.searchsorted(data.edges, lengths)) == {list(data.edges).index(batch.tokens.shape[1])}
+
+
+@pytest.mark.parametrize("mode", loader.PARTITIONS)
+def test_an_epoch_from_a_position_is_the_tail_of_the_epoch(split, mode):
+    data = _loader(split, mode=mode)
+    whole = list(data.epoch(3))
+    for start in (0, 1, len(data) - 1, len(data), len(data) + 5):
+        _same(data.epoch(3, start), whole[start:])
+
+
+def test_same_seed_same_batches_and_another_seed_others(split):
+    _same(_loader(split).epoch(2), _loader(split).epoch(2))
+    assert {frozenset(rows) for rows in _rows(_loader(split).epoch(2))} != {
+        frozenset(rows) for rows in _rows(_loader(split, seed=6).epoch(2))
+    }
+
+
+def test_order_differs_between_epochs_and_the_partition_as_the_mode_says(split):
+    for mode, alike in (("fixed", True), ("repartitioned", False)):
+        data = _loader(split, mode=mode)
+        first, second = _rows(data.epoch(1)), _rows(data.epoch(2))
+        assert first != second
+        assert (set(first) == set(second)) is alike
+    lengths = [batch.tokens.shape[1] for batch in _loader(split).epoch(1)]
+    assert lengths != sorted(lengths)
+
+
+def test_without_a_seed_the_order_is_that_of_the_split(split):
+    data = _loader(split, seed=None)
+    rows = _rows(data.epoch(1))
+    assert rows == _rows(data.epoch(2))
+    of_bucket = np.searchsorted(data.edges, split.lengths)
+    for bucket in range(len(data.edges)):
+        members = [row for batch in rows for row in batch if of_bucket[row] == bucket]
+        assert members == list(np.flatnonzero(of_bucket == bucket))
+    assert _rows(_loader(split, seed=None, buckets=1).epoch(1))[0] == (0, 1, 2, 3)
+
+
+def test_a_draw_depends_on_seed_step_and_number_only(split):
+    data = _loader(split)
+    _same([data.draw(1, 7, 2)], [_loader(split).draw(1, 7, 2)])
+    of_plan = set(_rows(data.epoch(1)))
+
+    def draws(data):
+        return [_rows([data.draw(1, step, k)])[0] for step in range(10) for k in range(10)]
+
+    drawn = draws(data)
+    assert set(drawn) == of_plan
+    assert drawn[:10] != drawn[10:20]
+    assert drawn != draws(_loader(split, seed=6))

@@ -1,0 +1,145 @@
+"""Every command as a user gives it, in a process of its own: what it prints, what it leaves, its exit code."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SMOKE = ["--config", "configs/smoke.py"]
+ENVIRONMENT = os.environ | {"XLA_FLAGS": "--xla_backend_optimization_level=0", "NPROC": "2"}
+
+
+def start(module: str, *arguments: str) -> subprocess.Popen:
+    command = [sys.executable, "-m", f"scalevae_jax.{module}", *arguments]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, cwd=ROOT, env=ENVIRONMENT, stdout=pipe, stderr=pipe, text=True, bufsize=1)
+
+
+def run(module: str, *arguments: str) -> tuple[int, str, str]:
+    process = start(module, *arguments)
+    out, error = process.communicate(timeout=300)
+    return process.returncode, out, error
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory):
+    """A smoke run stopped by SIGINT after its first epoch: workdir, exit code, standard error."""
+    folder = tmp_path_factory.mktemp("runs") / "smoke"
+    process = start("train", *SMOKE, "--workdir", str(folder), "--config.train.max_epochs=5")
+    for line in process.stdout:
+        if line.startswith("epoch 1/5"):
+            process.send_signal(signal.SIGINT)
+            break
+    _, error = process.communicate(timeout=120)
+    return folder, process.returncode, error
+
+
+@pytest.fixture(scope="module")
+def trained(stopped):
+    """The same run, gone on with to its end: workdir and standard output."""
+    folder, _, _ = stopped
+    code, out, error = run("train", *SMOKE, "--workdir", str(folder), "--config.train.max_epochs=5")
+    assert code == 0, error
+    return folder, out
+
+
+def test_sigint_saves_and_says_how_to_go_on(stopped):
+    folder, code, error = stopped
+    assert code == 130
+    assert "SIGINT: stopped at step" in error
+    assert f"python -m scalevae_jax.train --config configs/smoke.py --workdir {folder}" in error
+    assert "Traceback" not in error
+
+
+def test_the_same_command_goes_on_and_says_where_the_results_are(trained):
+    folder, out = trained
+    assert "resumed in epoch" in out
+    first, *_, last = out.strip().splitlines()
+    assert all(word in first for word in ("jax 0.", "1 x cpu", "seed 0", str(folder)))
+    assert last == f"next: python -m scalevae_jax.evaluate --split test --workdir {folder}"
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [1, 2, 3, 4, 5]
+    wanted = "epoch step lr kl_weight train_rec train_kl valid_rec valid_kl mi au factor_min factor_median factor_max"
+    assert set(f"{wanted} seconds tokens_per_second".split()) <= set(lines[0])
+    assert lines[-1]["valid_loss"] < lines[0]["valid_loss"]
+    names = {path.name for path in folder.iterdir()}
+    assert {"config.json", "vocab.txt", "run.json", "metrics.jsonl", "tensorboard", "checkpoints"} == names
+
+
+def test_evaluate_prints_a_table_and_writes_every_key(trained):
+    folder, _ = trained
+    code, out, error = run("evaluate", "--workdir", str(folder), "--iw_samples", "3", "--limit", "50")
+    assert code == 0, error
+    result = json.loads((folder / "eval_test.json").read_text())
+    wanted = ["split", "examples", "tokens", "rec", "kl", "kl_model", "neg_elbo", "neg_elbo_paper", "nll", "nll_std_error", "nll_unit_prior", "nll_fitted_prior", "nll_paper", "ppl", "iw_samples", "mi", "mi_ceiling", "au", "au_hat", "mpd", "kl_aggregate", "std_mean_hat", "factor_min", "factor_median", "factor_max", "seconds", "device", "method", "git", "versions"]
+    assert set(wanted) <= set(result)
+    assert (result["split"], result["examples"], result["iw_samples"]) == ("test", 50, 3)
+    assert result["neg_elbo"] == pytest.approx(result["rec"] + result["kl_model"])
+    assert result["neg_elbo_paper"] == pytest.approx(result["rec"] + result["kl"])
+    assert result["mi"] <= result["mi_ceiling"]
+    assert "NaN" not in (folder / "eval_test.json").read_text()
+    assert "nats a sentence" in out
+    assert "no bound unless the factor is 1" in out
+
+
+def test_sample_prints_sentences_of_known_words(trained):
+    folder, _ = trained
+    code, out, error = run("sample", "--workdir", str(folder), "--num", "4", "--interpolate", "3", "--seed", "5")
+    assert code == 0, error
+    lines = out.split("\n")
+    assert len(lines) == 4 + 1 + 3 + 1
+    words = set((folder / "vocab.txt").read_text().split())
+    assert {word for line in lines for word in line.split()} <= words - {"<unk>", "<pad>", "<s>"}
+    assert run("sample", "--workdir", str(folder), "--num", "4", "--interpolate", "3", "--seed", "5")[1] == out
+
+
+@pytest.mark.parametrize("module", ["train", "evaluate", "sample"])
+def test_help_has_an_example_and_every_flag(module):
+    code, out, _ = run(module, "--help")
+    assert code == 0
+    assert f"python -m scalevae_jax.{module} --" in out
+    assert "--workdir" in out
+
+
+def test_list_methods():
+    code, out, _ = run("train", "--list_methods")
+    assert code == 0
+    assert "--config.method.des_std=0.7" in out
+
+
+BAD = [
+    ("train", [], "--config is wanted"),
+    ("train", ["--config", "configs/none.py"], "configs/none.py: no such file"),
+    ("train", [*SMOKE, "--config.model.hiden=3"], "hiden"),
+    ("train", [*SMOKE, "--config.model.hidden=many"], "config.model.hidden=many"),
+    ("train", [*SMOKE, "--config.method.name=gan"], "no method 'gan'"),
+    ("train", [*SMOKE, "--config.method.gamma=0.6"], "scale_vae has no such hyperparameter"),
+    ("train", [*SMOKE, "--config.train.batch_size=0"], "config.train.batch_size: must be more than 0"),
+    ("train", ["--config", "configs/yahoo.py", "--config.data.path=nowhere"], "put train.txt, valid.txt, test.txt"),
+    ("evaluate", ["--workdir", "nowhere"], "not the folder of a run"),
+    ("evaluate", [], "--workdir is wanted"),
+    ("sample", ["--workdir", "nowhere"], "not the folder of a run"),
+    ("sample", ["--number", "3"], "number"),
+]
+
+
+@pytest.mark.parametrize(("module", "arguments", "message"), BAD)
+def test_wrong_input_is_one_clear_line_and_exit_code_2(module, arguments, message, tmp_path):
+    where = ["--workdir", str(tmp_path / "new")] if module == "train" else []
+    code, _, error = run(module, *arguments, *where)
+    assert code == 2
+    assert error.startswith("error: ")
+    assert message in error
+    assert len(error.strip().splitlines()) == 1
+    assert not (tmp_path / "new").exists()
+
+
+def test_another_method_says_what_it_drops(tmp_path):
+    code, out, error = run("train", *SMOKE, "--config.method.name=vae", "--config.train.max_epochs=0")
+    assert code == 2, error
+    assert "the file's des_std, f_epo (of scale_vae) dropped" in out

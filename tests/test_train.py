@@ -1,0 +1,179 @@
+"""Runs: a stopped one ends as an uninterrupted one does, bitwise; warnings; what is refused."""
+
+import dataclasses
+import json
+import signal
+
+import jax
+import numpy as np
+import pytest
+
+from scalevae_jax import checkpoint, command, config, fit, train, workdir
+from scalevae_jax.method import METHODS
+from scalevae_jax.types import InputError
+
+CLOCK = {"seconds", "tokens_per_second"}
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    """100, 30 and 30 sentences of a tiny grammar."""
+    folder, rng = tmp_path_factory.mktemp("corpus"), np.random.default_rng(0)
+    words = ["a", "the", "cat", "dog", "sees", "hears", "runs", "red", "old", "big"]
+    for split, rows in (("train", 100), ("valid", 30), ("test", 30)):
+        lines = [" ".join(rng.choice(words, rng.integers(2, 7))) for _ in range(rows)]
+        (folder / f"{split}.txt").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def settings_for(corpus, name="scale_vae", **hyperparameters) -> config.Config:
+    return config.Config(
+        data=config.Data(path=str(corpus), buckets=1),
+        model=config.Network(embedding=5, hidden=6, latent=3),
+        method=config.MethodConfig(name=name, **hyperparameters),
+        optim=config.Optim(min_decay_epoch=0, patience=1, learning_rate=0.5),
+        train=config.Train(max_epochs=3, batch_size=32),
+        eval=config.Eval(batch_size=32, iw_samples=4),
+        checkpoint=config.Checkpoint(every_steps=3),
+    )
+
+
+class Interrupt:
+    """Signals that say SIGINT after so many looks."""
+
+    def __init__(self, looks: int):
+        self._left = looks
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        return None
+
+    @property
+    def received(self) -> int | None:
+        self._left -= 1
+        return signal.SIGINT if self._left < 0 else None
+
+
+def final(folder, settings):
+    """The last state that the run saved, and its log without the clock."""
+    settings = config.with_defaults(settings)
+    method = config.build_method(settings)
+    words = workdir.vocab.load(folder / "vocab.txt")
+    model = workdir.build_model(settings, method, len(words))
+    steps = json.loads((folder / "run.json").read_text())["steps_per_epoch"]
+    keeper = checkpoint.Checkpoints(folder)
+    state = keeper.restore(checkpoint.LATEST, workdir.abstract_state(settings, model, method, steps))
+    keeper.close()
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return state, [{key: value for key, value in line.items() if key not in CLOCK} for line in lines]
+
+
+@pytest.mark.parametrize(
+    ("name", "hyperparameters"),
+    [
+        ("scale_vae", {"f_epo": 1, "factor_average": "median"}),
+        ("agg_vae", {"inner_steps": 3, "window": 2}),
+        ("du_vae", {"warm_up": 1.0}),
+    ],
+)
+def test_a_run_stopped_anywhere_ends_as_the_uninterrupted_one(name, hyperparameters, corpus, tmp_path, monkeypatch):
+    settings = settings_for(corpus, name, **hyperparameters)
+    train.train(settings, tmp_path / "whole")
+    expected, lines = final(tmp_path / "whole", settings)
+    for looks in (2, 3, 4):
+        monkeypatch.setattr(command, "Signals", lambda looks=looks: Interrupt(looks))
+        with pytest.raises(command.Stopped):
+            train.train(settings, tmp_path / "stopped")
+    monkeypatch.undo()
+    train.train(settings, tmp_path / "stopped")
+    state, again = final(tmp_path / "stopped", settings)
+    assert again == lines
+    assert [line["epoch"] for line in lines] == [1, 2, 3]
+    for a, b in zip(jax.tree.leaves(state), jax.tree.leaves(expected), strict=True):
+        a, b = (jax.random.key_data(x) if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key) else x for x in (a, b))
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_finished_run_is_left_alone_and_another_configuration_is_refused(corpus, tmp_path, capsys):
+    settings = settings_for(corpus)
+    train.train(settings, tmp_path)
+    before, _ = final(tmp_path, settings)
+    train.train(settings, tmp_path)
+    after, lines = final(tmp_path, settings)
+    assert int(before.step) == int(after.step)
+    assert len(lines) == 3
+    settings.model.hidden = 7
+    with pytest.raises(InputError, match=r"model\.hidden was 6 and is 7"):
+        train.train(settings, tmp_path)
+
+
+def test_the_best_checkpoint_is_the_best_epoch(corpus, tmp_path):
+    settings = settings_for(corpus)
+    settings.train.max_epochs = 6
+    settings.optim.learning_rate = 8.0
+    train.train(settings, tmp_path)
+    _, lines = final(tmp_path, settings)
+    best = min(lines, key=lambda line: line["valid_loss"])
+    assert workdir.load(tmp_path).epoch == best["epoch"]
+
+
+def test_a_state_saved_in_passing_is_the_state_of_that_step(corpus, tmp_path, monkeypatch):
+    """Saving goes on behind while the next steps reuse the state's own buffers."""
+    seen = {}
+    save = checkpoint.Checkpoints.save
+
+    def spy(self, which, state):
+        seen[int(state.step)] = np.concatenate([np.array(x).ravel() for x in jax.tree.leaves(state.params)])
+        save(self, which, state)
+
+    monkeypatch.setattr(checkpoint.Checkpoints, "save", spy)
+    settings = settings_for(corpus)
+    monkeypatch.setattr(command, "Signals", lambda: Interrupt(3))
+    with pytest.raises(command.Stopped):
+        train.train(settings, tmp_path)
+    state, _ = final(tmp_path, settings)
+    saved = np.concatenate([np.array(x).ravel() for x in jax.tree.leaves(state.params)])
+    np.testing.assert_array_equal(saved, seen[int(state.step)])
+
+
+def line(**changes):
+    normal = {"mi": 2.0, "au_hat": 3, "kl_weight": 1.0, "epoch": 5, "factor_max": 2.0}
+    return normal | changes
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({}, None),
+        ({"mi": 0.05}, "collapsed"),
+        ({"au_hat": 0}, "collapsed"),
+        ({"mi": 0.05, "kl_weight": 0.9}, None),
+        ({"mi": None, "au_hat": None}, None),
+        ({"factor_max": 51.0}, "run away"),
+        ({"factor_max": 51.0, "epoch": 3}, None),
+        ({"factor_max": None}, None),
+    ],
+)
+def test_collapse_and_a_runaway_factor_are_said_with_two_remedies(changes, said):
+    warnings = fit.warnings(line(**changes), METHODS["scale_vae"](f_epo=3))
+    assert [said in text for text in warnings] == ([True] if said else [])
+    for text in warnings:
+        assert "Try" in text
+        assert " or " in text.split("Try")[1]
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(corpus, tmp_path):
+    settings = settings_for(corpus)
+    settings.optim.learning_rate, settings.optim.clip = 1e30, 1e30
+    with pytest.raises(FloatingPointError, match="in epoch 1"):
+        train.train(settings, tmp_path)
+
+
+def test_only_what_may_change_changes(corpus):
+    settings = config.with_defaults(settings_for(corpus))
+    longer = dataclasses.replace(settings, train=dataclasses.replace(settings.train, max_epochs=9))
+    assert train.differences(settings, longer) == []
+    other = dataclasses.replace(settings, train=dataclasses.replace(settings.train, seed=9))
+    assert train.differences(settings, other) == ["train.seed was 0 and is 9"]
