@@ -1,4 +1,4 @@
-"""COMMAND"""
+"""Scale-VAE on the embedded captions: what `make demo` runs."""
 
 from scalevae_jax.config import Config, Data, Eval, MethodConfig, Network, Train
 
@@ -6,7 +6,7 @@ from scalevae_jax.config import Config, Data, Eval, MethodConfig, Network, Train
 def get_config() -> Config:
     return Config(
         data=Data(path="package:snli", vocab_size=5000, buckets=5),
-        model=Network(embedding=128, hidden=256, latent=16),
+        model=Network(embedding=128, hidden=192, latent=16),
         method=MethodConfig(name="scale_vae", des_std=0.7, f_epo=3),
         train=Train(max_epochs=12),
         eval=Eval(iw_samples=100, at_end=True),

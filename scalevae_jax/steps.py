@@ -48,8 +48,9 @@ def device_update(
         gradient: Any = jax.grad(objective.objective, has_aux=True)
         local, (method_state, sums) = gradient(state.params, model, method, state.method_state, batch, key, setting)
         grads, sums = parallel.total((local, sums))
+        updates: Any
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        rate = jnp.asarray(state.plateau.learning_rate)
+        rate: Any = state.plateau.learning_rate
         params = {
             part: optax.apply_updates(state.params[part], jax.tree.map(lambda u: -rate * u, updates[part]))
             if part in moves

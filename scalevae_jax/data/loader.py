@@ -4,7 +4,7 @@ What an epoch's k-th batch holds is a pure function of (seed, epoch, k), so the 
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -119,7 +119,8 @@ class Loader(NamedTuple):
             order = np.random.default_rng([self.seed, ORDER_STREAM, epoch]).permutation(order)
         if start >= len(order):
             return iter(())
-        source = grain.MapDataset.source(_Source(self.split, plan, order[start:], self.size))
+        batches: Any = _Source(self.split, plan, order[start:], self.size)
+        source = grain.MapDataset.source(batches)
         return iter(source.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)))
 
     def draw(self, epoch: int, step: int, k: int) -> Batch:
