@@ -5,8 +5,10 @@ A constructor's keyword arguments are the fields `--config.method.<hyperparamete
 """
 
 import dataclasses
+import functools
 import inspect
 from collections.abc import Callable
+from typing import Any
 
 from scalevae_jax.methods import penalty, plan, posterior, refine, schedule
 from scalevae_jax.methods.penalty import Penalty, Rate, unit_rate, weighted
@@ -155,27 +157,10 @@ def scale_vae(
     )
 
 
-def scale_vae_matched(
-    *,
-    des_std: float = 0.7,
-    f_epo: int = 3,
-    std_ddof: int = 1,
-    factor_average: str = "mean",
-    factor_min_batch: int = 16,
-    stop_gradient_factor: bool = False,
-    warm_up: float = 10.0,
-) -> Method:
+@functools.wraps(scale_vae, assigned=())  # takes what scale_vae takes
+def scale_vae_matched(**hyperparameters: Any) -> Method:
     """Scale-VAE that pays the matching KL, KL(q_hat || N(0, f^2)), so that its objective is a true bound."""
-    scaled = scale_vae(
-        des_std=des_std,
-        f_epo=f_epo,
-        std_ddof=std_ddof,
-        factor_average=factor_average,
-        factor_min_batch=factor_min_batch,
-        stop_gradient_factor=stop_gradient_factor,
-        warm_up=warm_up,
-    )
-    return dataclasses.replace(scaled, rate=penalty.matched_rate)
+    return dataclasses.replace(scale_vae(**hyperparameters), rate=penalty.matched_rate)
 
 
 METHODS: dict[str, Callable[..., Method]] = {
