@@ -24,7 +24,7 @@ test: install  ## the fast tests
 	$(BIN)/python -m pytest -n 2 -m "not slow"
 
 test-slow: install  ## the tests that take minutes
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -n 2 -m slow
 
 lint: install  ## format, lint, types
 	$(BIN)/ruff format --check .

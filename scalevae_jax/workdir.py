@@ -45,14 +45,21 @@ def optimizer(settings: config.Config) -> optax.GradientTransformation:
 def provenance() -> dict[str, Any]:
     """Versions of what the numbers depend on, the git commit where there is one, and the device."""
     names = ("scalevae_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
-    here = Path(__file__).parent
-    git = subprocess.run(["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
     device = jax.devices()[0]
     return {
         "versions": {name: importlib.metadata.version(name) for name in names},
-        "git": git.stdout.strip() or None,
+        "git": _commit(),
         "device": f"{jax.device_count()} x {device.device_kind} ({device.platform})",
     }
+
+
+def _commit() -> str | None:
+    here = str(Path(__file__).parent)
+    try:
+        git = subprocess.run(["git", "-C", here, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):  # no git, or no checkout
+        return None
+    return git.stdout.strip()
 
 
 def read_record(workdir: Path) -> dict[str, Any]:
