@@ -104,6 +104,7 @@ def test_evaluation_is_of_each_sentence_alone_and_of_the_methods_own_posterior(n
 # the settings in which a hyperparameter can be seen within three epochs: of a method, or of one hyperparameter
 BASES = {
     "cyclical": {"cycle_epochs": 1.0, "cycles": 2, "kl_start": 0.3},
+    "free_bits": {"threshold": 2e-4},
     "du_vae": {"warm_up": 1.0},
     "svi_clip": {"svi_clip": 0.1},
 }
@@ -136,7 +137,7 @@ OTHERS = {
     "des_std": 1.4,
     "f_epo": 2,
     "std_ddof": 0,
-    "factor_average": "median",
+    "factor_average": "population",
     "factor_min_batch": 7,
     "stop_gradient_factor": True,
 }
