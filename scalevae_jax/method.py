@@ -16,6 +16,7 @@ from scalevae_jax.methods.plan import Plan, joint
 from scalevae_jax.methods.posterior import PosteriorTransform, identity
 from scalevae_jax.methods.refine import Refine, none
 from scalevae_jax.methods.schedule import Schedule, linear
+from scalevae_jax.model import INITS
 from scalevae_jax.types import Inject
 
 
@@ -32,6 +33,11 @@ class Method:
     plan: Plan = joint
     encoder_init: str = "paper"
     decoder_init: str = "paper"
+
+    def __post_init__(self) -> None:
+        for slot in ("encoder_init", "decoder_init"):
+            if getattr(self, slot) not in INITS:
+                raise ValueError(f"{slot} is one of {', '.join(INITS)}; got {getattr(self, slot)!r}")
 
 
 def lstm_lm() -> Method:

@@ -72,12 +72,13 @@ def test_another_method_drops_the_hyperparameters_of_the_file_and_keeps_those_of
         ("method.gamma", 0.6, "config.method.gamma: scale_vae has no such hyperparameter"),
         ("method.des_std", -1.0, "des_std > 0"),
         ("method.factor_average", "mode", "factor_average is one of"),
+        ("method", config.MethodConfig(name="bn_vae", encoder_init="zeros"), "encoder_init is one of paper, torch"),
     ],
 )
 def test_a_value_that_can_not_be_is_named(path, value, message):
     settings = config.Config()
-    section, name = path.split(".")
-    setattr(getattr(settings, section), name, value)
+    *section, name = path.split(".")
+    setattr(getattr(settings, section[0]) if section else settings, name, value)
     with pytest.raises(InputError, match=message.replace("(", r"\(")):
         config.validate(settings)
 
