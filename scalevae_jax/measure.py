@@ -121,7 +121,7 @@ def evaluate(run: Run, split: str, iw_samples: int | None = None, limit: int = 0
     data = run.settings.data
     if split not in corpus.SPLITS:
         raise InputError(f"--split {split}: one of {', '.join(corpus.SPLITS)}")
-    text = corpus.read(corpus.locate(data.path, split), data.max_words)
+    text = corpus.split_text(data.path, split, data.max_words)
     if limit:
         text = text._replace(sentences=text.sentences[:limit], labels=text.labels and text.labels[:limit])
     rows = corpus.encode(text, run.words)
