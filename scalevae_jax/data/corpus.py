@@ -113,7 +113,7 @@ def split_text(path: str, split: str, max_words: int) -> Text:
     if path != SYNTHETIC:
         return read(locate(path, split), max_words)
     drawn = synthetic.splits()[split]
-    digest = hashlib.sha256(np.ascontiguousarray(drawn.tokens, np.int32)).hexdigest()
+    digest = hashlib.sha256(drawn.tokens.astype(np.int32).tobytes()).hexdigest()
     return Text([synthetic.words(row) for row in drawn.tokens], drawn.component.tolist(), digest, 0, 0)
 
 
