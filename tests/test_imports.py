@@ -7,6 +7,8 @@ import scalevae_jax
 
 ORDER = [
     "types",
+    "paper",
+    "journal",
     "gaussian",
     "parallel",
     "linear",
