@@ -68,7 +68,15 @@ def test_the_same_command_goes_on_and_says_where_the_results_are(trained):
     assert set(f"{wanted} seconds tokens_per_second".split()) <= set(lines[0])
     assert lines[-1]["valid_loss"] < lines[0]["valid_loss"]
     names = {path.name for path in folder.iterdir()}
-    assert {"config.json", "vocab.txt", "run.json", "metrics.jsonl", "tensorboard", "checkpoints", "fitted_prior.json"} == names
+    assert {
+        "config.json",
+        "vocab.txt",
+        "run.json",
+        "metrics.jsonl",
+        "tensorboard",
+        "checkpoints",
+        "fitted_prior.json",
+    } == names
 
 
 def test_evaluate_prints_a_table_and_writes_every_key(trained):
@@ -97,7 +105,7 @@ def test_repeats_readings_and_a_line_a_sentence(trained, tmp_path):
     scores = tmp_path / "scores.tsv"
     options = ["--limit", "20", "--repeats", "2", "--readings", "nll,nll_paper", "--per_sentence", str(scores)]
     options += ["--iw_samples", "2", "--compute_dtype", "bfloat16"]
-    code, out, error = run("evaluate", "--workdir", str(folder), "--split", "valid", *options)
+    code, _, error = run("evaluate", "--workdir", str(folder), "--split", "valid", *options)
     assert code == 0, error
     result = json.loads((folder / "eval_valid.json").read_text())
     assert result["nll_unit_prior"] is None

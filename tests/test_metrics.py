@@ -33,7 +33,9 @@ class Linear:
 
     def log_p(self, prior):
         """log p(x) under this prior of z."""
-        covariance = self.weights @ np.diag(np.exp(prior.logvar)) @ self.weights.T + self.std**2 * np.eye(len(self.bias))
+        covariance = self.weights @ np.diag(np.exp(prior.logvar)) @ self.weights.T + self.std**2 * np.eye(
+            len(self.bias)
+        )
         return stats.multivariate_normal.logpdf(self.x, self.weights @ prior.mean + self.bias, covariance)
 
     def posteriors(self, factor, rng):
