@@ -140,9 +140,10 @@ def train(settings: Config, folder: Path) -> None:
 
 def finish(settings: Config, folder: Path) -> None:
     """What a finished run says: where things are, and, where the configuration asks for it, what the model is worth."""
+    run = workdir.load(folder)
+    measure.fitted_prior(run)
     if settings.eval.at_end:
-        run = workdir.load(folder)
-        show(measure.evaluate(run, "test"))
+        show(run, measure.evaluate(run, measure.Request()).result)
         report.say("\nten sentences from the prior:")
         for sentence in sample.sample(run, 10, temperature=0.5):
             report.say(f"  {sentence}")

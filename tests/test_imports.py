@@ -7,8 +7,11 @@ import scalevae_jax
 
 ORDER = [
     "types",
+    "paper",
+    "journal",
     "gaussian",
     "parallel",
+    "linear",
     "lstm",
     "cross_entropy",
     "data.vocab",
