@@ -13,6 +13,7 @@ import jax
 from absl import flags
 
 from scalevae_jax import command, generate, parallel, report, workdir
+from scalevae_jax.data import tokens
 from scalevae_jax.types import InputError
 from scalevae_jax.workdir import Run
 
@@ -36,7 +37,7 @@ def interpolate(run: Run, points: int, seed: int = 0, *, max_words: int = 30, ma
 def _decode(
     run: Run, z: jax.Array, key: jax.Array, temperature: float, max_words: int, mask_unknown: bool
 ) -> list[str]:
-    tokens = generate.decode(
+    ids = generate.decode(
         run.model,
         run.params,
         z,
@@ -45,7 +46,7 @@ def _decode(
         temperature=temperature,
         mask_unknown=mask_unknown,
     )
-    return [run.words.decode(row) for row in tokens]
+    return [run.words.decode(row) for row in ids]
 
 
 FLAGS = flags.FlagValues()
@@ -58,6 +59,7 @@ INTERPOLATE = flags.DEFINE_integer(
 MAX_WORDS = flags.DEFINE_integer("max_words", 30, "words of a sentence at most", 1, flag_values=FLAGS)
 UNKNOWN = flags.DEFINE_bool("unknown", False, "let <unk> be generated", flag_values=FLAGS)
 SEED = flags.DEFINE_integer("seed", 0, "of all draws", 0, flag_values=FLAGS)
+DETOKENIZE = flags.DEFINE_bool("detokenize", False, "join punctuation and clitics to their words", flag_values=FLAGS)
 
 
 def _command() -> None:
@@ -66,12 +68,13 @@ def _command() -> None:
     parallel.start()
     run = workdir.load(Path(WORKDIR.value))
     options = {"max_words": MAX_WORDS.value, "mask_unknown": not UNKNOWN.value}
+    shown = tokens.detokenize if DETOKENIZE.value else str
     for sentence in sample(run, NUM.value, SEED.value, temperature=TEMPERATURE.value, **options):
-        report.say(sentence)
+        report.say(shown(sentence))
     if INTERPOLATE.value:
         report.say("")
         for sentence in interpolate(run, INTERPOLATE.value, SEED.value, **options):
-            report.say(sentence)
+            report.say(shown(sentence))
 
 
 def main() -> int:
