@@ -194,9 +194,9 @@ def test_data_describes_a_single_raw_file_and_training_starts_from_it(tmp_path):
     code, out, error = run("data", "--path", str(path), *[f"--{option}" for option in options])
     assert code == 0, error
     for part in (
-        "train: 1 blank lines left out",
+        ": 1 blank lines left out",
         "lines ended by CRLF",
-        "train: 1 lines with control characters, now spaces",
+        ": 1 lines with control characters, now spaces",
         "sentences of more than 20 words cut",
         "vocabulary: ",
         "buckets: ",

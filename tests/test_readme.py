@@ -24,7 +24,10 @@ def test_both_commands_are_shown_and_are_targets():
 
 @pytest.mark.parametrize(("module", "arguments"), COMMANDS)
 def test_every_command_line_has_only_flags_that_exist(module, arguments):
-    flags = importlib.import_module(f"scalevae_jax.{module}").FLAGS
+    command = importlib.import_module(f"scalevae_jax.{module}")
+    if hasattr(command, "__path__"):  # a package
+        command = importlib.import_module(f"scalevae_jax.{module}.__main__")
+    flags = command.FLAGS
     fields = config.describe()
     for flag in re.findall(r"--([\w.]+)", arguments):
         assert flag in flags or f"--{flag}" in fields, flag

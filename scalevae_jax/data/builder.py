@@ -109,11 +109,15 @@ class Text(tfds.core.GeneratorBasedBuilder):
         return {split: path for split, path in files.items() if path}
 
     def records(self, split: str, source: Source, found: Counter[str]) -> Iterator[lines.Line]:
-        """Label and sentence of every line of the split."""
-        for label, text in lines.read(source.files[split], found, source.field):
-            if source.seed is not None and part(text, source.seed) != split:
-                continue
-            yield label, tokens.tokenize(text) if source.raw else text
+        """Label and sentence of every line of the split; of a single file, each repair counts in one split only."""
+        since: Counter[str] = Counter()
+        for label, text in lines.read(source.files[split], since, source.field):
+            if source.seed is None or part(text, source.seed) == split:
+                found.update(since)
+                yield label, tokens.tokenize(text) if source.raw else text
+            since.clear()
+        if source.seed is None or split == SPLITS[0]:
+            found.update(since)
 
     def _generate_examples(self, split: str, source: Source) -> Iterator[tuple[int, dict[str, Any]]]:
         found: Counter[str] = Counter()

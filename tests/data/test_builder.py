@@ -94,6 +94,17 @@ def test_one_file_is_split_by_a_hash_and_equal_sentences_go_together(tmp_path):
     assert _texts(other, "test") != parts["test"]
 
 
+def test_a_repair_in_a_single_file_counts_once(tmp_path):
+    path = tmp_path / "my.txt"
+    rows = [f"sentence {i}" for i in range(400)] + [f"\0 {i}" for i in range(30)]
+    path.write_bytes("\r\n\n".join(rows).encode() + b"\n\n\n")
+    text = corpus.open(Data(path=str(path), cache=str(tmp_path)))
+    about = [text.about(split) for split in corpus.SPLITS]
+    total = {key: sum(found.get(key, 0) for found in about) for key in ("sentences", *lines.REPAIRS)}
+    assert total == {"sentences": 430, "blank": 429 + 2, "crlf": 429, "control": 30}
+    assert about[0]["crlf"] > about[1]["crlf"] > 0
+
+
 def test_raw_text_is_lower_cased_and_cut_into_words(tmp_path):
     for split in corpus.SPLITS:
         (tmp_path / f"{split}.txt").write_text('I don\'t know it, "he" said.\n')
