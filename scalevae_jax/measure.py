@@ -150,7 +150,7 @@ def fitted_prior(run: Run) -> Gaussian:
         if kept["model"] == digest:
             return Gaussian(np.float32(kept["mean"]), np.float32(kept["logvar"]))
     data = run.settings.data
-    text = corpus.read(corpus.locate(data.path, "train"), data.max_words)
+    text = corpus.split_text(data.path, "train", data.max_words)
     split = corpus.encode(text, run.words)
     report.say(f"fitted prior: posteriors of {len(split):,} training sentences")
     inferred = _infer(run, _batches(run, split), jax.random.key(run.settings.train.seed))
@@ -269,7 +269,7 @@ def evaluate(run: Run, request: Request) -> Evaluation:
         if reading not in metrics.READINGS:
             raise InputError(f"--readings {reading}: of {', '.join(metrics.READINGS)}")
     path = request.path or data.path
-    text = corpus.read(corpus.locate(path, request.split), data.max_words)
+    text = corpus.split_text(path, request.split, data.max_words)
     if request.limit:
         labels = text.labels and text.labels[: request.limit]
         text = text._replace(sentences=text.sentences[: request.limit], labels=labels)

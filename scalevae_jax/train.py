@@ -43,7 +43,7 @@ class Corpus(NamedTuple):
 def read_corpus(settings: Config, words: vocab.Vocabulary | None = None) -> Corpus:
     """The corpus of a configuration; the vocabulary is built from the training split unless it is given."""
     data = settings.data
-    texts = {split: corpus.read(corpus.locate(data.path, split), data.max_words) for split in corpus.SPLITS}
+    texts = {split: corpus.split_text(data.path, split, data.max_words) for split in corpus.SPLITS}
     if words is None:
         words = vocab.build(texts["train"].sentences, data.vocab_size, data.min_count)
     loaders = {}

@@ -15,6 +15,7 @@ ORDER = [
     "lstm",
     "cross_entropy",
     "data.vocab",
+    "data.synthetic",
     "data.corpus",
     "data.loader",
     "model",
