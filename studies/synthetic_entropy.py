@@ -39,9 +39,7 @@ def main() -> int:
         for spacing in (arguments.spacing, 2 * arguments.spacing)
     )
     print(f"generator, -log p(x): {_mean(fine)} nats a sentence ({len(fine)} test sentences)")
-    print(
-        f"  a grid twice as coarse gives {coarse.mean():.3f}; largest change of a sentence {np.abs(fine - coarse).max():.2g}"
-    )
+    print(f"  a grid twice as coarse gives {coarse.mean():.3f}; largest change {np.abs(fine - coarse).max():.2g}")
     below = False
     for folder in arguments.runs:
         run = workdir.load(folder)
