@@ -55,3 +55,56 @@ def nll_iw(
         log_q = -0.5 * (noise**2 + logvar + math.log(2 * math.pi)).sum(-1)
         weights.append(decoder.log_likelihood(tokens, z) + log_prior - log_q)
     return math.log(samples) - torch.logsumexp(torch.cat(weights), dim=0)
+
+
+class Encoder(nn.Module):
+    """q(z|x): the last state of an LSTM, and one linear map."""
+
+    def __init__(self, vocabulary: int, embedding: int, hidden: int, latent: int):
+        super().__init__()
+        self.words = nn.Embedding(vocabulary, embedding)
+        self.lstm = nn.LSTM(embedding, hidden, batch_first=True)
+        self.posterior = nn.Linear(hidden, 2 * latent, bias=False)
+
+    def forward(self, tokens: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Mean and log variance of sentences of one length [batch, time]."""
+        _, (h, _) = self.lstm(self.words(tokens))
+        return self.posterior(h[0]).chunk(2, dim=-1)
+
+
+class Vae(nn.Module):
+    """Encoder, decoder, and a training step as the reference line of code takes it."""
+
+    def __init__(self, vocabulary: int, embedding: int, hidden: int, latent: int):
+        super().__init__()
+        self.encoder = Encoder(vocabulary, embedding, hidden, latent)
+        self.decoder = Decoder(vocabulary, embedding, hidden, latent)
+        self.optimizers = [torch.optim.SGD(part.parameters(), lr=1.0) for part in (self.encoder, self.decoder)]
+        for name, parameter in self.named_parameters():
+            nn.init.uniform_(parameter, *((-0.1, 0.1) if "words" in name else (-0.01, 0.01)))
+
+    def losses(self, tokens: torch.Tensor, kl_weight: float) -> torch.Tensor:
+        """rec + kl_weight KL of each sentence [batch, time], one draw, dropout 0.5 twice."""
+        mean, logvar = self.encoder(tokens)
+        z = mean + torch.exp(0.5 * logvar) * torch.randn_like(mean)
+        decoder = self.decoder
+        words = nn.functional.dropout(decoder.words(tokens[:, :-1]), 0.5, self.training)
+        inputs = torch.cat([words, z[:, None].expand(-1, words.shape[1], -1)], dim=-1)
+        c = decoder.state(z)[None]
+        features, _ = decoder.lstm(inputs, (torch.tanh(c), c))
+        logits = decoder.output(nn.functional.dropout(features, 0.5, self.training))
+        targets = tokens[:, 1:].reshape(-1)
+        nll = nn.functional.cross_entropy(logits.reshape(-1, logits.shape[-1]), targets, reduction="none")
+        kl = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).sum(-1)
+        return nll.view(len(tokens), -1).sum(-1) + kl_weight * kl
+
+    def step(self, tokens: torch.Tensor, kl_weight: float = 1.0) -> float:
+        """One training step; the loss."""
+        for optimizer in self.optimizers:
+            optimizer.zero_grad()
+        loss = self.losses(tokens, kl_weight).mean()
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.parameters(), 5.0)
+        for optimizer in self.optimizers:
+            optimizer.step()
+        return loss.item()
