@@ -57,6 +57,7 @@ def show(result: dict[str, Any]) -> None:
 
 FLAGS = flags.FlagValues()
 WORKDIR = flags.DEFINE_string("workdir", None, "the folder of a run", flag_values=FLAGS)
+FALLBACK = command.define_fallback(FLAGS)
 SPLIT = flags.DEFINE_string("split", "test", "train, valid or test", flag_values=FLAGS)
 IW_SAMPLES = flags.DEFINE_integer(
     "iw_samples", None, "draws a sentence; the run's own configuration says otherwise", 1, flag_values=FLAGS
@@ -68,7 +69,7 @@ def _command() -> None:
     if WORKDIR.value is None:
         raise InputError("--workdir is wanted: the folder of a run (see --help)")
     parallel.start()
-    run = workdir.load(Path(WORKDIR.value))
+    run = workdir.load(Path(WORKDIR.value), FALLBACK.value)
     result = evaluate(run, SPLIT.value, IW_SAMPLES.value, LIMIT.value)
     show(result)
     report.say(f"written to {run.workdir / f'eval_{SPLIT.value}.json'}")
