@@ -70,19 +70,38 @@ def _placed(like: TrainState) -> Any:
 def _quiet() -> Iterator[None]:
     """Without the pages that orbax's reading threads print about a damaged file; the exception says it too."""
     hook, level = sys.unraisablehook, logging.root.manager.disable
+
+    def mostly(said: Any) -> None:
+        if str(said.exc_value) != "Event loop is closed":  # of threads that outlive the failed read
+            hook(said)
+
     sys.unraisablehook = lambda _: None
     logging.disable(logging.CRITICAL)
     try:
         yield
+    except Exception:
+        gc.collect()  # or the pages come later
+        hook = mostly
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # which tells the same again at the end
+        raise
     finally:
-        gc.collect()
         sys.unraisablehook = hook
         logging.disable(level)
 
 
-def _first_line(error: BaseException) -> str:
-    lines = [line for line in str(error).strip().splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0].strip()[:160]}" if lines else type(error).__name__
+REASONS = {
+    "NOT_FOUND": "a file is missing",
+    "OUT_OF_RANGE": "a file is cut short",
+    "DATA_LOSS": "a file is cut short or changed",
+    "was not found in the checkpoint": "its folder is missing",
+    "JSONDecodeError": "a file is cut short or changed",
+}  # what orbax and tensorstore say, for the reader
+
+
+def _reason(error: BaseException) -> str:
+    text = f"{type(error).__name__}: {error}"
+    known = [reason for code, reason in REASONS.items() if code in text]
+    return known[0] if known else text.splitlines()[0][:200]
 
 
 class Checkpoints:
@@ -94,7 +113,9 @@ class Checkpoints:
 
     def __init__(self, workdir: Path, about: dict[str, str], writing: bool = False):
         self._root, self._about, self._writing = (workdir / FOLDER).absolute(), about, writing
-        self._managers = {which: self._manager(which) for which in KEPT if writing or (self._root / which).is_dir()}
+        there = [which for which in KEPT if writing or (self._root / which).is_dir()]
+        with _quiet():
+            self._managers = {which: self._manager(which) for which in there}
 
     def _manager(self, which: str) -> ocp.CheckpointManager:
         if self._writing:
@@ -104,17 +125,21 @@ class Checkpoints:
         return ocp.CheckpointManager(self._root / which, options=options)
 
     def save(self, which: str, state: TrainState) -> None:
-        """Keep this state; a step that is kept already is left as it is. Raises InputError where it can not be written.
+        """Keep this state, instead of another one of the same step. Raises InputError where it can not be written.
 
         The latest is written when the best is whole on disk, so that no latest state speaks of a best that is not.
         """
         manager, step = self._managers[which], int(state.step)
-        if step in manager.all_steps():
-            return
         meta = {"about": self._about, "arrays": describe(state)}
         try:
             if which == LATEST:
                 self._managers[BEST].wait_until_finished()
+            for there in manager.all_steps():
+                manager.wait_until_finished()
+                if there == step and self._read_meta(Saved(which, step)) == meta:
+                    return
+                if there >= step:
+                    manager.delete(there)
             args = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
             written = manager.save(step, args=args, force=True)
         except Exception as error:  # orbax passes on whatever its threads met
@@ -125,7 +150,7 @@ class Checkpoints:
     def _unwritten(self, error: Exception) -> InputError:
         whole = [str(saved.step) for saved in self.saved() if saved.which == LATEST]
         return InputError(
-            f"{self._root}: a checkpoint could not be written ({_first_line(error)}); whole on disk: "
+            f"{self._root}: a checkpoint could not be written ({_reason(error)}); whole on disk: "
             f"{'step ' + whole[0] if whole else 'none'}. Make room, then the same command goes on"
         )
 
@@ -138,6 +163,11 @@ class Checkpoints:
         root = self._root / which
         return [int(path.name) for path in root.iterdir() if path.name.isdecimal()] if root.is_dir() else []
 
+    def _read_meta(self, saved: Saved) -> Any:
+        with _quiet():
+            args = ocp.args.Composite(meta=ocp.args.JsonRestore())
+            return self._managers[saved.which].restore(saved.step, args=args)["meta"]
+
     def restore(self, saved: Saved, like: TrainState) -> TrainState:
         """The kept state, in the shape of `like`, every array compared with its digest.
 
@@ -145,22 +175,21 @@ class Checkpoints:
         """
         manager = self._managers[saved.which]
         try:
-            with _quiet():
-                meta = manager.restore(saved.step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
+            meta = self._read_meta(saved)
             arrays = {
                 name: ([str(dtype), list(shape)], str(digest))
                 for name, (dtype, shape, digest) in meta["arrays"].items()
             }
             about = dict(meta["about"])
         except Exception as error:  # orbax has no error of its own for damage
-            raise self._damaged(saved, f"its record is not readable ({_first_line(error)})") from error
+            raise self._damaged(saved, f"its record is not readable ({_reason(error)})") from error
         self._compare(saved, arrays, about, like)
         try:
             with _quiet():
                 args = ocp.args.Composite(state=ocp.args.StandardRestore(_placed(like)))
                 state: Any = manager.restore(saved.step, args=args)["state"]
         except Exception as error:
-            raise self._damaged(saved, f"its arrays are not readable ({_first_line(error)})") from error
+            raise self._damaged(saved, f"its arrays are not readable ({_reason(error)})") from error
         for name, array in _named(state).items():
             if _digest(array) != arrays[name][1]:
                 raise self._damaged(saved, f"array {name} is not the one that was saved (its digest differs)")

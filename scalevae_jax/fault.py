@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from scalevae_jax import parallel, workdir
@@ -30,7 +31,7 @@ def find(state: TrainState, batch: Batch, draw: Any) -> Fault:
     move = list(MOVES)[int(state.fault) - 1]
     inner = int(state.substep)
     batch = draw(inner) if move == "encoder" and inner else batch
-    return Fault(state._replace(fault=np.zeros_like(state.fault)), move, batch)
+    return Fault(state._replace(fault=jnp.zeros_like(state.fault)), move, batch)
 
 
 def take_again(fault: Fault, steps: Steps, method: Method, steps_per_epoch: int) -> dict[str, Any]:

@@ -227,7 +227,8 @@ def _one_epoch(run: Fit, steps: Steps, state: TrainState) -> tuple[TrainState, i
                     before, seen = seen, _seen(state)
                     ticker.tick(position, f"loss {(seen[0] - before[0]) / max(seen[1] - before[1], 1):.2f}")
                 late = alone and often.every_minutes and time.monotonic() - saved > 60 * often.every_minutes
-                if late or (often.every_steps and step % often.every_steps == 0):
+                due = late or (often.every_steps and step % often.every_steps == 0)
+                if due and position < len(run.train):  # the end of the epoch is saved in a moment
                     flight.land()
                     run.keeper.save(LATEST, state)
                     saved = time.monotonic()

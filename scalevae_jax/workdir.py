@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from scalevae_jax import config, plateau
+from scalevae_jax import config, plateau, report
 from scalevae_jax import state as training
 from scalevae_jax.checkpoint import BEST, Checkpoints, Damaged
 from scalevae_jax.data import vocab
@@ -156,6 +156,7 @@ def load(workdir: Path, fallback: bool = False) -> Run:
     except Damaged as damage:
         if not fallback:
             raise InputError(f"{damage}; --fallback takes the newest whole checkpoint instead") from damage
+        report.warn(f"{damage}; the newest whole checkpoint is taken instead")
         best = keeper.newest(like)
         assert best is not None  # else `only` had said that there is none
     finally:

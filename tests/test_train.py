@@ -4,14 +4,18 @@ import contextlib
 import dataclasses
 import functools
 import json
+import shutil
 import signal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import tiny
 
-from scalevae_jax import checkpoint, command, config, fit, train, workdir
+from scalevae_jax import checkpoint, command, config, fault, fit, measure, replay, steps, train, workdir
+from scalevae_jax import state as training
 from scalevae_jax.method import METHODS
 from scalevae_jax.types import InputError
 
@@ -190,11 +194,133 @@ def test_collapse_and_a_runaway_factor_are_said_with_two_remedies(changes, said)
         assert " or " in text.split("Try")[1]
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(corpus, tmp_path):
-    settings = settings_for(corpus)
+@pytest.mark.parametrize(("name", "where"), [("scale_vae", "step 2"), ("agg_vae", "step 1")])
+def test_a_step_that_is_not_finite_stops_the_run_and_is_kept_for_replay(name, where, corpus, tmp_path, capsys):
+    """The learning rate is too large on purpose; all before the step is kept, and the step can be taken again."""
+    settings = settings_for(corpus, name, **EVERY_METHOD[name])
     settings.optim.learning_rate, settings.optim.clip = 1e30, 1e30
-    with pytest.raises(InputError, match="not finite in step 2 of epoch 1"):
+    for _ in range(2):  # the same command says the same
+        with pytest.raises(InputError, match=rf"not finite in {where} of epoch 1 .*lr 1e\+30.*replay") as said:
+            train.train(settings, tmp_path)
+        assert len(str(said.value).splitlines()) == 1
+    facts = json.loads((tmp_path / fault.FILE).read_text())
+    wanted = {"step", "epoch", "lr", "loss", "gradient_norm", "kl_weight", "factor", "batch", "parameters_not_finite"}
+    assert wanted <= set(facts)
+    assert facts["batch"]["tokens"]
+    state, _ = final(tmp_path, settings)
+    assert f"step {int(state.step) + 1}" == where
+    assert replay.replay(tmp_path)
+    assert f"recorded: {where} of epoch 1" in capsys.readouterr().out
+
+
+def test_one_bad_batch_is_skipped_and_counted_and_nothing_else_changes(corpus, tmp_path, monkeypatch):
+    """A batch that gives NaN in the second epoch, once."""
+    settings = settings_for(corpus, "vae")
+    settings.train.skip_nonfinite = True
+    make = steps.device_update
+
+    def spoiled(model, method, optimizer, steps_per_epoch, move="joint", skip=False):
+        weight = method.kl_weight
+        bad = dataclasses.replace(
+            method, kl_weight=lambda t: jnp.where(jnp.abs(t * steps_per_epoch - 6) < 0.5, jnp.nan, weight(t))
+        )
+        return make(model, bad, optimizer, steps_per_epoch, move, skip)
+
+    monkeypatch.setattr(steps, "device_update", spoiled)
+    monkeypatch.setattr(fit, "make_steps", steps.make_steps)
+    train.train(settings, tmp_path)
+    state, lines = final(tmp_path, settings)
+    assert [line["skipped"] for line in lines] == [0, 1, 1]
+    assert int(state.step) == 12
+    assert all(np.isfinite(tiny.flat(state.params)))
+
+
+def test_a_validation_loss_that_is_not_finite_ends_the_run_with_all_saved(corpus, tmp_path, monkeypatch):
+    settings = settings_for(corpus)
+    summary = measure.SplitInference.summary
+    monkeypatch.setattr(measure.SplitInference, "summary", lambda *a: summary(*a) | {"loss": float("nan")})
+    with pytest.raises(
+        InputError, match=r"the validation loss is nan after epoch 1 \(step 4, lr 0.5\), which is saved"
+    ):
         train.train(settings, tmp_path)
+    state, lines = final(tmp_path, settings)
+    assert (int(state.step), int(state.epoch), lines) == (4, 1, [])
+
+
+class Flagged(Interrupt):
+    """A signal that comes in the middle of validation."""
+
+    def __init__(self):
+        super().__init__(1000)
+
+    @contextlib.contextmanager
+    def at_once(self):
+        yield
+        raise command.Interrupted
+
+
+def test_a_signal_in_validation_is_obeyed_at_once(corpus, tmp_path, monkeypatch):
+    settings = settings_for(corpus)
+    train.train(settings, tmp_path / "whole")
+    expected, lines = final(tmp_path / "whole", settings)
+    monkeypatch.setattr(command, "Signals", Flagged)
+    with pytest.raises(command.Stopped, match="stopped at step 4, and saved"):
+        train.train(settings, tmp_path / "run")
+    monkeypatch.setattr(command, "Signals", lambda: Interrupt(1000))
+    train.train(settings, tmp_path / "run")
+    state, again = final(tmp_path / "run", settings)
+    assert again == lines
+    assert checkpoint.describe(state) == checkpoint.describe(expected)
+
+
+def test_a_damaged_checkpoint_does_not_lose_the_run(corpus, tmp_path, capsys):
+    settings = settings_for(corpus)
+    train.train(settings, tmp_path / "whole")
+    expected, lines = final(tmp_path / "whole", settings)
+    shutil.copytree(tmp_path / "whole", tmp_path / "run")
+    newest = max((tmp_path / "run/checkpoints/latest").iterdir(), key=lambda path: int(path.name))
+    shutil.rmtree(newest / "state")
+    train.train(settings, tmp_path / "run")
+    assert f"the latest checkpoint, of step {newest.name}, is damaged" in capsys.readouterr().out
+    state, again = final(tmp_path / "run", settings)
+    assert again == lines
+    assert checkpoint.describe(state) == checkpoint.describe(expected)
+    for manifest in (tmp_path / "run/checkpoints").rglob("manifest.ocdbt"):
+        manifest.write_bytes(b"")
+    with pytest.raises(InputError, match="no whole checkpoint is left"):
+        train.train(settings, tmp_path / "run")
+    with pytest.raises(InputError, match=r"the best checkpoint, of step .* --fallback takes the newest whole"):
+        workdir.load(tmp_path / "run")
+
+
+def test_fallback_takes_the_newest_whole_checkpoint(corpus, tmp_path, capsys):
+    settings = settings_for(corpus)
+    train.train(settings, tmp_path)
+    for manifest in (tmp_path / "checkpoints/best").rglob("manifest.ocdbt"):
+        manifest.write_bytes(b"")
+    assert workdir.load(tmp_path, fallback=True).epoch == 3
+    assert "the newest whole checkpoint is taken instead" in capsys.readouterr().out
+
+
+def test_steps_in_flight_are_bounded_by_their_time(monkeypatch, rng):
+    """Steps of 0.3 s: never more than a second of them after the first few."""
+    clock = [0.0]
+    monkeypatch.setattr(fit.time, "monotonic", lambda: clock[0])
+
+    class Step(np.ndarray):
+        def __int__(self):
+            clock[0] += 0.3
+            return 0
+
+    flight, batch = fit.Flight(wait=False), tiny.make_batch(rng)
+    told = steps.Told(training.zero_sums(), jnp.float32(0), jnp.float32(0), np.zeros((), np.int32).view(Step))
+    waiting = []
+    for _ in range(20):
+        flight.add(told, batch, lambda k: batch)
+        waiting.append(len(flight._steps))
+    assert max(waiting) == 3
+    flight.land()
+    assert len(flight._steps) == 0
 
 
 def test_only_what_may_change_changes(corpus):
