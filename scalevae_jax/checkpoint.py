@@ -132,16 +132,17 @@ class Checkpoints:
         manager, step = self._managers[which], int(state.step)
         meta = {"about": self._about, "arrays": describe(state)}
         try:
-            if which == LATEST:
-                self._managers[BEST].wait_until_finished()
-            for there in manager.all_steps():
+            with _quiet():  # orbax warns of every wait
+                if which == LATEST:
+                    self._managers[BEST].wait_until_finished()
                 manager.wait_until_finished()
-                if there == step and self._read_meta(Saved(which, step)) == meta:
-                    return
-                if there >= step:
-                    manager.delete(there)
-            args = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
-            written = manager.save(step, args=args, force=True)
+                for there in manager.all_steps():
+                    if there == step and self._read_meta(Saved(which, step)) == meta:
+                        return
+                    if there >= step:
+                        manager.delete(there)
+                args = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
+                written = manager.save(step, args=args, force=True)
         except Exception as error:  # orbax passes on whatever its threads met
             raise self._unwritten(error) from error
         if not written:
@@ -268,10 +269,19 @@ class Checkpoints:
         """Whether all processes are to save and stop at this step; SIGTERM at one of several tells all of them."""
         return jax.process_count() > 1 and self._managers[LATEST].reached_preemption(step)
 
-    def close(self) -> None:
-        """Wait until all is on disk. Raises InputError where it can not be written."""
+    def wait(self) -> None:
+        """Until all is on disk. Raises InputError where it can not be written."""
         try:
             for manager in self._managers.values():
-                manager.close()
+                manager.wait_until_finished()
         except Exception as error:
             raise self._unwritten(error) from error
+
+    def close(self) -> None:
+        """Wait, and end orbax's threads. Raises InputError where something can not be written."""
+        try:
+            self.wait()
+        finally:
+            for manager in self._managers.values():
+                with contextlib.suppress(Exception):  # `wait` has said it
+                    manager.close()

@@ -3,8 +3,8 @@
 Example:
   python tests/kill_loop.py --kills 40 --seed 0
 
-Each life is a process of its own, ended by SIGKILL. The moments are uniform over the
-time that a life needs, imports aside, so that compilation, steps, saves (one every other step) and validation are all hit.
+Each life is a process of its own, ended by SIGKILL. The moments are uniform over the time that a life needs, imports
+aside, so that compilation, steps, saves (one every other step) and validation are all hit.
 A run that ends before all kills are spent is compared and another one begun. Prints a line of JSON and exits with 1 on
 any difference: in the arrays of the latest and the best checkpoint, in metrics.jsonl without the clock's values, or in
 its form.
@@ -24,10 +24,10 @@ CLOCK = ("seconds", "tokens_per_second")
 WORDS = "a the cat dog sees hears runs red old big".split()
 
 
-def write_corpus(folder: Path) -> Path:
+def write_corpus(folder: Path, train: int = 120) -> Path:
     rng = np.random.default_rng(0)
     folder.mkdir(exist_ok=True)
-    for split, rows in (("train", 120), ("valid", 30), ("test", 30)):
+    for split, rows in (("train", train), ("valid", 30), ("test", 30)):
         lines = [" ".join(rng.choice(WORDS, rng.integers(2, 7))) for _ in range(rows)]
         (folder / f"{split}.txt").write_text("\n".join(lines) + "\n")
     return folder

@@ -2,9 +2,11 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -56,6 +58,44 @@ def test_sigint_saves_and_says_how_to_go_on(stopped):
     assert "Traceback" not in error
 
 
+def test_sigterm_in_the_middle_of_an_epoch_saves_and_a_second_signal_leaves_at_once(tmp_path):
+    """An epoch of a thousand batches: it is not its end that is waited for."""
+    long = [*SMOKE, "--config.train.batch_size=16", "--config.eval.batch_size=16"]
+    process = start("train", *long, "--workdir", str(tmp_path / "one"))
+    assert any(line.startswith("method:") for line in iter(process.stdout.readline, ""))
+    time.sleep(5)
+    process.send_signal(signal.SIGTERM)
+    out, error = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert "SIGTERM: stopped at step" in error
+    assert "epoch 1/3" not in out
+
+    twice = start("train", *long, "--workdir", str(tmp_path / "two"))
+    assert any(line.startswith("method:") for line in iter(twice.stdout.readline, ""))
+    time.sleep(1)
+    twice.send_signal(signal.SIGTERM)
+    time.sleep(0.2)
+    twice.send_signal(signal.SIGTERM)
+    _, error = twice.communicate(timeout=60)
+    assert twice.returncode in (-signal.SIGTERM, 143)
+    assert "Traceback" not in error
+
+
+def test_a_damaged_run_is_one_line_and_fallback_goes_round_it(trained, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(trained[0], folder)
+    (best,) = (folder / "checkpoints/best").iterdir()
+    for manifest in best.rglob("manifest.ocdbt"):
+        manifest.write_bytes(manifest.read_bytes()[:20])
+    code, _, error = run("sample", "--workdir", str(folder), "--num", "1")
+    assert code == 2
+    assert error.startswith(f"error: {folder}: the best checkpoint, of step {best.name}, is damaged: ")
+    assert len(error.strip().splitlines()) == 1
+    code, out, error = run("sample", "--workdir", str(folder), "--num", "1", "--fallback")
+    assert (code, error) == (0, "")
+    assert "the newest whole checkpoint is taken instead" in out
+
+
 def test_the_same_command_goes_on_and_says_where_the_results_are(trained):
     folder, out = trained
     assert "resumed in epoch" in out
@@ -102,7 +142,7 @@ def test_sample_prints_sentences_of_known_words(trained):
     assert run("sample", "--workdir", str(folder), "--num", "4", "--interpolate", "3", "--seed", "5")[1] == out
 
 
-@pytest.mark.parametrize("module", ["train", "evaluate", "sample"])
+@pytest.mark.parametrize("module", ["train", "evaluate", "sample", "replay"])
 def test_help_has_an_example_and_every_flag(module):
     code, out, _ = run(module, "--help")
     assert code == 0
