@@ -156,6 +156,28 @@ def test_list_methods():
     assert "--config.method.des_std=0.7" in out
 
 
+@pytest.mark.slow
+def test_four_devices_one_and_four_again_give_the_numbers_of_four(tmp_path):
+    """Restored arrays are compared with their digests; what is trained after differs by rounding."""
+
+    def train(folder, devices, epochs):
+        flags = f"--xla_backend_optimization_level=0 --xla_force_host_platform_device_count={devices}"
+        environment = ENVIRONMENT | {"XLA_FLAGS": flags, "NPROC": "8"}
+        command = [sys.executable, "-m", "scalevae_jax.train", *SMOKE, "--workdir", str(tmp_path / folder)]
+        command.append(f"--config.train.max_epochs={epochs}")
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+        assert f"{devices} x cpu" in done.stdout
+        return [json.loads(line) for line in (tmp_path / folder / "metrics.jsonl").read_text().splitlines()]
+
+    whole = train("whole", 4, 3)
+    for devices, epochs in ((4, 1), (1, 2)):
+        train("changing", devices, epochs)
+    for line, expected in zip(train("changing", 4, 3), whole, strict=True):
+        for key in ("train_loss", "valid_loss", "valid_kl", "factor_median"):
+            assert line[key] == pytest.approx(expected[key], rel=2e-3), key
+
+
 BAD = [
     ("train", [], "--config is wanted"),
     ("train", ["--config", "configs/none.py"], "configs/none.py: no such file"),
