@@ -23,7 +23,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from scalevae_jax import command, config, measure, parallel, report, sample, workdir
-from scalevae_jax.checkpoint import Checkpoints
+from scalevae_jax.checkpoint import LATEST, Checkpoints
 from scalevae_jax.config import Config
 from scalevae_jax.data import corpus, loader, vocab
 from scalevae_jax.evaluate import show
@@ -158,6 +158,7 @@ def _begin(settings: Config, model: Model, method: Method, data: Corpus, keeper:
     state = keeper.newest(like)
     if state is None:
         return workdir.create_state(settings, model, method, len(data.train))
+    keeper.save(LATEST, state)  # where it was the best that was newest
     report.say(f"resumed in epoch {int(state.epoch)} at step {int(state.step)}")
     if not keeper.check_best(like):  # the next epoch becomes the best
         state = state._replace(plateau=state.plateau._replace(best=jnp.full_like(state.plateau.best, jnp.inf)))

@@ -121,7 +121,11 @@ def loop(kills: int, seed: int, folder: Path) -> dict:
             tally["resumes"] += code is None and (workdir / "config.json").exists()
         tally["failed_lives"] += code != 0
         tally["runs"] += 1
-        tally["mismatches"] += code != 0 or outcome(workdir) != expected
+        found = outcome(workdir) if code == 0 else {}
+        different = [key for key, value in expected.items() if found.get(key) != value]
+        tally["mismatches"] += bool(different)
+        if different:
+            sys.stderr.write(f"{workdir.name}: {', '.join(different)} differ\n")
     lives.end()
     return tally | {"epochs": expected["epochs"], "seconds_of_a_life": round(needed, 1), "seed": seed}
 
