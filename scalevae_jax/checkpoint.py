@@ -92,6 +92,7 @@ def _quiet() -> Iterator[None]:
 REASONS = {
     "NOT_FOUND": "a file is missing",
     "OUT_OF_RANGE": "a file is cut short",
+    "RESOURCE_EXHAUSTED": "no room on the disk",
     "DATA_LOSS": "a file is cut short or changed",
     "was not found in the checkpoint": "its folder is missing",
     "JSONDecodeError": "a file is cut short or changed",

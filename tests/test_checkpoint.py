@@ -103,8 +103,6 @@ def test_damage_is_one_line_that_names_the_step_and_the_next_whole_one_is_taken(
         assert len(out.out.splitlines()) == 1
         assert out.err == ""
     keeper.close()
-    with capsys.disabled():
-        print(f"{case}: {text.removeprefix(f'{workdir}: ')}")
 
 
 @pytest.mark.parametrize("name", ["_CHECKPOINT_METADATA", "commit_success.txt", "state/_sharding"])

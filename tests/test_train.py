@@ -4,17 +4,20 @@ import contextlib
 import dataclasses
 import functools
 import json
+import pathlib
+import resource
 import shutil
 import signal
 
 import jax
 import jax.numpy as jnp
+import kill_loop
 import numpy as np
 import optax
 import pytest
 import tiny
 
-from scalevae_jax import checkpoint, command, config, fault, fit, measure, replay, steps, train, workdir
+from scalevae_jax import checkpoint, command, config, fault, fit, lock, measure, replay, report, steps, train, workdir
 from scalevae_jax import state as training
 from scalevae_jax.method import METHODS
 from scalevae_jax.types import InputError
@@ -129,7 +132,9 @@ def test_a_finished_run_is_left_alone_and_another_configuration_is_refused(corpu
     settings = settings_for(corpus)
     train.train(settings, tmp_path)
     before, _ = final(tmp_path, settings)
+    capsys.readouterr()
     train.train(settings, tmp_path)
+    assert "finished before: 3 epochs, 12 steps; nothing is left to train" in capsys.readouterr().out
     after, lines = final(tmp_path, settings)
     assert int(before.step) == int(after.step)
     assert len(lines) == 3
@@ -323,9 +328,57 @@ def test_steps_in_flight_are_bounded_by_their_time(monkeypatch, rng):
     assert len(flight._steps) == 0
 
 
+def test_a_checkpoint_that_can_not_be_written_ends_the_run_and_harms_no_other(corpus, tmp_path):
+    """Files larger than a kilobyte can not be written, as on a full disk; then they can."""
+    settings = settings_for(corpus)
+    settings.train.max_epochs = 1
+    train.train(settings, tmp_path)
+    settings.train.max_epochs = 3
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with pytest.raises(InputError, match=r"could not be written|File too large") as said:
+            train.train(settings, tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert len(str(said.value).splitlines()) == 1
+    state, _ = final(tmp_path, settings)
+    assert int(state.step) == 4
+    train.train(settings, tmp_path)
+    _, lines = final(tmp_path, settings)
+    assert [line["epoch"] for line in lines] == [1, 2, 3]
+
+
+def test_a_folder_that_can_not_be_made_and_one_that_vanishes_are_a_line(corpus, tmp_path, monkeypatch):
+    with pytest.raises(InputError, match="Make the folder writable"):
+        train.train(settings_for(corpus), pathlib.Path("/proc/run"))
+    write = report.EpochLog.write
+
+    def vanish(log, *rest):
+        (tmp_path / "run").rename(tmp_path / "gone")
+        write(log, *rest)
+
+    monkeypatch.setattr(report.EpochLog, "write", vanish)
+    with pytest.raises(InputError, match=r"No such file or directory|could not be written") as said:
+        train.train(settings_for(corpus), tmp_path / "run")
+    assert len(str(said.value).splitlines()) == 1
+
+
+def test_a_second_process_is_refused(corpus, tmp_path):
+    with lock.Lock(tmp_path), pytest.raises(InputError, match="is training here"):
+        train.train(settings_for(corpus), tmp_path)
+
+
 def test_only_what_may_change_changes(corpus):
     settings = config.with_defaults(settings_for(corpus))
     longer = dataclasses.replace(settings, train=dataclasses.replace(settings.train, max_epochs=9))
     assert train.differences(settings, longer) == []
     other = dataclasses.replace(settings, train=dataclasses.replace(settings.train, seed=9))
     assert train.differences(settings, other) == ["train.seed was 0 and is 9"]
+
+
+@pytest.mark.slow
+def test_a_run_killed_at_random_moments_reaches_the_same_end(tmp_path):
+    """Six of the forty kills of `python tests/kill_loop.py`."""
+    tally = kill_loop.loop(6, 1, tmp_path)
+    assert (tally["kills"], tally["mismatches"], tally["failed_lives"]) == (6, 0, 0), tally
