@@ -50,6 +50,7 @@ def _decode(
 
 FLAGS = flags.FlagValues()
 WORKDIR = flags.DEFINE_string("workdir", None, "the folder of a run", flag_values=FLAGS)
+FALLBACK = command.define_fallback(FLAGS)
 NUM = flags.DEFINE_integer("num", 10, "sentences", 1, flag_values=FLAGS)
 TEMPERATURE = flags.DEFINE_float("temperature", 1.0, "1 samples the model, 0 is greedy", 0.0, flag_values=FLAGS)
 INTERPOLATE = flags.DEFINE_integer(
@@ -64,7 +65,7 @@ def _command() -> None:
     if WORKDIR.value is None:
         raise InputError("--workdir is wanted: the folder of a run (see --help)")
     parallel.start()
-    run = workdir.load(Path(WORKDIR.value))
+    run = workdir.load(Path(WORKDIR.value), FALLBACK.value)
     options = {"max_words": MAX_WORDS.value, "mask_unknown": not UNKNOWN.value}
     for sentence in sample(run, NUM.value, SEED.value, temperature=TEMPERATURE.value, **options):
         report.say(sentence)

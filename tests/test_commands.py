@@ -2,9 +2,11 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -54,6 +56,44 @@ def test_sigint_saves_and_says_how_to_go_on(stopped):
     assert "SIGINT: stopped at step" in error
     assert f"python -m scalevae_jax.train --config configs/smoke.py --workdir {folder}" in error
     assert "Traceback" not in error
+
+
+def test_sigterm_in_the_middle_of_an_epoch_saves_and_a_second_signal_leaves_at_once(tmp_path):
+    """An epoch of a thousand batches: it is not its end that is waited for."""
+    long = [*SMOKE, "--config.train.batch_size=16", "--config.eval.batch_size=16"]
+    process = start("train", *long, "--workdir", str(tmp_path / "one"))
+    assert any(line.startswith("method:") for line in iter(process.stdout.readline, ""))
+    time.sleep(5)
+    process.send_signal(signal.SIGTERM)
+    out, error = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert "SIGTERM: stopped at step" in error
+    assert "epoch 1/3" not in out
+
+    twice = start("train", *long, "--workdir", str(tmp_path / "two"))
+    assert any(line.startswith("method:") for line in iter(twice.stdout.readline, ""))
+    time.sleep(1)
+    twice.send_signal(signal.SIGTERM)
+    time.sleep(0.2)
+    twice.send_signal(signal.SIGTERM)
+    _, error = twice.communicate(timeout=60)
+    assert twice.returncode in (-signal.SIGTERM, 143)
+    assert "Traceback" not in error
+
+
+def test_a_damaged_run_is_one_line_and_fallback_goes_round_it(trained, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(trained[0], folder)
+    (best,) = (folder / "checkpoints/best").iterdir()
+    for manifest in best.rglob("manifest.ocdbt"):
+        manifest.write_bytes(manifest.read_bytes()[:20])
+    code, _, error = run("sample", "--workdir", str(folder), "--num", "1")
+    assert code == 2
+    assert error.startswith(f"error: {folder}: the best checkpoint, of step {best.name}, is damaged: ")
+    assert len(error.strip().splitlines()) == 1
+    code, out, error = run("sample", "--workdir", str(folder), "--num", "1", "--fallback")
+    assert (code, error) == (0, "")
+    assert "the newest whole checkpoint is taken instead" in out
 
 
 def test_the_same_command_goes_on_and_says_where_the_results_are(trained):
@@ -130,7 +170,7 @@ def test_sample_prints_sentences_of_known_words(trained):
     assert run("sample", "--workdir", str(folder), "--num", "4", "--interpolate", "3", "--seed", "5")[1] == out
 
 
-@pytest.mark.parametrize("module", ["train", "evaluate", "sample"])
+@pytest.mark.parametrize("module", ["train", "evaluate", "sample", "replay"])
 def test_help_has_an_example_and_every_flag(module):
     code, out, _ = run(module, "--help")
     assert code == 0
@@ -142,6 +182,28 @@ def test_list_methods():
     code, out, _ = run("train", "--list_methods")
     assert code == 0
     assert "--config.method.des_std=0.7" in out
+
+
+@pytest.mark.slow
+def test_four_devices_one_and_four_again_give_the_numbers_of_four(tmp_path):
+    """Restored arrays are compared with their digests; what is trained after differs by rounding."""
+
+    def train(folder, devices, epochs):
+        flags = f"--xla_backend_optimization_level=0 --xla_force_host_platform_device_count={devices}"
+        environment = ENVIRONMENT | {"XLA_FLAGS": flags, "NPROC": "8"}
+        command = [sys.executable, "-m", "scalevae_jax.train", *SMOKE, "--workdir", str(tmp_path / folder)]
+        command.append(f"--config.train.max_epochs={epochs}")
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+        assert f"{devices} x cpu" in done.stdout
+        return [json.loads(line) for line in (tmp_path / folder / "metrics.jsonl").read_text().splitlines()]
+
+    whole = train("whole", 4, 3)
+    for devices, epochs in ((4, 1), (1, 2)):
+        train("changing", devices, epochs)
+    for line, expected in zip(train("changing", 4, 3), whole, strict=True):
+        for key in ("train_loss", "valid_loss", "valid_kl", "factor_median"):
+            assert line[key] == pytest.approx(expected[key], rel=2e-3), key
 
 
 BAD = [

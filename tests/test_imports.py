@@ -32,15 +32,18 @@ ORDER = [
     "steps",
     "generate",
     "config",
+    "report",
+    "lock",
     "checkpoint",
     "workdir",
-    "report",
     "command",
     "measure",
     "evaluate",
     "sample",
+    "fault",
     "fit",
     "train",
+    "replay",
 ]
 
 ROOT = Path(scalevae_jax.__file__).parent
