@@ -9,25 +9,10 @@ from typing import Any
 
 from scalevae_jax import method as methods
 from scalevae_jax import paper
-from scalevae_jax.data.loader import PARTITIONS
+from scalevae_jax.data.options import LONG, NAMES, PARTITIONS, Data
+from scalevae_jax.data.options import described as _field
 from scalevae_jax.linear import COMPUTE_DTYPES
 from scalevae_jax.types import InputError
-
-
-def _field(default: Any, meaning: str) -> Any:
-    return dataclasses.field(default=default, metadata={"help": meaning})
-
-
-@dataclasses.dataclass
-class Data:
-    """The corpus and how it is cut into batches."""
-
-    path: str = _field("", "folder with train, valid and test (.txt or .txt.gz), or package:snli")
-    vocab_size: int = _field(20_000, "entries of the vocabulary at most, the four special symbols counted")
-    min_count: int = _field(1, "occurrences in the training split that a word needs")
-    max_words: int = _field(200, "words of a sentence; longer ones are cut, and counted")
-    buckets: int = _field(8, "padded lengths, each one compilation")
-    partition: str = _field("fixed", f"of the split into batches: {' or '.join(PARTITIONS)} (each epoch)")
 
 
 @dataclasses.dataclass
@@ -156,7 +141,6 @@ def override_method(config: Config, from_file: Config, overrides: set[str]) -> t
 _POSITIVE = [
     "data.vocab_size",
     "data.max_words",
-    "data.buckets",
     "model.embedding",
     "model.hidden",
     "model.latent",
@@ -170,7 +154,15 @@ _POSITIVE = [
     "eval.iw_samples",
     "eval.memory_mib",
 ]
-_NOT_NEGATIVE = ["train.max_steps", "train.seed", "eval.iw_chunk", "optim.min_decay_epoch", "checkpoint.every_steps"]
+_NOT_NEGATIVE = [
+    "data.buckets",
+    "data.split_seed",
+    "train.max_steps",
+    "train.seed",
+    "eval.iw_chunk",
+    "optim.min_decay_epoch",
+    "checkpoint.every_steps",
+]
 
 
 def validate(config: Config) -> None:
@@ -191,8 +183,9 @@ def validate(config: Config) -> None:
             raise InputError(f"config.{path}: must be in [0, 1), got {get(path)}")
     if not 0 < config.optim.decay < 1:
         raise InputError(f"config.optim.decay: must be in (0, 1), got {config.optim.decay}")
-    if config.data.partition not in PARTITIONS:
-        raise InputError(f"config.data.partition: one of {', '.join(PARTITIONS)}; got {config.data.partition!r}")
+    for path, known in (("data.partition", PARTITIONS), ("data.long", LONG), ("data.name", NAMES)):
+        if get(path) not in known:
+            raise InputError(f"config.{path}: one of {', '.join(known)}; got {get(path)!r}")
     if config.eval.paper and config.eval.paper not in paper.TABLE_1:
         raise InputError(f"config.eval.paper: one of {', '.join(paper.TABLE_1)}; got {config.eval.paper!r}")
     if config.model.compute_dtype not in COMPUTE_DTYPES:

@@ -18,7 +18,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from absl import flags
 from ml_collections import config_flags
 
@@ -47,31 +46,29 @@ class Corpus(NamedTuple):
 def read_corpus(settings: Config, words: vocab.Vocabulary | None = None) -> Corpus:
     """The corpus of a configuration; the vocabulary is built from the training split unless it is given."""
     data = settings.data
-    texts = {split: corpus.split_text(data.path, split, data.max_words) for split in corpus.SPLITS}
-    if words is None:
-        words = vocab.build(texts["train"].sentences, data.vocab_size, data.min_count)
+    text = corpus.open(data)
+    about = {split: text.about(split) for split in corpus.SPLITS}
+    words = text.vocabulary() if words is None else words
     loaders = {}
     for split, size, seed in (
         ("train", settings.train.batch_size, settings.train.seed),
         ("valid", settings.eval.batch_size, None),
     ):
-        rows = corpus.encode(texts[split], words)
+        rows = text.split(split, words)
         edges = loader.bucket_lengths(rows.lengths, data.buckets)
         loaders[split] = loader.Loader(rows, edges, size, parallel.rows_for(size), seed, data.partition)
-    train = loaders["train"]
-    unknown = np.mean(train.split.tokens == vocab.UNKNOWN)
-    counts = " ".join(f"{split} {len(text.sentences):,}" for split, text in texts.items())
-    report.say(f"data: {corpus.folder(data.path)}: {counts} sentences, {len(words):,} words, {unknown:.1%} unknown")
-    for split, text in texts.items():
-        if text.blank or text.cut:
-            limit = data.max_words
-            report.say(f"data: {split}: {text.blank} blank lines left out, {text.cut} sentences cut to {limit} words")
+    train, valid = loaders["train"], loaders["valid"]
+    counts = " ".join(f"{split} {found['sentences']:,}" for split, found in about.items())
+    unknown = f"{train.split.unknown:.1%} unknown (valid {valid.split.unknown:.1%})"
+    report.say(f"data: {text.source.place}: {counts} sentences, {len(words):,} words, {unknown}")
+    for remark in corpus.remarks(text, {split: of.split for split, of in loaders.items()}):
+        report.warn(f"data: {remark}")
     padding = loader.padding_share(train.split.lengths, train.edges)
     report.say(
         f"buckets: {' '.join(map(str, train.edges))} tokens, {padding:.1%} padding, {len(train):,} batches an epoch, "
         "one compilation a bucket"
     )
-    return Corpus(words, train, loaders["valid"], {split: text.digest for split, text in texts.items()})
+    return Corpus(words, train, valid, {split: found["sha256"] for split, found in about.items()})
 
 
 def prepare(settings: Config, folder: Path) -> tuple[Corpus, Model, Method]:

@@ -73,10 +73,3 @@ def load(path: Path) -> Vocabulary:
         twice = next(word for i, word in enumerate(made.words) if made.ids[word] != i)
         raise InputError(f"{path}: line {made.words.index(twice) + 1}: the word {twice!r} stands here twice")
     return made
-
-
-def as_array(ids: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
-    """Ragged rows as one flat int32 array and their offsets, rows + 1 of them."""
-    offsets = np.zeros(len(ids) + 1, np.int64)
-    np.cumsum([len(row) for row in ids], out=offsets[1:])
-    return np.fromiter((i for row in ids for i in row), np.int32, offsets[-1]), offsets
