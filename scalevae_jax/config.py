@@ -9,6 +9,7 @@ from typing import Any
 
 from scalevae_jax import method as methods
 from scalevae_jax.data.loader import PARTITIONS
+from scalevae_jax.linear import COMPUTE_DTYPES
 from scalevae_jax.types import InputError
 
 
@@ -37,6 +38,7 @@ class Network:
     latent: int = _field(32, "dimensions of z")
     dropout_words: float = _field(0.5, "share of the decoder's word features dropped")
     dropout_outputs: float = _field(0.5, "share of the decoder's output features dropped")
+    compute_dtype: str = _field("float32", f"of the operands of large products: {' or '.join(COMPUTE_DTYPES)}")
 
 
 def _method_fields() -> list[tuple[str, Any, Any]]:
@@ -186,6 +188,10 @@ def validate(config: Config) -> None:
         raise InputError(f"config.optim.decay: must be in (0, 1), got {config.optim.decay}")
     if config.data.partition not in PARTITIONS:
         raise InputError(f"config.data.partition: one of {', '.join(PARTITIONS)}; got {config.data.partition!r}")
+    if config.model.compute_dtype not in COMPUTE_DTYPES:
+        raise InputError(
+            f"config.model.compute_dtype: one of {', '.join(COMPUTE_DTYPES)}; got {config.model.compute_dtype!r}"
+        )
     build_method(config)
 
 

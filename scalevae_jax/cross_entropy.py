@@ -4,10 +4,13 @@ Both functions take `tokens` feature rows and work through them `chunk` rows at 
 [chunk, vocabulary] and does not grow with the length of the sentences or their number.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Float, Int
 
+from scalevae_jax.linear import DType, cast, dot, outer
 from scalevae_jax.types import Array
 
 CHUNK = 1024
@@ -18,8 +21,8 @@ def log_likelihood(
     kernel: Float[Array, "features vocabulary"],
     targets: Int[Array, "*rows"],
 ) -> Float[Array, "*rows"]:
-    """log softmax(features @ kernel)[target] in nats, all logits at once; accumulated in float32."""
-    logits = (features @ kernel).astype(jnp.float32)
+    """log softmax(features @ kernel)[target] in nats, all logits at once; the logits are float32 or wider."""
+    logits = dot(features, kernel)
     chosen = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
     return chosen - jax.nn.logsumexp(logits, axis=-1)
 
@@ -32,33 +35,36 @@ def _chunks(x: Array, chunk: int) -> Array:
     return padded.reshape(count, size, *x.shape[1:])
 
 
-@jax.custom_vjp
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
 def weighted_nll(
     features: Float[Array, "tokens features"],
     kernel: Float[Array, "features vocabulary"],
     targets: Int[Array, " tokens"],
     weight: Float[Array, " tokens"],
+    dtype: DType = None,
 ) -> tuple[Float[Array, ""], Float[Array, " tokens"]]:
-    """sum_t weight_t nll_t in nats, and every token's nll.
+    """sum_t weight_t nll_t in nats, and every token's nll. `dtype` is that of the operands of every product.
 
     Gradients flow through the sum alone, to `features` and `kernel`: the weights are known in the forward pass, so the
     gradient is made there, chunk by chunk, while the chunk's logits are at hand, and nothing is computed twice.
     """
-    chunks = (_chunks(features, CHUNK), _chunks(targets, CHUNK))
-    nll = -jax.lax.map(lambda at: log_likelihood(at[0], kernel, at[1]), chunks).reshape(-1)
+    chunks, operand = (_chunks(features, CHUNK), _chunks(targets, CHUNK)), cast(kernel, dtype)
+    nll = -jax.lax.map(lambda at: log_likelihood(at[0], operand, at[1]), chunks).reshape(-1)
     nll = nll[: targets.shape[0]]
     return jnp.sum(weight * nll), nll
 
 
-def _forward(features, kernel, targets, weight):
+def _forward(features, kernel, targets, weight, dtype):
+    operand = cast(kernel, dtype)
+
     def one(dkernel, at):
         x, target, w = at
-        logits = (x @ kernel).astype(jnp.float32)
+        logits = dot(x, operand)
         log_z = jax.nn.logsumexp(logits, axis=-1, keepdims=True)
         hit = jnp.arange(kernel.shape[1]) == target[:, None]
         nll = log_z[:, 0] - jnp.sum(jnp.where(hit, logits, 0.0), axis=-1)
-        dlogits = (w[:, None] * (jnp.exp(logits - log_z) - hit)).astype(x.dtype)
-        return dkernel + x.T @ dlogits, (nll, dlogits @ kernel.T)
+        dlogits = w[:, None] * (jnp.exp(logits - log_z) - hit)
+        return dkernel + outer(x, dlogits, dtype), (nll, dot(dlogits, operand.T))
 
     rows = targets.shape[0]
     at = (_chunks(features, CHUNK), _chunks(targets, CHUNK), _chunks(weight, CHUNK))
@@ -71,7 +77,7 @@ def _forward(features, kernel, targets, weight):
     return (jnp.sum(weight * nll), nll), (dfeatures, dkernel)
 
 
-def _backward(residuals, cotangents):
+def _backward(dtype, residuals, cotangents):
     dfeatures, dkernel = residuals
     scale, _ = cotangents
     return scale * dfeatures, scale * dkernel, None, None

@@ -5,10 +5,13 @@ padded on the right, so padding can not reach the state of an earlier step: whoe
 token (`last`) and gives padding no weight in the loss has masked it, and the scan needs no mask.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Float, Int
 
+from scalevae_jax.linear import DType, cast, dot, outer
 from scalevae_jax.types import Array
 
 State = tuple[Float[Array, "*rows hidden"], Float[Array, "*rows hidden"]]
@@ -25,45 +28,51 @@ def cell(gates: Float[Array, "*rows gates"], c: Float[Array, "*rows hidden"]) ->
 def step(recurrent: Float[Array, "hidden gates"], gates: Float[Array, "*rows gates"], state: State) -> State:
     """The state after one more token, given its projected input."""
     h, c = state
-    h, c, _ = cell(gates + h @ recurrent, c)
+    h, c, _ = cell(gates + dot(h, recurrent), c)
     return h, c
 
 
-@jax.custom_vjp
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
 def lstm(
     recurrent: Float[Array, "hidden gates"],
     gates: Float[Array, "time batch gates"],
     h0: Float[Array, "batch hidden"],
     c0: Float[Array, "batch hidden"],
+    dtype: DType = None,
 ) -> Float[Array, "time batch hidden"]:
-    """All hidden states. `gates` are the projected inputs, biases included; order i, f, g, o.
+    """All hidden states. `gates` are the projected inputs, biases included; order i, f, g, o. `dtype` is that of the
+    operands of every product; states and sums are as wide as `gates`.
 
     The reverse pass collects the cotangents of the gates and makes the gradient of `recurrent` by one large product,
     where a transposed scan would carry and add up a [hidden, gates] array at every step.
     """
 
+    kernel = cast(recurrent, dtype)
+
     def one(state: State, x: Float[Array, "batch gates"]) -> tuple[State, Float[Array, "batch hidden"]]:
-        state = step(recurrent, x, state)
+        state = step(kernel, x, state)
         return state, state[0]
 
     return jax.lax.scan(one, (h0, c0), gates)[1]
 
 
-def _forward(recurrent, gates, h0, c0):
+def _forward(recurrent, gates, h0, c0, dtype):
+    kernel = cast(recurrent, dtype)
+
     def one(state, x):
         h, c = state
-        h, c, activations = cell(x + h @ recurrent, c)
+        h, c, activations = cell(x + dot(h, kernel), c)
         return (h, c), (h, c, *activations)
 
     _, (hs, cs, *activations) = jax.lax.scan(one, (h0, c0), gates)
     return hs, (recurrent, hs, cs, tuple(activations), h0, c0)
 
 
-def _backward(residuals, cotangent):
+def _backward(dtype, residuals, cotangent):
     recurrent, hs, cs, activations, h0, c0 = residuals
     c_before = jnp.concatenate([c0[None], cs[:-1]])
     h_before = jnp.concatenate([h0[None], hs[:-1]])
-    transposed = recurrent.T
+    transposed = cast(recurrent, dtype).T
 
     def one(carry, at):
         dh, dc = carry
@@ -80,11 +89,11 @@ def _backward(residuals, cotangent):
             ],
             axis=-1,
         )
-        return (dgates @ transposed, dc * f), dgates
+        return (dot(dgates, transposed), dc * f), dgates
 
     zeros = jnp.zeros_like(h0), jnp.zeros_like(c0)
     (dh0, dc0), dgates = jax.lax.scan(one, zeros, (cotangent, cs, c_before, activations), reverse=True)
-    return jnp.einsum("tbh,tbg->hg", h_before, dgates), dgates, dh0, dc0
+    return outer(h_before, dgates, dtype), dgates, dh0, dc0
 
 
 lstm.defvjp(_forward, _backward)

@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 
 from scalevae_jax import cross_entropy
 from scalevae_jax import lstm as recurrence
+from scalevae_jax.linear import cast, linear
 from scalevae_jax.types import Array, Batch, Gaussian, Inject, Keys, Params
 
 INITS = ("paper", "torch")
@@ -43,6 +44,7 @@ class Encoder(nn.Module):
     hidden: int
     latent: int
     init_kind: str = "paper"
+    compute_dtype: str | None = None
 
     @nn.compact
     def __call__(self, tokens: Int[Array, "batch time"], lengths: Int[Array, " batch"]) -> Gaussian:
@@ -54,7 +56,8 @@ class Encoder(nn.Module):
         bias = self.param("input_bias", weights, (gates,)) + self.param("recurrent_bias", weights, (gates,))
         head = self.param("posterior", weights, (self.hidden, 2 * self.latent))
         zeros = jnp.zeros((tokens.shape[0], self.hidden), kernel.dtype)
-        hs = recurrence.lstm(recurrent, words[tokens.T] @ kernel + bias, zeros, zeros)
+        gates_in = linear(words[tokens.T], kernel, self.compute_dtype) + bias
+        hs = recurrence.lstm(recurrent, gates_in, zeros, zeros, self.compute_dtype)
         return Gaussian(*jnp.split(recurrence.last(hs, lengths) @ head, 2, axis=-1))
 
 
@@ -77,6 +80,7 @@ class Decoder(nn.Module):
     dropout_words: float = 0.5
     dropout_outputs: float = 0.5
     init_kind: str = "paper"
+    compute_dtype: str | None = None  # of the operands of the large products; all else is float32
 
     def setup(self):
         init, gates = _Init(self.init_kind), 4 * self.hidden
@@ -105,17 +109,17 @@ class Decoder(nn.Module):
 
     def project(self, tokens: Int[Array, "*rows"]) -> Float[Array, "*rows gates"]:
         """The share of the gates that the words have."""
-        return self.words[tokens] @ self.input
+        return linear(self.words[tokens], self.input, self.compute_dtype)
 
     def step(self, state: recurrence.State, gates: Float[Array, "*rows gates"]) -> recurrence.State:
         """One token further; `gates` are the words' share and z's, added. Scoring and generation share it."""
-        return recurrence.step(self.recurrent, gates, state)
+        return recurrence.step(cast(self.recurrent, self.compute_dtype), gates, state)
 
     def logits(
         self, h: Float[Array, "*rows hidden"], z: Float[Array, "*rows latent"]
     ) -> Float[Array, "*rows vocabulary"]:
         """Unnormalised log probabilities of the next token."""
-        return self._features(h, z) @ self.output
+        return linear(self._features(h, z), self.output, self.compute_dtype)
 
     def _features(self, h: Array, z: Array) -> Array:
         if Inject.OUTPUT not in self.inject:
@@ -137,7 +141,8 @@ class Decoder(nn.Module):
         words = self.words[batch.inputs.T]
         if keys is not None:
             words = words * _dropout(keys, 0, self.dropout_words, words.shape)
-        hs = recurrence.lstm(self.recurrent, words @ self.input + start.gates, *start.state)
+        gates = linear(words, self.input, self.compute_dtype) + start.gates
+        hs = recurrence.lstm(self.recurrent, gates, *start.state, self.compute_dtype)
         if keys is not None:
             hs = hs * _dropout(keys, 1, self.dropout_outputs, hs.shape)
         features = self._features(hs, z)
@@ -146,6 +151,7 @@ class Decoder(nn.Module):
             self.output,
             batch.targets.T.reshape(-1),
             weight.T.reshape(-1),
+            self.compute_dtype,
         )
         sentence = jnp.sum(batch.mask.T * nll.reshape(hs.shape[:2]), axis=0)
         return total, jax.lax.stop_gradient(sentence)
@@ -161,13 +167,14 @@ class Decoder(nn.Module):
         Made to be mapped over samples of z: the projected words are shared by all of them.
         """
         start = self.start(z)
+        recurrent, output = (cast(kernel, self.compute_dtype) for kernel in (self.recurrent, self.output))
 
         def one(carry, at):
             state, total = carry
             gates, target, mask = at
-            state = self.step(state, gates + start.gates)
+            state = recurrence.step(recurrent, gates + start.gates, state)
             features = self._features(state[0], z)
-            total = total + mask * cross_entropy.log_likelihood(features, self.output, target)
+            total = total + mask * cross_entropy.log_likelihood(features, output, target)
             return (state, total), None
 
         zeros = jnp.zeros(z.shape[:-1], jnp.float32)

@@ -26,13 +26,14 @@ def build_model(settings: config.Config, method: Method, words: int) -> Model:
     latent = network.latent if method.inject is not Inject.NONE else 0
     sizes = (words, network.embedding, network.hidden, latent)
     return Model(
-        Encoder(*sizes, init_kind=method.encoder_init),
+        Encoder(*sizes, init_kind=method.encoder_init, compute_dtype=network.compute_dtype),
         Decoder(
             *sizes,
             inject=method.inject,
             dropout_words=network.dropout_words,
             dropout_outputs=network.dropout_outputs,
             init_kind=method.decoder_init,
+            compute_dtype=network.compute_dtype,
         ),
     )
 

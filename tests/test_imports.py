@@ -9,6 +9,7 @@ ORDER = [
     "types",
     "gaussian",
     "parallel",
+    "linear",
     "lstm",
     "cross_entropy",
     "data.vocab",

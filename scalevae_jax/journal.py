@@ -1,0 +1,47 @@
+"""Results on disk as they come, so that a long computation that was stopped goes on where it was."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+
+class Journal:
+    """A file of JSON lines. The first names what is computed; a file that names something else is begun anew.
+
+    A line torn by a kill, and whatever follows it, is dropped.
+    """
+
+    def __init__(self, path: Path, identity: dict[str, Any]):
+        self._path = path
+        lines = self._read()
+        self.entries: list[Any] = lines[1:] if lines[:1] == [identity] else []
+        part = path.with_name(path.name + ".part")
+        part.write_text("".join(json.dumps(line) + "\n" for line in (identity, *self.entries)), encoding="utf-8")
+        part.replace(path)
+        self._file = path.open("a", encoding="utf-8")
+
+    def _read(self) -> list[Any]:
+        lines = []
+        if self._path.exists():
+            for text in self._path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True):
+                try:
+                    lines.append(json.loads(text))
+                except ValueError:
+                    break
+                if not text.endswith("\n"):
+                    lines.pop()
+        return lines
+
+    def write(self, entry: Any) -> None:
+        """One more entry, on disk when this returns unless the machine itself fails."""
+        self._file.write(json.dumps(entry) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        """Leave the file for another time."""
+        self._file.close()
+
+    def remove(self) -> None:
+        """The computation is whole and its result kept elsewhere."""
+        self.close()
+        self._path.unlink()
