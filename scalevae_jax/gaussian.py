@@ -36,6 +36,13 @@ def pairwise_kl_dims(p: Gaussian) -> Float[Array, "rows rows latent"]:
     return 0.5 * (squares + jnp.expm1(ratio) - ratio)
 
 
+def mixture_moments(p: Gaussian) -> tuple[Float[Array, " latent"], Float[Array, " latent"]]:
+    """Mean and standard deviation, for each dimension, of the equal mixture of the rows of p."""
+    mean = jnp.mean(p.mean, axis=0)
+    variance = jnp.mean(jnp.exp(p.logvar) + jnp.square(p.mean - mean), axis=0)
+    return mean, jnp.sqrt(variance)
+
+
 def mixture_log_density(p: Gaussian, z: Float[Array, "points latent"], chunk: int = 512) -> Float[Array, " points"]:
     """log (1/N) sum_j N(z; mu_j, s2_j), the density of the aggregated posterior, `chunk` points at a time."""
     rows = p.mean.shape[0]

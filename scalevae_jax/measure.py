@@ -1,5 +1,6 @@
 """A model measured on a split: inference, then everything that is computed from it."""
 
+import json
 import math
 import time
 from collections.abc import Callable
@@ -8,13 +9,14 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from scalevae_jax import config, metrics, parallel, report, steps, workdir
+from scalevae_jax import config, gaussian, metrics, parallel, report, steps, workdir
 from scalevae_jax.data import corpus, loader
 from scalevae_jax.method import Method
 from scalevae_jax.methods import penalty
 from scalevae_jax.types import Gaussian, InputError, Params, Posteriors
 from scalevae_jax.workdir import Run
 
+FITTED_PRIOR = "fitted_prior.json"
 LOGITS_AT_ONCE = 2**24  # 64 MiB of float32
 
 
@@ -93,6 +95,27 @@ def infer(
         mean[at], logvar[at], z[at], rec[at] = (x[real] for x in (*out.q, out.z, out.rec))
     factor = method.posterior.factor(method_state) * np.ones(latent, np.float32)
     return SplitInference(Posteriors(Gaussian(mean, logvar), factor), z, rec, batches.split.lengths - 1)
+
+
+def fitted_prior(run: Run) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation, [latent] each, of the aggregated q_hat of the training split: the diagonal Gaussian
+    fitted to it by moments. Computed once and kept in the workdir. Raises InputError where the split is missing."""
+    path = run.workdir / FITTED_PRIOR
+    kept = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if kept.get("epoch") != run.epoch:
+        settings = run.settings
+        report.say("measuring the aggregated posterior of the training split")
+        text = corpus.read(corpus.locate(settings.data.path, "train"), settings.data.max_words)
+        rows, size = corpus.encode(text, run.words), settings.eval.batch_size
+        edges = loader.bucket_lengths(rows.lengths, settings.data.buckets)
+        batches = loader.Loader(rows, edges, size, parallel.rows_for(size))
+        key = jax.random.key(settings.train.seed)
+        inference = steps.make_inference(run.model, run.method)
+        q_hat = infer(inference, run.method, run.params, run.method_state, batches, key, run.model.latent)
+        mean, std = gaussian.mixture_moments(q_hat.posteriors.q_hat)
+        kept = {"epoch": run.epoch, "mean": np.asarray(mean).tolist(), "std": np.asarray(std).tolist()}
+        workdir.write_json(path, kept)
+    return np.float32(kept["mean"]), np.float32(kept["std"])
 
 
 def importance(run: Run, batches: loader.Loader, key: jax.Array, samples: int) -> dict[str, np.ndarray]:

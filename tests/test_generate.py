@@ -45,7 +45,7 @@ def _decode(params, z, seed=0, model=None, **how):
 
 
 def _log_probabilities(model, params, z, banned):
-    """log p(next word | prefix, z) of one sentence in float64, -inf for the banned, as a cached function of prefixes."""
+    """log p(next word | prefix, z) of one sentence in float64, as a cached function of prefixes."""
     start = model.decode(params, "start", z[None])
 
     @functools.cache
@@ -68,7 +68,7 @@ def _beam_by_hand(log_p, beam, length_penalty, longest):
     live, ended = [((), 0.0)], []
     for at in range(longest):
         going = sorted(
-            ((words + (w,), score + log_p(words)[w]) for words, score in live for w in range(WORDS) if w != END),
+            (((*words, w), score + log_p(words)[w]) for words, score in live for w in range(WORDS) if w != END),
             key=lambda hypothesis: -hypothesis[1],
         )[:beam]
         for words, score in live:
