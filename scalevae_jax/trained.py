@@ -50,7 +50,7 @@ class Trained:
     def encode(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation of the posterior q_hat(z|x) of each sentence: two of [n, latent], float32."""
         self._need_latent()
-        q_hat = self._infer(self._read(texts)).posteriors.q_hat
+        q_hat = self.infer(self._read(texts)).posteriors.q_hat
         return np.asarray(q_hat.mean), np.exp(0.5 * np.asarray(q_hat.logvar))
 
     def decode(self, z: Float[Array, "n latent"], seed: int = 0, **decoding: Any) -> list[str]:
@@ -105,7 +105,7 @@ class Trained:
         if samples is not None and samples < 1:
             raise InputError(f"samples: 1 or more, got {samples}")
         batches, key = self._read(texts), jax.random.key(seed)
-        inference = self._infer(batches, seed)
+        inference = self.infer(batches, seed)
         draws = (samples or self.run.settings.eval.iw_samples) if self.latent else 1
         return {
             "nll": measure.importance(self.run, batches, key, draws)["nll"],
@@ -114,6 +114,19 @@ class Trained:
             "kl_model": np.sum(np.asarray(penalty.matched_rate(inference.posteriors)), axis=1),
             "tokens": inference.tokens,
         }
+
+    def batches(self, rows: Sequence[Sequence[int]]) -> loader.Loader:
+        """Rows of ids, `<s>` first, in few shapes: lengths and batches are powers of two."""
+        split = corpus.Split(*as_array(rows), None)
+        edges = np.unique([max(8, 1 << (int(n) - 1).bit_length()) for n in split.lengths])
+        size = _size(len(rows), self.run.settings.eval.batch_size)
+        return loader.Loader(split, edges, size, parallel.rows_for(size))
+
+    def infer(self, batches: loader.Loader, seed: int = 0) -> measure.SplitInference:
+        """Posteriors, a draw from each, and its rec in nats; rows in the order of the split."""
+        run, key = self.run, jax.random.key(seed)
+        inference = steps.make_inference(run.model, run.method)
+        return measure.infer(inference, run.method, run.params, run.method_state, batches, key, self.latent)
 
     def _need_latent(self) -> None:
         if not self.latent:
@@ -139,15 +152,7 @@ class Trained:
                 start = " ".join(words[:5])
                 raise InputError(f"sentence {number}: no word of it is in the model's vocabulary: {start!r}")
             rows.append(ids)
-        split = corpus.Split(*as_array(rows), None)
-        edges = np.unique([max(8, 1 << (int(n) - 1).bit_length()) for n in split.lengths])
-        size = _size(len(rows), self.run.settings.eval.batch_size)
-        return loader.Loader(split, edges, size, parallel.rows_for(size))
-
-    def _infer(self, batches: loader.Loader, seed: int = 0) -> measure.SplitInference:
-        run, key = self.run, jax.random.key(seed)
-        inference = steps.make_inference(run.model, run.method)
-        return measure.infer(inference, run.method, run.params, run.method_state, batches, key, self.latent)
+        return self.batches(rows)
 
     def _prior(self, name: str) -> Gaussian:
         zeros = jnp.zeros(self.latent)

@@ -43,6 +43,8 @@ ORDER = [
     "interpolate",
     "encode",
     "score",
+    "text_quality",
+    "probe",
     "fit",
     "train",
 ]
