@@ -83,7 +83,8 @@ def _epoch(params: Params, x: Array, y: Array, key: Keys, rate: Float[Array, ""]
     def one(params, at):
         order, weight = at
         gradient = jax.grad(_loss)(params, x[order], y[order], weight)
-        scale = rate * jnp.minimum(1.0, CLIP / (optax.global_norm(gradient) + 1e-6))
+        norm = jnp.sqrt(sum(jnp.vdot(g, g) for g in jax.tree.leaves(gradient)))
+        scale = rate * jnp.minimum(1.0, CLIP / (norm + 1e-6))
         return jax.tree.map(lambda p, g: p - scale * g, params, gradient), None
 
     return jax.lax.scan(one, params, (order, weight))[0]
