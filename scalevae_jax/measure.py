@@ -115,7 +115,7 @@ def fitted_prior(run: Run) -> tuple[np.ndarray, np.ndarray]:
         mean, std = gaussian.mixture_moments(q_hat.posteriors.q_hat)
         kept = {"epoch": run.epoch, "mean": np.asarray(mean).tolist(), "std": np.asarray(std).tolist()}
         workdir.write_json(path, kept)
-    return np.float32(kept["mean"]), np.float32(kept["std"])
+    return np.array(kept["mean"], np.float32), np.array(kept["std"], np.float32)
 
 
 def importance(run: Run, batches: loader.Loader, key: jax.Array, samples: int) -> dict[str, np.ndarray]:

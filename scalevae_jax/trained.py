@@ -70,10 +70,13 @@ class Trained:
         return np.asarray(generate.prior(self._prior(prior), self._keys(n, seed)[0]))
 
     def sample(
-        self, n: int, seed: int = 0, prior: str = "model", *, temperature: float = 1.0, **decoding: Any
+        self, n: int, seed: int = 0, prior: str = "model", *, temperature: float | None = None, **decoding: Any
     ) -> list[str]:
-        """n sentences of points drawn from the prior (see `draw`); temperature 1 draws from p(x|z) too, 0 is greedy."""
-        how = Decoding(temperature=0.0 if decoding.get("beam", 1) > 1 else temperature, **decoding)
+        """n sentences of points drawn from the prior (see `draw`); words too are drawn, at temperature 1 unless given,
+        or searched where `beam` is more than 1."""
+        if temperature is None:
+            temperature = 0.0 if decoding.get("beam", 1) > 1 else 1.0
+        how = Decoding(temperature=temperature, **decoding)
         return self._sentences(self.draw(n, seed, prior), self._keys(n, seed)[1], how)
 
     def interpolate(

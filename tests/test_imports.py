@@ -45,6 +45,7 @@ ORDER = [
     "score",
     "text_quality",
     "probe",
+    "explore",
     "fit",
     "train",
 ]

@@ -188,6 +188,7 @@ WRONG = {
     "samples: 1 or more": lambda m: m.score(SENTENCES, samples=0),
     "prior: one of model, unit, aggregate; got 'flat'": lambda m: m.sample(1, prior="flat"),
     r"z: \[n, 3\] is wanted, got \[2, 5\]": lambda m: m.decode(np.zeros((2, 5))),
+    "choose one of them": lambda m: m.sample(1, beam=2, temperature=0.5),
     "top_p: from 0 to 1": lambda m: m.sample(1, top_p=2.0),
 }
 
