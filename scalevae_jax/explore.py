@@ -236,10 +236,11 @@ def serve(page: Any, port: int) -> str:
     The theme has fonts of this machine alone, and colours that stand out from their ground.
     """
     gr = _gradio()
-    theme = gr.themes.Default(primary_hue="blue", font=("system-ui", "sans-serif"), font_mono=("ui-monospace", "monospace")).set(
-        body_text_color_subdued=INK, block_label_text_color=INK, block_title_text_color=INK, color_accent=BLUE,
-        button_primary_background_fill=BLUE, button_primary_text_color="white",
-    )  # fmt: skip
+    fonts = {"font": ("system-ui", "sans-serif"), "font_mono": ("ui-monospace", "monospace")}
+    colours = {f"{part}_text_color": INK for part in ("block_label", "block_title")}
+    colours |= {"body_text_color_subdued": INK, "color_accent": BLUE, "button_primary_background_fill": BLUE}
+    colours |= {"checkbox_label_background_fill_selected": BLUE, "checkbox_label_text_color_selected": "white"}
+    theme = gr.themes.Default(primary_hue="blue", **fonts).set(**colours, button_primary_text_color="white")
     options = {"theme": theme, "footer_links": [], "ssr_mode": False, "share": False, "quiet": True}
     try:
         _, url, _ = page.launch(server_name="127.0.0.1", server_port=port, prevent_thread_lock=True, **options)

@@ -147,7 +147,7 @@ class User:
 
     def field(self, label):
         """The text box, number or slider that a label stands over."""
-        path = f"//label[.//span[contains(normalize-space(.), '{label}')]]//*[self::textarea or self::input]"
+        path = f"//label[.//span[normalize-space(.)='{label}']]//*[self::textarea or self::input]"
         return next((x for x in self.driver.find_elements("xpath", path) if x.is_displayed()), None)
 
     def value(self, label):
@@ -174,7 +174,7 @@ class User:
     def error(self):
         """The text of the notice, which is then closed."""
         notice = self.wait(lambda: self.find(".toast-body"))
-        text = notice.text
+        text = self.wait(lambda: notice.text)
         for button in self.driver.find_elements("css selector", ".toast-close"):
             self.driver.execute_script("arguments[0].click()", button)
         self.wait(lambda: not self.find(".toast-body"))
@@ -202,7 +202,7 @@ def test_typing_and_sliding_show_sentences_between_two_others(user, page):
     user.type("#b", a, ENTER)
     for name, model in models:
         ends = model.reconstruct([b, a])
-        lines = user.wait(lambda name=name: user.value(f"{name}: 7 places")).split("\n")
+        lines = user.wait(lambda name=name: user.value(f"{name}: 7 places, ends included")).split("\n")
         assert len(lines) == 7
         assert [lines[0], lines[-1]] == ends
     user.picture("between")
@@ -223,7 +223,7 @@ def test_errors_are_shown_and_the_page_goes_on(user, page):
         user.find("#go").click()
         assert message in user.error()
     user.type("#a", good, ENTER)
-    assert user.wait(lambda: user.value(f"{Path(page[1][0]).name}: 7 places"))
+    assert user.wait(lambda: user.value(f"{Path(page[1][0]).name}: 7 places, ends included"))
 
 
 @pytest.mark.slow
@@ -272,7 +272,7 @@ def test_the_keyboard_alone_reaches_everything(user):
         inside = "const e = document.activeElement; return [e.id, e.closest('#a, #b, #t, #go')?.id, e.tagName]"
         reached.append(user.driver.execute_script(inside))
     places = [place for _, place, _ in reached]
-    assert [place for place in dict.fromkeys(places) if place] == ["b", "t", "go"]
+    assert [place for place in dict.fromkeys(places) if place][:3] == ["b", "t", "go"]
 
 
 CONTRAST = """
@@ -298,7 +298,7 @@ def test_text_stands_out_from_its_ground(user):
 @pytest.mark.slow
 def test_no_request_leaves_the_machine(user, page):
     user.find("#go").click()
-    user.wait(lambda: user.value(f"{Path(page[1][0]).name}: 7 places"))
+    user.wait(lambda: user.value(f"{Path(page[1][0]).name}: 7 places, ends included"))
     messages = [json.loads(entry["message"])["message"] for entry in user.driver.get_log("performance")]
     asked = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
     assert any(url.startswith(page[0]) for url in asked)
