@@ -280,7 +280,7 @@ const light = c => { const [r, g, b] = c.match(/[\\d.]+/g).slice(0, 3).map(x => 
     .map(x => x <= 0.03928 ? x / 12.92 : ((x + 0.055) / 1.055) ** 2.4); return 0.2126*r + 0.7152*g + 0.0722*b; };
 const ground = e => { for (; e; e = e.parentElement) { const c = getComputedStyle(e).backgroundColor;
     if (c !== 'rgba(0, 0, 0, 0)' && c !== 'transparent') return c; } return 'rgb(255, 255, 255)'; };
-return [...document.querySelectorAll('label span, button, textarea, input, h1, p')]
+return [...document.querySelectorAll('label span, button, textarea, input:not([type=radio]), h1, p')]
     .filter(e => e.offsetParent && (e.innerText || e.value))
     .map(e => { const a = light(getComputedStyle(e).color), b = light(ground(e));
         return [(Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05), e.innerText || e.value]; });
@@ -291,6 +291,7 @@ return [...document.querySelectorAll('label span, button, textarea, input, h1, p
 def test_text_stands_out_from_its_ground(user):
     for name in ("Between two sentences", "Draws from the prior", "Map", "Dimensions"):
         user.tab(name)
+        time.sleep(1)  # colours fade in
         pale = [(ratio, text) for ratio, text in user.driver.execute_script(CONTRAST) if ratio < 4.5]
         assert not pale, "less than 4.5 to 1"
 
