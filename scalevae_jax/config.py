@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from scalevae_jax import method as methods
+from scalevae_jax import paper
 from scalevae_jax.data.loader import PARTITIONS
 from scalevae_jax.linear import COMPUTE_DTYPES
 from scalevae_jax.types import InputError
@@ -86,7 +87,9 @@ class Eval:
 
     batch_size: int = _field(32, "sentences a batch")
     iw_samples: int = _field(500, "importance-weighted draws a sentence")
-    iw_chunk: int = _field(0, "draws at once; 0 is as many as 64 MiB of logits hold")
+    iw_chunk: int = _field(0, "draws at once; 0 is as many as memory_mib holds")
+    memory_mib: int = _field(128, "MiB that the draws at once may take")
+    paper: str = _field("", "corpus of Table 1 whose row `evaluate` prints beside its own: yahoo or yelp")
     at_end: bool = _field(False, "evaluate the best checkpoint on the test split when training ends, and sample")
 
 
@@ -164,6 +167,7 @@ _POSITIVE = [
     "train.batch_size",
     "eval.batch_size",
     "eval.iw_samples",
+    "eval.memory_mib",
 ]
 _NOT_NEGATIVE = ["train.max_steps", "train.seed", "eval.iw_chunk", "optim.min_decay_epoch", "checkpoint.every_steps"]
 
@@ -188,6 +192,8 @@ def validate(config: Config) -> None:
         raise InputError(f"config.optim.decay: must be in (0, 1), got {config.optim.decay}")
     if config.data.partition not in PARTITIONS:
         raise InputError(f"config.data.partition: one of {', '.join(PARTITIONS)}; got {config.data.partition!r}")
+    if config.eval.paper and config.eval.paper not in paper.TABLE_1:
+        raise InputError(f"config.eval.paper: one of {', '.join(paper.TABLE_1)}; got {config.eval.paper!r}")
     if config.model.compute_dtype not in COMPUTE_DTYPES:
         raise InputError(
             f"config.model.compute_dtype: one of {', '.join(COMPUTE_DTYPES)}; got {config.model.compute_dtype!r}"

@@ -1,27 +1,33 @@
 """Evaluate the best checkpoint of a run on a split: NLL in its readings, KL, mutual information, active units.
 
-Example:
+Examples:
   python -m scalevae_jax.evaluate --workdir runs/demo --split test --iw_samples 500
+  python -m scalevae_jax.evaluate --workdir runs/demo --data.path=other_text --per_sentence scores.tsv
 
 Prints a table and writes eval_<split>.json into the workdir. All figures are nats a sentence, `</s>` counted and `<s>`
-not; ppl is a token. `nll_paper` is what Table 1 reports for Scale-VAE, and no bound unless the factor is 1.
+not; ppl is a token. `nll_paper` is the reading nearest to what Table 1 reports for Scale-VAE, and no bound unless the
+factor is 1. An evaluation that is stopped goes on where it was when the same command is given again.
 """
 
 import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from absl import flags
 from rich.table import Table
 
-from scalevae_jax import command, parallel, report, workdir
-from scalevae_jax.measure import evaluate
+from scalevae_jax import command, config, metrics, paper, parallel, report, workdir
+from scalevae_jax.linear import COMPUTE_DTYPES
+from scalevae_jax.measure import Request, evaluate, output
 from scalevae_jax.types import InputError
+from scalevae_jax.workdir import Run
 
 ROWS = (
     ("nll", "-log p(x), prior as sampled: the headline, a bound"),
     ("nll_std_error", "its standard error over sentences"),
     ("nll_unit_prior", "-log p(x), N(0, I) on the decoder's input: a bound"),
+    ("nll_fitted_prior", "-log p(x), prior fitted to training posteriors: a bound"),
     ("nll_paper", "Table 1's reading: no bound unless the factor is 1"),
     ("ppl", "exp(nll a token)"),
     ("neg_elbo", "rec + kl_model, one draw"),
@@ -31,6 +37,8 @@ ROWS = (
     ("kl_model", "KL(q_hat || N(0, f^2))"),
     ("mi", "mutual information under q_hat"),
     ("mi_ceiling", "the most that this many sentences can show"),
+    ("mi_analytic", "mi with the entropy of q_hat in closed form"),
+    ("mi_batch32", "the same within 32 sentences, as in older tables"),
     ("au", "active units of q"),
     ("au_hat", "active units of q_hat"),
     ("mpd", "mutual posterior divergence of q_hat"),
@@ -42,17 +50,52 @@ ROWS = (
 )
 
 
-def show(result: dict[str, Any]) -> None:
-    """The table on the screen."""
+IN_TABLE_1 = {"nll_paper": "nll", "kl": "kl", "mi": "mi", "au": "au"}
+
+
+def _paper(run: Run) -> paper.Reported | None:
+    settings = config.with_defaults(run.settings)
+    return paper.row(settings.eval.paper, settings.method.name, config.hyperparameters(settings))
+
+
+def show(run: Run, result: dict[str, Any]) -> None:
+    """The table on the screen, with the paper's row where the configuration names its corpus."""
+    reported, spread = _paper(run), result["spread"]
     of = f"{result['method']['name']}, {result['split']}, {result['examples']} sentences, {result['iw_samples']} draws"
     table = Table(title=f"{of} (nats a sentence)", title_justify="left")
     table.add_column("measure")
     table.add_column("value", justify="right")
+    if spread:
+        table.add_column(f"Std of {result['repeats']}", justify="right")
+    if reported:
+        table.add_column("Table 1" + ("*" if reported.quoted else ""), justify="right")
     table.add_column("what it is")
     for key, meaning in ROWS:
-        if result[key] is not None:
-            table.add_row(key, report.cell(result[key], 3), meaning)
+        if result[key] is None:
+            continue
+        cells = [key, report.cell(result[key], 3)]
+        if spread:
+            cells.append(report.cell(spread.get(key), 3))
+        if reported:
+            cells.append(report.cell(getattr(reported, IN_TABLE_1[key]), 1) if key in IN_TABLE_1 else "")
+        table.add_row(*cells, meaning)
     report.console.print(table)
+    if result["mi_at_ceiling"]:
+        report.say("mi is at its ceiling: the true value may be larger")
+    if result["kl_dims"]:
+        largest = sorted(enumerate(result["kl_dims"]), key=lambda pair: -pair[1])[:8]
+        report.say("kl by dimension, largest: " + ", ".join(f"{at}: {kl:.3f}" for at, kl in largest))
+
+
+def write_sentences(path: Path, sentences: dict[str, np.ndarray]) -> None:
+    """A tab-separated line a sentence, in the order of the split, after a line of names; nats."""
+    names = [name for name in ("nll", "rec", "kl", "tokens") if name in sentences]
+    rows = zip(*(sentences[name] for name in names), strict=True)
+    lines = ["\t".join(names)] + ["\t".join(f"{value:.6g}" for value in row) for row in rows]
+    try:
+        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"--per_sentence {path}: can not be written: {error}") from error
 
 
 FLAGS = flags.FlagValues()
@@ -61,7 +104,19 @@ SPLIT = flags.DEFINE_string("split", "test", "train, valid or test", flag_values
 IW_SAMPLES = flags.DEFINE_integer(
     "iw_samples", None, "draws a sentence; the run's own configuration says otherwise", 1, flag_values=FLAGS
 )
+IW_CHUNK = flags.DEFINE_integer(
+    "iw_chunk", None, "draws at once; without it, as many as eval.memory_mib holds", 1, flag_values=FLAGS
+)
 LIMIT = flags.DEFINE_integer("limit", 0, "first so many sentences; 0 is all", 0, flag_values=FLAGS)
+REPEATS = flags.DEFINE_integer("repeats", 1, "evaluations, each with its own draws", 1, flag_values=FLAGS)
+NAMED = flags.DEFINE_list("readings", None, f"of {', '.join(metrics.READINGS)}; all without it", flag_values=FLAGS)
+DATA = flags.DEFINE_string("data.path", None, "another text, read with the run's vocabulary", flag_values=FLAGS)
+PER_SENTENCE = flags.DEFINE_string(
+    "per_sentence", None, "file for a line a sentence: nll, rec, kl (nats), tokens", flag_values=FLAGS
+)
+COMPUTE_DTYPE = flags.DEFINE_enum(
+    "compute_dtype", None, COMPUTE_DTYPES, "of the operands of large products; the run's own", flag_values=FLAGS
+)
 
 
 def _command() -> None:
@@ -69,9 +124,23 @@ def _command() -> None:
         raise InputError("--workdir is wanted: the folder of a run (see --help)")
     parallel.start()
     run = workdir.load(Path(WORKDIR.value))
-    result = evaluate(run, SPLIT.value, IW_SAMPLES.value, LIMIT.value)
-    show(result)
-    report.say(f"written to {run.workdir / f'eval_{SPLIT.value}.json'}")
+    if COMPUTE_DTYPE.value:
+        run = run.computing_in(COMPUTE_DTYPE.value)
+    request = Request(
+        SPLIT.value,
+        DATA.value,
+        LIMIT.value,
+        IW_SAMPLES.value,
+        IW_CHUNK.value,
+        REPEATS.value,
+        tuple(NAMED.value) if NAMED.value else None,
+    )
+    evaluation = evaluate(run, request)
+    show(run, evaluation.result)
+    if PER_SENTENCE.value:
+        write_sentences(Path(PER_SENTENCE.value), evaluation.sentences)
+        report.say(f"a line a sentence in {PER_SENTENCE.value}")
+    report.say(f"written to {run.workdir / output(request)}")
     report.say(f"next: python -m scalevae_jax.sample --workdir {run.workdir} --num 10")
 
 

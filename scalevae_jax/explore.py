@@ -60,7 +60,7 @@ def project(mean: np.ndarray) -> tuple[np.ndarray, tuple[str, str]]:
 def view(name: str, model: Trained, split: str, limit: int) -> View:
     """Infer the first sentences of a split. Raises InputError for a language model."""
     data = model.run.settings.data
-    text = corpus.read(corpus.locate(data.path, split), data.max_words)
+    text = corpus.split_text(data.path, split, data.max_words)
     sentences = [" ".join(words) for words in text.sentences[:limit]]
     if not model.latent:
         raise InputError(f"{model.run.workdir}: a language model has no z to look at")

@@ -4,11 +4,17 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Float
 
 from scalevae_jax.types import Array, Gaussian
 
 LOG_2PI = math.log(2 * math.pi)
+
+
+def standard(latent: int) -> Gaussian:
+    """N(0, I)."""
+    return Gaussian(jnp.zeros(latent), jnp.zeros(latent))
 
 
 def sample(p: Gaussian, noise: Float[Array, "*rows latent"]) -> Float[Array, "*rows latent"]:
@@ -20,6 +26,11 @@ def log_density(p: Gaussian, z: Float[Array, "... latent"]) -> Float[Array, "...
     """log N(z; mu, s2), summed over dimensions; rows of p and z broadcast."""
     squares = jnp.square(z - p.mean) * jnp.exp(-p.logvar)
     return -0.5 * jnp.sum(squares + p.logvar + LOG_2PI, axis=-1)
+
+
+def entropy(p: Gaussian) -> Float[Array, "..."]:
+    """Of each row."""
+    return 0.5 * jnp.sum(p.logvar + LOG_2PI + 1, axis=-1)
 
 
 def kl_dims(p: Gaussian, prior_logvar: Float[Array, "*prior latent"] | float = 0.0) -> Float[Array, "*rows latent"]:
@@ -36,11 +47,11 @@ def pairwise_kl_dims(p: Gaussian) -> Float[Array, "rows rows latent"]:
     return 0.5 * (squares + jnp.expm1(ratio) - ratio)
 
 
-def mixture_moments(p: Gaussian) -> tuple[Float[Array, " latent"], Float[Array, " latent"]]:
-    """Mean and standard deviation, for each dimension, of the equal mixture of the rows of p."""
-    mean = jnp.mean(p.mean, axis=0)
-    variance = jnp.mean(jnp.exp(p.logvar) + jnp.square(p.mean - mean), axis=0)
-    return mean, jnp.sqrt(variance)
+def mixture_moments(p: Gaussian) -> Gaussian:
+    """The Gaussian nearest in KL to the mixture of all rows: its mean and log variance a dimension, by two passes in
+    float64; rounded to float32 at the end."""
+    mean, variance = np.asarray(p.mean, np.float64), np.exp(np.asarray(p.logvar, np.float64))
+    return Gaussian(np.float32(mean.mean(0)), np.float32(np.log(variance.mean(0) + mean.var(0))))
 
 
 def mixture_log_density(p: Gaussian, z: Float[Array, "points latent"], chunk: int = 512) -> Float[Array, " points"]:

@@ -34,14 +34,10 @@ class Journal:
 
     def write(self, entry: Any) -> None:
         """One more entry, on disk when this returns unless the machine itself fails."""
+        self.entries.append(entry)
         self._file.write(json.dumps(entry) + "\n")
         self._file.flush()
 
     def close(self) -> None:
         """Leave the file for another time."""
         self._file.close()
-
-    def remove(self) -> None:
-        """The computation is whole and its result kept elsewhere."""
-        self.close()
-        self._path.unlink()

@@ -33,9 +33,7 @@ def outer(x: Float[Array, "*rows k"], y: Float[Array, "*rows n"], dtype: DType) 
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def linear(
-    x: Float[Array, "*rows k"], kernel: Float[Array, "k n"], dtype: DType = None
-) -> Float[Array, "*rows n"]:
+def linear(x: Float[Array, "*rows k"], kernel: Float[Array, "k n"], dtype: DType = None) -> Float[Array, "*rows n"]:
     """x @ kernel with operands of `dtype`, in the reverse pass too; gradients come back as wide as their arguments."""
     return dot(x, cast(kernel, dtype))
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -11,13 +12,15 @@ import numpy as np
 
 from scalevae_jax import config, gaussian, metrics, parallel, report, steps, workdir
 from scalevae_jax.data import corpus, loader
+from scalevae_jax.journal import Journal
 from scalevae_jax.method import Method
 from scalevae_jax.methods import penalty
 from scalevae_jax.types import Gaussian, InputError, Params, Posteriors
 from scalevae_jax.workdir import Run
 
 FITTED_PRIOR = "fitted_prior.json"
-LOGITS_AT_ONCE = 2**24  # 64 MiB of float32
+JOURNALS = "evaluating"  # the folder of what an evaluation that was stopped has done
+NEAR_CEILING = 0.1  # nats: a mutual information this near the log of the sentences says only that it is at least that
 
 
 class SplitInference(NamedTuple):
@@ -31,7 +34,8 @@ class SplitInference(NamedTuple):
     def summary(self, method: Method) -> dict[str, Any]:
         """What needs no importance weights; None where the model has no latent variable."""
         posteriors, rows = self.posteriors, len(self.rec)
-        kl = float(np.sum(np.asarray(penalty.unit_rate(posteriors)), dtype=np.float64)) / rows
+        kl_dims = np.mean(np.asarray(penalty.unit_rate(posteriors)), axis=0, dtype=np.float64)
+        kl = float(kl_dims.sum())
         kl_model = float(np.sum(np.asarray(penalty.matched_rate(posteriors)), dtype=np.float64)) / rows
         rate = float(np.sum(np.asarray(method.rate(posteriors)), dtype=np.float64)) / rows
         rec = float(np.mean(self.rec, dtype=np.float64))
@@ -40,18 +44,21 @@ class SplitInference(NamedTuple):
             return known | dict.fromkeys(LATENT_KEYS) | {"neg_elbo": rec, "neg_elbo_paper": rec}
         q_hat, factor = posteriors.q_hat, np.asarray(posteriors.factor)
         scaled = method.posterior.own_epochs > 0
+        information = metrics.information(q_hat, posteriors.factor, self.z)
         std = np.std(np.asarray(q_hat.mean, np.float64), axis=0, ddof=1) if rows > 1 else np.zeros(1)
         return known | {
             "kl": kl,
             "kl_model": kl_model,
             "neg_elbo": rec + kl_model,
             "neg_elbo_paper": rec + kl,
-            "mi": metrics.mutual_information(q_hat, self.z),
+            **information,
+            "mi_batch32": metrics.information_by_batch(q_hat, self.z),
             "mi_ceiling": math.log(rows),
+            "mi_at_ceiling": information["mi"] > math.log(rows) - NEAR_CEILING,
             "au": metrics.active_units(posteriors.q.mean),
             "au_hat": metrics.active_units(q_hat.mean),
             "mpd": metrics.mutual_posterior_divergence(q_hat),
-            "kl_aggregate": metrics.aggregate_divergence(q_hat, posteriors.factor, self.z),
+            "kl_dims": kl_dims.tolist(),
             "std_mean_hat": float(np.mean(std)) if scaled else None,
             "factor_min": float(factor.min()) if scaled else None,
             "factor_median": float(np.median(factor)) if scaled else None,
@@ -63,10 +70,14 @@ LATENT_KEYS = [
     "kl",
     "kl_model",
     "mi",
+    "mi_analytic",
+    "mi_batch32",
     "mi_ceiling",
+    "mi_at_ceiling",
     "au",
     "au_hat",
     "mpd",
+    "kl_dims",
     "kl_aggregate",
     "std_mean_hat",
     "factor_min",
@@ -97,89 +108,216 @@ def infer(
     return SplitInference(Posteriors(Gaussian(mean, logvar), factor), z, rec, batches.split.lengths - 1)
 
 
-def fitted_prior(run: Run) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation, [latent] each, of the aggregated q_hat of the training split: the diagonal Gaussian
-    fitted to it by moments. Computed once and kept in the workdir. Raises InputError where the split is missing."""
-    path = run.workdir / FITTED_PRIOR
-    kept = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    if kept.get("epoch") != run.epoch:
-        settings = run.settings
-        report.say("measuring the aggregated posterior of the training split")
-        text = corpus.read(corpus.locate(settings.data.path, "train"), settings.data.max_words)
-        rows, size = corpus.encode(text, run.words), settings.eval.batch_size
-        edges = loader.bucket_lengths(rows.lengths, settings.data.buckets)
-        batches = loader.Loader(rows, edges, size, parallel.rows_for(size))
-        key = jax.random.key(settings.train.seed)
-        inference = steps.make_inference(run.model, run.method)
-        q_hat = infer(inference, run.method, run.params, run.method_state, batches, key, run.model.latent)
-        mean, std = gaussian.mixture_moments(q_hat.posteriors.q_hat)
-        kept = {"epoch": run.epoch, "mean": np.asarray(mean).tolist(), "std": np.asarray(std).tolist()}
-        workdir.write_json(path, kept)
-    return np.array(kept["mean"], np.float32), np.array(kept["std"], np.float32)
+class Request(NamedTuple):
+    """What to measure. None is what the run's configuration says."""
+
+    split: str = "test"
+    path: str | None = None  # of another text, read with the run's vocabulary
+    limit: int = 0  # first so many sentences; 0 is all
+    iw_samples: int | None = None
+    iw_chunk: int | None = None
+    repeats: int = 1  # with other draws
+    readings: tuple[str, ...] | None = None  # None is all that can be had
 
 
-def importance(run: Run, batches: loader.Loader, key: jax.Array, samples: int) -> dict[str, np.ndarray]:
-    """-log p(x) of each sentence of a split in each reading, by `samples` draws."""
-    settings = run.settings.eval
+class Evaluation(NamedTuple):
+    """What was measured: of the split (see `evaluate`), and of each sentence, rows in the order of the split."""
+
+    result: dict[str, Any]
+    sentences: dict[str, np.ndarray]
+
+
+def _batches(run: Run, split: corpus.Split) -> loader.Loader:
+    size = run.settings.eval.batch_size
+    edges = loader.bucket_lengths(split.lengths, run.settings.data.buckets)
+    return loader.Loader(split, edges, size, parallel.rows_for(size))
+
+
+def _infer(run: Run, batches: loader.Loader, key: jax.Array) -> SplitInference:
+    inference = steps.make_inference(run.model, run.method)
+    return infer(inference, run.method, run.params, run.method_state, batches, key, run.model.latent)
+
+
+def fitted_prior(run: Run) -> Gaussian:
+    """The diagonal Gaussian nearest to the aggregated q_hat of the training split; [latent] each.
+
+    Kept in the workdir with the digest of the model it belongs to, so that it is computed once. Raises InputError where
+    it has to be computed and the training split is not at hand.
+    """
+    path, digest = run.workdir / FITTED_PRIOR, run.digest
+    if path.is_file():
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        if kept["model"] == digest:
+            return Gaussian(np.float32(kept["mean"]), np.float32(kept["logvar"]))
+    data = run.settings.data
+    text = corpus.split_text(data.path, "train", data.max_words)
+    split = corpus.encode(text, run.words)
+    report.say(f"fitted prior: posteriors of {len(split):,} training sentences")
+    inferred = _infer(run, _batches(run, split), jax.random.key(run.settings.train.seed))
+    fitted = gaussian.mixture_moments(inferred.posteriors.q_hat)
+    kept = {"model": digest, "data": text.digest, "mean": fitted.mean.tolist(), "logvar": fitted.logvar.tolist()}
+    workdir.write_json(path, kept)
+    return fitted
+
+
+class Job(NamedTuple):
+    """What the repeats of an evaluation share."""
+
+    run: Run
+    batches: loader.Loader
+    samples: int
+    chunk: int
+    readings: tuple[str, ...]
+    fitted: Gaussian
+    identity: dict[str, Any]  # what the draws are a function of, beside the repeat
+
+
+def draws_at_once(mib: int, rows: int, vocabulary: int, hidden: int) -> int:
+    """How many draws of `rows` sentences fit in so many MiB: of each the logits of a step, twice, and gates and
+    states."""
+    return max(1, mib * 2**18 // (rows * (2 * vocabulary + 8 * hidden)))
+
+
+def importance(job: Job, key: jax.Array, journal: Journal) -> dict[str, np.ndarray]:
+    """-log p(x) of each sentence of a split in each of the job's readings.
+
+    The batches that `journal` holds are not computed again; new ones are added to it.
+    """
+    run, batches, settings = job.run, job.batches, job.run.settings
     rows = batches.size // jax.device_count()
-    chunk = settings.iw_chunk or max(1, LOGITS_AT_ONCE // (rows * len(run.words)))
-    weigh = steps.make_importance(run.model, run.method, samples, chunk)
-    out = {reading: np.zeros(len(batches.split), np.float64) for reading in metrics.READINGS}
-    with report.Ticker(f"nll, {samples} draws: batch", len(batches)) as ticker:
-        for done, batch in enumerate(batches.epoch(1), 1):
-            nll = parallel.unshard(weigh(run.params, run.method_state, parallel.shard(batch), key))
+    chunk = job.chunk or draws_at_once(settings.eval.memory_mib, rows, len(run.words), settings.model.hidden)
+    weigh = steps.make_importance(run.model, run.method, job.samples, chunk, job.readings)
+    with report.Ticker(f"nll, {job.samples} draws: batch", len(batches), len(journal.entries)) as ticker:
+        for batch in batches.epoch(1, start=len(journal.entries)):
+            nll = parallel.unshard(weigh(run.params, run.method_state, parallel.shard(batch), key, job.fitted))
             real = batch.weight > 0
-            for reading, values in out.items():
-                values[batch.row[real]] = nll[reading][real]
-            ticker.tick(done)
+            values = {reading: nll[reading][real].tolist() for reading in job.readings}
+            journal.write({"rows": batch.row[real].tolist(), **values})
+            ticker.tick(len(journal.entries))
+    out = {reading: np.zeros(len(batches.split), np.float64) for reading in job.readings}
+    for entry in journal.entries:
+        for reading, values in out.items():
+            values[entry["rows"]] = entry[reading]
     return out
 
 
-def evaluate(run: Run, split: str, iw_samples: int | None = None, limit: int = 0) -> dict[str, Any]:
-    """All measures of the best checkpoint on a split, or its first `limit` sentences; also in eval_<split>.json.
+def _repeat(job: Job, repeat: int) -> Evaluation:
+    """All measures by one set of draws."""
+    run, batches, settings = job.run, job.batches, job.run.settings
+    key = jax.random.fold_in(jax.random.key(settings.train.seed), repeat)
+    inferred = _infer(run, batches, key)
+    measured = inferred.summary(run.method)
+    measured.pop("loss")
+    journal = Journal(run.workdir / JOURNALS / f"{repeat}.jsonl", job.identity | {"repeat": repeat})
+    try:
+        nll = importance(job, key, journal)
+    finally:
+        journal.close()
+    sentences, tokens = len(inferred.rec), int(inferred.tokens.sum())
+    mean = {reading: float(values.mean()) for reading, values in nll.items()}
+    error, ppl = None, None
+    if "nll" in nll:
+        error = float(nll["nll"].std(ddof=1) / math.sqrt(sentences)) if sentences > 1 else None
+        ppl = math.exp(mean["nll"] * sentences / tokens)
+    result = {
+        "tokens": tokens,
+        **measured,
+        **dict.fromkeys(metrics.READINGS),
+        **mean,
+        "nll_std_error": error,
+        "ppl": ppl,
+        "iw_samples": job.samples,
+    }
+    kl = np.sum(np.asarray(penalty.unit_rate(inferred.posteriors)), axis=-1)
+    return Evaluation(result, nll | {"rec": inferred.rec, "kl": kl, "tokens": inferred.tokens})
 
-    Raises InputError where the split is missing, FloatingPointError where a measure is not finite.
+
+def _mean(values: list[Any]) -> Any:
+    """Of repeats: floats and lists of floats are averaged, all else is alike in them."""
+    if isinstance(values[0], float):
+        return float(np.mean(values))
+    return np.mean(values, axis=0).tolist() if isinstance(values[0], list) else values[0]
+
+
+def _priors(run: Run, readings: tuple[str, ...] | None) -> tuple[tuple[str, ...], Gaussian]:
+    """The readings that can be had, and the fitted prior. Raises InputError for one that was asked for by name."""
+    nothing = gaussian.standard(run.model.latent)
+    if readings is not None and "nll_fitted_prior" not in readings:
+        return readings, nothing
+    try:
+        return readings or metrics.READINGS, fitted_prior(run)
+    except InputError as error:
+        if readings is not None:
+            raise
+        report.warn(f"nll_fitted_prior is left out, for want of the training split: {error}")
+        return tuple(reading for reading in metrics.READINGS if reading != "nll_fitted_prior"), nothing
+
+
+def evaluate(run: Run, request: Request) -> Evaluation:
+    """All measures of the best checkpoint on a split; the result also goes to eval_<split>.json in the workdir, or to
+    eval_<name>_<split>.json for another text.
+
+    Nats a sentence; None for what the method has no value for. With `repeats`, means over the repeats, and `spread`
+    holds the standard deviations. Raises InputError where the split is missing or a reading has no such name,
+    FloatingPointError where a measure is not finite.
     """
     started = time.monotonic()
     data = run.settings.data
-    if split not in corpus.SPLITS:
-        raise InputError(f"--split {split}: one of {', '.join(corpus.SPLITS)}")
-    text = corpus.read(corpus.locate(data.path, split), data.max_words)
-    if limit:
-        text = text._replace(sentences=text.sentences[:limit], labels=text.labels and text.labels[:limit])
-    rows = corpus.encode(text, run.words)
-    samples = run.settings.eval.iw_samples if iw_samples is None else iw_samples
-    size = run.settings.eval.batch_size
-    edges = loader.bucket_lengths(rows.lengths, data.buckets)
-    batches = loader.Loader(rows, edges, size, parallel.rows_for(size))
-    key = jax.random.key(run.settings.train.seed)
-    inference = steps.make_inference(run.model, run.method)
-    split_inference = infer(inference, run.method, run.params, run.method_state, batches, key, run.model.latent)
-    measured = split_inference.summary(run.method)
-    measured.pop("loss")
-    nll = importance(run, batches, key, samples)
-    tokens = int(split_inference.tokens.sum())
-    mean = {reading: float(values.mean()) for reading, values in nll.items()}
-    error = float(nll["nll"].std(ddof=1) / math.sqrt(len(rows))) if len(rows) > 1 else None
+    if request.split not in corpus.SPLITS:
+        raise InputError(f"--split {request.split}: one of {', '.join(corpus.SPLITS)}")
+    for reading in request.readings or ():
+        if reading not in metrics.READINGS:
+            raise InputError(f"--readings {reading}: of {', '.join(metrics.READINGS)}")
+    path = request.path or data.path
+    text = corpus.split_text(path, request.split, data.max_words)
+    if request.limit:
+        labels = text.labels and text.labels[: request.limit]
+        text = text._replace(sentences=text.sentences[: request.limit], labels=labels)
+    readings, fitted = _priors(run, request.readings)
+    wanted = run.settings.eval
+    samples = wanted.iw_samples if request.iw_samples is None else request.iw_samples
+    chunk = wanted.iw_chunk if request.iw_chunk is None else request.iw_chunk
+    identity = {
+        "model": run.digest,
+        "data": [text.digest, request.limit],
+        "batch_size": wanted.batch_size,
+        "samples": samples,
+        "readings": list(readings),
+        "compute_dtype": run.settings.model.compute_dtype,
+        "seed": run.settings.train.seed,
+    }
+    job = Job(run, _batches(run, corpus.encode(text, run.words)), samples, chunk, readings, fitted, identity)
+    (run.workdir / JOURNALS).mkdir(exist_ok=True)
+    each = [_repeat(job, repeat) for repeat in range(request.repeats)]
+    results = [evaluation.result for evaluation in each]
+    spread = {
+        key: float(np.std([result[key] for result in results], ddof=1))
+        for key, value in results[0].items()
+        if isinstance(value, float) and request.repeats > 1
+    }
     result = {
-        "split": split,
-        "examples": len(rows),
-        "tokens": tokens,
-        **measured,
-        **mean,
-        "nll_std_error": error,
-        "nll_fitted_prior": None,
-        "ppl": math.exp(mean["nll"] * len(rows) / tokens),
-        "iw_samples": samples,
+        "split": request.split,
+        "examples": len(job.batches.split),
+        **{key: _mean([result[key] for result in results]) for key in results[0]},
+        "repeats": request.repeats,
+        "spread": spread or None,
         "epoch": run.epoch,
         "method": {"name": run.settings.method.name, **config.hyperparameters(run.settings)},
+        "compute_dtype": run.settings.model.compute_dtype,
         "seed": run.settings.train.seed,
-        "data": {"path": data.path, "sha256": text.digest},
+        "data": {"path": path, "sha256": text.digest},
         **workdir.provenance(),
         "seconds": time.monotonic() - started,
     }
     unfinite = [key for key, value in result.items() if isinstance(value, float) and not math.isfinite(value)]
     if unfinite:
         raise FloatingPointError(f"{run.workdir}: {', '.join(unfinite)} is not finite; the model has diverged")
-    workdir.write_json(run.workdir / f"eval_{split}.json", result)
-    return result
+    workdir.write_json(run.workdir / output(request), result)
+    shutil.rmtree(run.workdir / JOURNALS)
+    return Evaluation(result, {key: np.mean([e.sentences[key] for e in each], axis=0) for key in each[0].sentences})
+
+
+def output(request: Request) -> str:
+    """The file's name in the workdir."""
+    other = f"{corpus.folder(request.path).name}_" if request.path else ""
+    return f"eval_{other}{request.split}.json"

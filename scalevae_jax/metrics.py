@@ -12,9 +12,9 @@ from jaxtyping import Float
 
 from scalevae_jax import gaussian
 from scalevae_jax.model import Model
-from scalevae_jax.types import Array, Batch, Gaussian, Keys, Params, Posteriors
+from scalevae_jax.types import Array, Batch, Gaussian, Keys, Params, Posteriors, Scalar
 
-READINGS = ("nll", "nll_unit_prior", "nll_paper")
+READINGS = ("nll", "nll_unit_prior", "nll_fitted_prior", "nll_paper")
 SAMPLE_STREAM = 4  # the purpose of a row's key beside those of the objective
 
 
@@ -22,22 +22,24 @@ def log_weights(
     posteriors: Posteriors,
     noise: Float[Array, "batch latent"],
     log_likelihood: Float[Array, " batch"],
+    fitted: Gaussian,
 ) -> dict[str, Float[Array, " batch"]]:
     """log w of one draw z = f mu + s noise a row, for each reading.
 
-    `nll` weighs with the prior one samples from, N(0, f^2), and `nll_unit_prior` with N(0, I) on the decoder's input:
-    bounds both. `nll_paper` weighs the pair (q, N(0, I)) at mu + s noise, which the decoder never saw: Eq. 7 with one
-    sample, and no bound unless f = 1.
+    `nll` weighs with the prior one samples from, N(0, f^2), `nll_unit_prior` with N(0, I) on the decoder's input,
+    `nll_fitted_prior` with `fitted`, a prior that has seen training data alone: bounds all three. `nll_paper` weighs
+    the pair (q, N(0, I)) at mu + s noise, which the decoder never saw: Eq. 7 with one sample, and no bound unless
+    f = 1.
     """
     q, q_hat, factor = posteriors.q, posteriors.q_hat, posteriors.factor
     z, z_q = gaussian.sample(q_hat, noise), gaussian.sample(q, noise)
-    zeros = jnp.zeros_like(factor)
-    unit = Gaussian(zeros, zeros)
-    model_prior = Gaussian(zeros, 2 * jnp.log(factor))
+    unit = gaussian.standard(factor.shape[-1])
+    model_prior = Gaussian(unit.mean, 2 * jnp.log(factor))
     log_q_hat = gaussian.log_density(q_hat, z)
     return {
         "nll": log_likelihood + gaussian.log_density(model_prior, z) - log_q_hat,
         "nll_unit_prior": log_likelihood + gaussian.log_density(unit, z) - log_q_hat,
+        "nll_fitted_prior": log_likelihood + gaussian.log_density(fitted, z) - log_q_hat,
         "nll_paper": log_likelihood + gaussian.log_density(unit, z_q) - gaussian.log_density(q, z_q),
     }
 
@@ -48,6 +50,7 @@ def importance_weighted(
     posteriors: Posteriors,
     batch: Batch,
     keys: Keys,
+    fitted: Gaussian,
     samples: int,
     chunk: int,
 ) -> dict[str, Float[Array, " batch"]]:
@@ -66,23 +69,52 @@ def importance_weighted(
         noise = jax.vmap(draw)(keys)
         z = gaussian.sample(posteriors.q_hat, noise)
         log_likelihood = model.decode(params, "log_likelihood", z, words, batch)
-        return log_weights(posteriors, noise, log_likelihood)
+        return log_weights(posteriors, noise, log_likelihood, fitted)
 
     weights = jax.lax.map(one, jnp.arange(samples), batch_size=min(chunk, samples))
     return jax.tree.map(lambda w: math.log(samples) - jax.nn.logsumexp(w, axis=0), weights)
 
 
 @jax.jit
-def _mutual_information(q_hat: Gaussian, z: Float[Array, "rows latent"]) -> Float[Array, " rows"]:
-    return gaussian.log_density(q_hat, z) - gaussian.mixture_log_density(q_hat, z)
+def _information(q_hat: Gaussian, prior: Gaussian, z: Float[Array, "rows latent"]) -> dict[str, Scalar]:
+    own, aggregate = gaussian.log_density(q_hat, z), gaussian.mixture_log_density(q_hat, z)
+    return {
+        "mi": jnp.mean(own - aggregate),
+        "mi_analytic": jnp.mean(-gaussian.entropy(q_hat) - aggregate),
+        "kl_aggregate": jnp.mean(aggregate - gaussian.log_density(prior, z)),
+    }
 
 
-def mutual_information(q_hat: Gaussian, z: Float[Array, "rows latent"]) -> float:
-    """mean_x [log q_hat(z_x|x) - log (1/N) sum_j q_hat(z_x|x_j)], Eq. 13; never above log N, N the rows of the split.
+def information(q_hat: Gaussian, factor: Float[Array, " latent"], z: Float[Array, "rows latent"]) -> dict[str, float]:
+    """What z, one draw a row, says of the row, in one pass over all pairs of rows; memory is that of a chunk of rows.
 
-    Zero up to noise, on either side of it, when the posteriors are all alike.
+    `mi` = mean_x [log q_hat(z_x|x) - log (1/N) sum_j q_hat(z_x|x_j)] (Eq. 13), never above log N and zero up to noise,
+    on either side, when the posteriors are all alike. `mi_analytic` has the entropy of q_hat(.|x) in place of the
+    draw's first term, as older code has, and can exceed log N. `kl_aggregate` = KL(aggregated posterior || N(0, f^2)),
+    the last term of Eq. 12, in the decoder's space.
     """
-    return float(jnp.mean(_mutual_information(q_hat, z)))
+    prior = Gaussian(jnp.zeros_like(factor), 2 * jnp.log(factor))
+    return {key: float(value) for key, value in _information(q_hat, prior, z).items()}
+
+
+def information_by_batch(q_hat: Gaussian, z: Float[Array, "rows latent"], size: int = 32) -> float:
+    """The estimator of He et al. 2019: `mi_analytic` within each `size` rows, in the order of the split, averaged over
+    the sentences. Its ceiling is near log(`size`), whatever the split; for comparison with older tables."""
+
+    @jax.jit
+    def total(q_hat: Gaussian, z: Array) -> Scalar:
+        aggregate = jax.vmap(gaussian.mixture_log_density)(q_hat, z)
+        return jnp.sum(-gaussian.entropy(q_hat) - aggregate)
+
+    rows = len(z)
+    whole = rows - rows % size
+    parts = ((slice(0, whole), size), (slice(whole, rows), rows - whole))
+    sums = [
+        float(total(*jax.tree.map(lambda x, at=at, n=n: x[at].reshape(-1, n, x.shape[1]), (q_hat, z))))
+        for at, n in parts
+        if len(range(*at.indices(rows)))
+    ]
+    return sum(sums) / rows
 
 
 def active_units(mean: Float[Array, "rows latent"], threshold: float = 0.01) -> int:
@@ -98,9 +130,3 @@ def mutual_posterior_divergence(q: Gaussian) -> float:
     squares = np.square(mean - mean.mean(0)) + mean.var(0)
     twice = np.mean(squares / variance, axis=0) + variance.mean(0) * np.mean(1 / variance, axis=0) - 1
     return float(0.5 * twice.sum())
-
-
-def aggregate_divergence(q_hat: Gaussian, factor: Float[Array, " latent"], z: Float[Array, "rows latent"]) -> float:
-    """KL(aggregated posterior || prior), the last term of Eq. 12, by one draw a row, in the decoder's space."""
-    prior = Gaussian(jnp.zeros_like(factor), 2 * jnp.log(factor))
-    return float(jnp.mean(gaussian.mixture_log_density(q_hat, z) - gaussian.log_density(prior, z)))

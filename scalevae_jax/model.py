@@ -142,11 +142,11 @@ class Decoder(nn.Module):
         if keys is not None:
             words = words * _dropout(keys, 0, self.dropout_words, words.shape)
         gates = linear(words, self.input, self.compute_dtype) + start.gates
-        hs = recurrence.lstm(self.recurrent, gates, *start.state, self.compute_dtype)
+        hs: Array = recurrence.lstm(self.recurrent, gates, *start.state, self.compute_dtype)
         if keys is not None:
             hs = hs * _dropout(keys, 1, self.dropout_outputs, hs.shape)
         features = self._features(hs, z)
-        total, nll = cross_entropy.weighted_nll(
+        total, nll = cross_entropy.weighted_nll(  # pyright: ignore[reportGeneralTypeIssues]
             features.reshape(-1, features.shape[-1]),
             self.output,
             batch.targets.T.reshape(-1),

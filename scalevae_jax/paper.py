@@ -27,8 +27,8 @@ def _both(
     quoted: bool = False,
 ) -> tuple[Reported, Reported]:
     def row(values: tuple[float, ...], hyperparameters: dict[str, Any] | None) -> Reported:
-        nll, kl, mi, au = (*values, None, None, None)[:4]
-        return Reported(method, hyperparameters or {}, nll, kl, mi, au, quoted)
+        kl, mi, au = values[1:] or (None, None, None)
+        return Reported(method, hyperparameters or {}, values[0], kl, mi, au, quoted)
 
     return row(yahoo, on_yahoo), row(yelp, on_yahoo if on_yelp is None else on_yelp)
 

@@ -45,10 +45,9 @@ class Labelled(NamedTuple):
 def features(model: Trained, split: str) -> Labelled:
     """Posterior means and labels of a split. Raises InputError where it has no labels."""
     data = model.run.settings.data
-    path = corpus.locate(data.path, split)
-    text = corpus.read(path, data.max_words)
+    text = corpus.split_text(data.path, split, data.max_words)
     if text.labels is None:
-        raise InputError(f"{path}: no labels; a probe wants `label<TAB>sentence` in every line")
+        raise InputError(f"{data.path}: {split}: no labels; a probe wants `label<TAB>sentence` in every line")
     batches = model.batches([model.run.words.encode(sentence) for sentence in text.sentences])
     return Labelled(np.asarray(model.infer(batches).posteriors.q_hat.mean), np.asarray(text.labels))
 

@@ -17,6 +17,8 @@ from tensorboardX import SummaryWriter
 
 METRICS = "metrics.jsonl"
 console = Console(highlight=False, soft_wrap=True)
+if not console.is_terminal:
+    console.width = 140  # a table in a file or a pipe is not folded
 
 
 def say(text: str) -> None:

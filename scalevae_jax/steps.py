@@ -108,13 +108,15 @@ def make_inference(model: Model, method: Method) -> Callable[[Params, Any, Batch
 
 @functools.cache
 def make_importance(
-    model: Model, method: Method, samples: int, chunk: int
-) -> Callable[[Params, Any, Batch, Keys], dict[str, Float[Array, " batch"]]]:
-    """The importance-weighted step: every reading of log p(x), [devices, rows / devices]."""
+    model: Model, method: Method, samples: int, chunk: int, readings: tuple[str, ...] = metrics.READINGS
+) -> Callable[[Params, Any, Batch, Keys, Gaussian], dict[str, Float[Array, " batch"]]]:
+    """The importance-weighted step: each of `readings` of log p(x), [devices, rows / devices]. The last argument is
+    the fitted prior."""
 
-    def step(params: Params, method_state: Any, batch: Batch, key: Keys) -> dict[str, Array]:
+    def step(params: Params, method_state: Any, batch: Batch, key: Keys, fitted: Gaussian) -> dict[str, Array]:
         keys = objective.row_keys(key, batch.row)
         posteriors, _ = objective.infer(model, method, params, method_state, batch, keys)
-        return metrics.importance_weighted(model, params, posteriors, batch, keys, samples, chunk)
+        nll = metrics.importance_weighted(model, params, posteriors, batch, keys, fitted, samples, chunk)
+        return {reading: nll[reading] for reading in readings}
 
-    return parallel.spmd(step, (None, None, 0, None), out_axes=0)
+    return parallel.spmd(step, (None, None, 0, None, None), out_axes=0)

@@ -99,7 +99,7 @@ def _command() -> None:
         raise InputError(f"{model.run.workdir}: a language model has no line between two draws to measure")
     language_model = trained.load(LANGUAGE_MODEL.value) if LANGUAGE_MODEL.value else None
     data, longest = model.run.settings.data, MAX_WORDS.value
-    text = corpus.read(corpus.locate(data.path, "train"), data.max_words).sentences
+    text = corpus.split_text(data.path, "train", data.max_words).sentences
     known = {n: {gram for sentence in text for gram in ngrams(sentence, n)} for n in GRAMS}
     results = []
     with report.Ticker("text quality: seed", SEEDS.value) as ticker:

@@ -44,7 +44,7 @@ class Corpus(NamedTuple):
 def read_corpus(settings: Config, words: vocab.Vocabulary | None = None) -> Corpus:
     """The corpus of a configuration; the vocabulary is built from the training split unless it is given."""
     data = settings.data
-    texts = {split: corpus.read(corpus.locate(data.path, split), data.max_words) for split in corpus.SPLITS}
+    texts = {split: corpus.split_text(data.path, split, data.max_words) for split in corpus.SPLITS}
     if words is None:
         words = vocab.build(texts["train"].sentences, data.vocab_size, data.min_count)
     loaders = {}
@@ -141,9 +141,10 @@ def train(settings: Config, folder: Path) -> None:
 
 def finish(settings: Config, folder: Path) -> None:
     """What a finished run says: where things are, and, where the configuration asks for it, what the model is worth."""
+    run = workdir.load(folder)
+    measure.fitted_prior(run)
     if settings.eval.at_end:
-        run = workdir.load(folder)
-        show(measure.evaluate(run, "test"))
+        show(run, measure.evaluate(run, measure.Request()).result)
         report.say("\nten sentences from the prior:")
         for sentence in Trained(run).sample(10, temperature=0.5):
             report.say(f"  {sentence}")

@@ -1,5 +1,6 @@
 """A trained model to use: sentences in, sentences out."""
 
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from scalevae_jax import export, generate, measure, objective, parallel, steps, workdir
+from scalevae_jax import export, gaussian, generate, measure, objective, parallel, steps, workdir
 from scalevae_jax.data import corpus, loader
 from scalevae_jax.data.vocab import UNKNOWN, as_array
 from scalevae_jax.generate import Decoding
+from scalevae_jax.journal import Journal
 from scalevae_jax.methods import penalty
 from scalevae_jax.types import Array, Gaussian, InputError, Keys
 from scalevae_jax.workdir import Run
@@ -110,8 +112,11 @@ class Trained:
         batches, key = self._read(texts), jax.random.key(seed)
         inference = self.infer(batches, seed)
         draws = (samples or self.run.settings.eval.iw_samples) if self.latent else 1
+        job = measure.Job(self.run, batches, draws, 0, ("nll",), gaussian.standard(self.latent), {})
+        with tempfile.TemporaryDirectory() as folder:
+            nll = measure.importance(job, key, Journal(Path(folder) / "nll", {}))["nll"]
         return {
-            "nll": measure.importance(self.run, batches, key, draws)["nll"],
+            "nll": nll,
             "rec": inference.rec,
             "kl": np.sum(np.asarray(penalty.unit_rate(inference.posteriors)), axis=1),
             "kl_model": np.sum(np.asarray(penalty.matched_rate(inference.posteriors)), axis=1),
@@ -158,14 +163,13 @@ class Trained:
         return self.batches(rows)
 
     def _prior(self, name: str) -> Gaussian:
-        zeros = jnp.zeros(self.latent)
         if name == "aggregate":
             self._need_latent()
-            mean, std = measure.fitted_prior(self.run)
-            return Gaussian(mean, 2 * jnp.log(std))
+            return measure.fitted_prior(self.run)
         if name not in PRIORS:
             raise InputError(f"prior: one of {', '.join(PRIORS)}; got {name!r}")
-        return Gaussian(zeros, 2 * jnp.log(self.run.factor) if name == "model" else zeros)
+        unit = gaussian.standard(self.latent)
+        return unit._replace(logvar=2 * jnp.log(self.run.factor)) if name == "model" else unit
 
     def _keys(self, n: int, seed: int) -> tuple[Keys, Keys]:
         if n < 1:

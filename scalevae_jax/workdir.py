@@ -1,13 +1,16 @@
 """The folder of a run: everything it writes, and everything that using it later needs."""
 
+import hashlib
 import importlib.metadata
 import json
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from scalevae_jax import checkpoint, config
@@ -95,6 +98,20 @@ class Run(NamedTuple):
     def factor(self) -> jax.Array:
         """What a draw from the prior is multiplied by: f_bar for Scale-VAE, ones for the others; [latent]."""
         return self.method.posterior.factor(self.method_state) * jnp.ones(self.model.latent)
+
+    @property
+    def digest(self) -> str:
+        """sha256 of all that the model computes with."""
+        sha = hashlib.sha256()
+        for leaf in jax.tree.leaves((self.params, self.method_state)):
+            sha.update(np.asarray(leaf).tobytes())
+        return sha.hexdigest()
+
+    def computing_in(self, dtype: str) -> "Run":
+        """The same model with operands of this type in its large products."""
+        settings = replace(self.settings, model=replace(self.settings.model, compute_dtype=dtype))
+        config.validate(settings)
+        return self._replace(settings=settings, model=build_model(settings, self.method, len(self.words)))
 
 
 def load(workdir: Path) -> Run:

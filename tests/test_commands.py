@@ -72,7 +72,15 @@ def test_the_same_command_goes_on_and_says_where_the_results_are(trained):
     assert set(f"{wanted} seconds tokens_per_second".split()) <= set(lines[0])
     assert lines[-1]["valid_loss"] < lines[0]["valid_loss"]
     names = {path.name for path in folder.iterdir()}
-    assert {"config.json", "vocab.txt", "run.json", "metrics.jsonl", "tensorboard", "checkpoints"} == names
+    assert {
+        "config.json",
+        "vocab.txt",
+        "run.json",
+        "metrics.jsonl",
+        "tensorboard",
+        "checkpoints",
+        "fitted_prior.json",
+    } == names
 
 
 def test_evaluate_prints_a_table_and_writes_every_key(trained):
@@ -93,6 +101,26 @@ def test_evaluate_prints_a_table_and_writes_every_key(trained):
     assert "NaN" not in (folder / "eval_test.json").read_text()
     assert "nats a sentence" in out
     assert "no bound unless the factor is 1" in out
+    assert sum(result["kl_dims"]) == pytest.approx(result["kl"])
+
+
+def test_repeats_readings_and_a_line_a_sentence(trained, tmp_path):
+    folder, _ = trained
+    scores = tmp_path / "scores.tsv"
+    options = ["--limit", "20", "--repeats", "2", "--readings", "nll,nll_paper", "--per_sentence", str(scores)]
+    options += ["--iw_samples", "2", "--compute_dtype", "bfloat16"]
+    code, _, error = run("evaluate", "--workdir", str(folder), "--split", "valid", *options)
+    assert code == 0, error
+    result = json.loads((folder / "eval_valid.json").read_text())
+    assert result["nll_unit_prior"] is None
+    assert result["compute_dtype"] == "bfloat16"
+    assert 0 < result["spread"]["nll"] < 1
+    names, *rows = (line.split("\t") for line in scores.read_text().splitlines())
+    assert names == ["nll", "rec", "kl", "tokens"]
+    assert len(rows) == 20
+    for at, key in enumerate(("nll", "rec", "kl")):
+        assert sum(float(row[at]) for row in rows) / 20 == pytest.approx(result[key], rel=1e-4)
+    assert sum(float(row[3]) for row in rows) == result["tokens"]
 
 
 def test_sample_prints_sentences_of_known_words(trained):

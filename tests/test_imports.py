@@ -7,12 +7,15 @@ import scalevae_jax
 
 ORDER = [
     "types",
+    "paper",
+    "journal",
     "gaussian",
     "parallel",
     "linear",
     "lstm",
     "cross_entropy",
     "data.vocab",
+    "data.synthetic",
     "data.corpus",
     "data.loader",
     "model",

@@ -7,12 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import special, stats
 
-from scalevae_jax import metrics
+from scalevae_jax import gaussian, metrics
 from scalevae_jax.model import Decoder, Encoder, Model
 from scalevae_jax.types import Batch, Gaussian, Inject, Posteriors
 
 DRAWS = 100_000
 FACTOR = np.float32([0.6, 2.2])
+FITTED = Gaussian(np.float32([0.3, -0.2]), np.float32([-0.4, 0.9]))
 
 
 class Linear:
@@ -22,11 +23,6 @@ class Linear:
         self.weights, self.bias, self.std = rng.normal(size=(dims, latent)), rng.normal(size=dims), 0.9
         self.x = 1.5 * rng.normal(size=dims)
 
-    def log_p(self, factor):
-        """log p(x) when the prior is N(0, factor^2)."""
-        covariance = self.weights @ np.diag(factor**2) @ self.weights.T + self.std**2 * np.eye(len(self.bias))
-        return stats.multivariate_normal.logpdf(self.x, self.bias, covariance)
-
     def log_likelihood(self, z):
         return stats.norm.logpdf(self.x, z @ self.weights.T + self.bias, self.std).sum(-1)
 
@@ -34,6 +30,13 @@ class Linear:
         """-E log p(x|z) over z ~ q, in closed form."""
         covariance = self.weights @ np.diag(np.exp(q.logvar)) @ self.weights.T
         return -self.log_likelihood(q.mean) + np.trace(covariance) / (2 * self.std**2)
+
+    def log_p(self, prior):
+        """log p(x) under this prior of z."""
+        covariance = self.weights @ np.diag(np.exp(prior.logvar)) @ self.weights.T + self.std**2 * np.eye(
+            len(self.bias)
+        )
+        return stats.multivariate_normal.logpdf(self.x, self.weights @ prior.mean + self.bias, covariance)
 
     def posteriors(self, factor, rng):
         """An encoder near the exact posterior, and wider, so that the weights have a variance."""
@@ -50,7 +53,7 @@ def _weigh(linear, posteriors, rng):
     z = posteriors.q_hat.mean + np.exp(0.5 * posteriors.q_hat.logvar) * noise
     q = Gaussian(*(np.broadcast_to(np.float32(x), noise.shape) for x in posteriors.q))
     single = Posteriors(q, np.float32(posteriors.factor))
-    return jax.jit(metrics.log_weights)(single, noise, np.float32(linear.log_likelihood(z)))
+    return jax.jit(metrics.log_weights)(single, noise, np.float32(linear.log_likelihood(z)), FITTED)
 
 
 def _kl(p, prior_std):
@@ -58,16 +61,23 @@ def _kl(p, prior_std):
     return 0.5 * np.sum(p.mean**2 / prior_std**2 + variance - 1 - np.log(variance))
 
 
-def test_both_bounds_converge_on_the_exact_log_likelihood(rng):
+PRIORS = {
+    "nll": Gaussian(np.zeros(2), 2 * np.log(FACTOR)),
+    "nll_unit_prior": Gaussian(np.zeros(2), np.zeros(2)),
+    "nll_fitted_prior": FITTED,
+}
+
+
+def test_the_bounds_converge_on_the_exact_log_likelihood(rng):
     for _ in range(5):
         linear = Linear(rng)
         weights = _weigh(linear, linear.posteriors(FACTOR, rng), rng)
-        for reading, prior_std in (("nll", FACTOR), ("nll_unit_prior", np.ones(2))):
+        for reading, prior in PRIORS.items():
             log_w = np.float64(weights[reading])
             estimate = np.log(DRAWS) - special.logsumexp(log_w)
             error = np.std(np.exp(log_w + estimate)) / np.sqrt(DRAWS)
             assert error < 0.02
-            exact = -linear.log_p(prior_std)
+            exact = -linear.log_p(prior)
             assert exact - 3 * error < estimate < exact + 4 * error
 
 
@@ -80,7 +90,7 @@ def test_one_sample_expectations_are_rec_plus_the_kl_each_reading_pays(rng):
         "nll_unit_prior": linear.rec(q_hat) + _kl(q_hat, np.ones(2)),
         "nll_paper": linear.rec(q_hat) + _kl(q, np.ones(2)),
     }
-    assert expected["nll"] > -linear.log_p(FACTOR)
+    assert expected["nll"] > -linear.log_p(PRIORS["nll"])
     gap = np.sum(np.log(FACTOR) - 0.5 * np.exp(q.logvar) * (1 - FACTOR**-2.0))
     np.testing.assert_allclose(expected["nll"] - expected["nll_paper"], gap, rtol=1e-6)
     weights = {reading: np.float64(w) for reading, w in _weigh(linear, posteriors, rng).items()}
@@ -95,7 +105,7 @@ def test_all_readings_coincide_when_the_factor_is_one(rng):
     linear = Linear(rng)
     weights = _weigh(linear, linear.posteriors(np.ones(2), rng), rng)
     assert set(weights) == set(metrics.READINGS)
-    for reading in metrics.READINGS:
+    for reading in set(metrics.READINGS) - {"nll_fitted_prior"}:
         np.testing.assert_allclose(weights[reading], weights["nll"], rtol=1e-5, atol=1e-5)
 
 
@@ -108,20 +118,24 @@ def _draw(p, rng):
     return np.float32(p.mean + np.exp(0.5 * p.logvar) * rng.normal(size=p.mean.shape))
 
 
+def _information(p, z, factor=None):
+    return metrics.information(p, np.ones(z.shape[1], np.float32) if factor is None else factor, z)
+
+
 def test_mutual_information_of_separated_posteriors_is_log_n(rng):
     p = Gaussian(np.float32(np.arange(20)[:, None] * [100.0, 30.0]), np.zeros((20, 2), np.float32))
-    np.testing.assert_allclose(metrics.mutual_information(p, _draw(p, rng)), np.log(20), rtol=1e-5)
+    np.testing.assert_allclose(_information(p, _draw(p, rng))["mi"], np.log(20), rtol=1e-5)
 
 
 def test_mutual_information_of_pairs_of_alike_posteriors_is_log_of_the_pairs(rng):
     mean = np.float32(np.repeat(np.arange(10), 2)[:, None] * [100.0, 30.0])
     p = Gaussian(mean, np.zeros((20, 2), np.float32))
-    np.testing.assert_allclose(metrics.mutual_information(p, _draw(p, rng)), np.log(10), rtol=1e-5)
+    np.testing.assert_allclose(_information(p, _draw(p, rng))["mi"], np.log(10), rtol=1e-5)
 
 
 def test_mutual_information_of_identical_posteriors_is_zero(rng):
     p = Gaussian(np.full((20, 3), 0.7, np.float32), np.full((20, 3), -1.3, np.float32))
-    assert abs(metrics.mutual_information(p, _draw(p, rng))) < 1e-5
+    assert abs(_information(p, _draw(p, rng))["mi"]) < 1e-5
 
 
 @given(st.integers(0, 2**32 - 1), st.floats(0, 30), st.floats(-6, 6))
@@ -129,7 +143,7 @@ def test_mutual_information_never_exceeds_log_n(seed, spread, logvar):
     rng = np.random.default_rng(seed)
     p = _gaussians(rng, spread=spread)
     p = p._replace(logvar=p.logvar + np.float32(logvar))
-    assert metrics.mutual_information(p, _draw(p, rng)) <= np.log(13) + 1e-4
+    assert _information(p, _draw(p, rng))["mi"] <= np.log(13) + 1e-4
 
 
 def test_active_units_counts_dimensions_that_vary_over_the_split(rng):
@@ -170,13 +184,44 @@ def test_the_two_decompositions_of_the_rate_agree(rng):
     q_hat = Posteriors(q, factor).q_hat
     z = _draw(q_hat, rng)
     rate = stats.norm.logpdf(z, q_hat.mean, np.exp(0.5 * q_hat.logvar)) - stats.norm.logpdf(z, 0, factor)
-    information, divergence = (
-        metrics.mutual_information(q_hat, z),
-        metrics.aggregate_divergence(q_hat, factor, z),
+    information = _information(q_hat, z, factor)
+    np.testing.assert_allclose(information["mi"] + information["kl_aggregate"], rate.sum(-1).mean(), rtol=1e-4)
+
+
+def test_the_analytic_form_can_exceed_the_ceiling_and_has_the_same_mean(rng):
+    p = Gaussian(np.float32(np.arange(8)[:, None] * [100.0, 30.0]), np.zeros((8, 2), np.float32))
+    drawn = [_information(p, _draw(p, rng)) for _ in range(200)]
+    plain, analytic = ([each[key] for each in drawn] for key in ("mi", "mi_analytic"))
+    assert max(plain) <= np.log(8) + 1e-4 < max(analytic)
+    assert abs(np.mean(analytic) - np.log(8)) < 4 * np.std(analytic) / np.sqrt(200)
+
+
+def test_information_by_batch_is_a_loop_over_batches(rng):
+    p = _gaussians(rng, rows=13)
+    z = _draw(p, rng)
+
+    def within(at):
+        density = stats.norm.logpdf(z[at, None], p.mean[None, at], np.exp(0.5 * p.logvar[None, at])).sum(-1)
+        entropy = stats.norm.entropy(scale=np.exp(0.5 * p.logvar[at])).sum(-1)
+        return np.sum(-entropy - special.logsumexp(density, axis=1) + np.log(density.shape[1]))
+
+    expected = (within(slice(0, 5)) + within(slice(5, 10)) + within(slice(10, 13))) / 13
+    np.testing.assert_allclose(metrics.information_by_batch(p, z, 5), expected, rtol=1e-4)
+    few = Gaussian(p.mean[:5], p.logvar[:5])
+    np.testing.assert_allclose(
+        metrics.information_by_batch(few, z[:5], 5), _information(few, z[:5])["mi_analytic"], rtol=1e-5
     )
-    np.testing.assert_allclose(information + divergence, rate.sum(-1).mean(), rtol=1e-4)
 
 
+def test_mixture_moments_are_those_of_many_draws(rng):
+    p = _gaussians(rng, rows=6)
+    fitted = gaussian.mixture_moments(p)
+    drawn = np.concatenate([_draw(p, rng) for _ in range(20_000)])
+    np.testing.assert_allclose(fitted.mean, drawn.mean(0), atol=0.02)
+    np.testing.assert_allclose(np.exp(fitted.logvar), drawn.var(0), rtol=0.02)
+
+
+FITTED_3 = Gaussian(np.float32([0.1, 0.0, -0.4]), np.float32([0.2, -0.3, 0.5]))
 SENTENCES = [[1, 5, 4, 2], [1, 9, 9, 6, 10, 3, 2], [1, 2]]
 
 
@@ -206,7 +251,7 @@ def _estimate(model, params, batch, keys, samples, chunk, factor=(0.5, 1.0, 2.5)
     @jax.jit
     def estimate(params, batch, keys):
         posteriors = Posteriors(model.encode(params, batch), jnp.float32(factor))
-        return metrics.importance_weighted(model, params, posteriors, batch, keys, samples, chunk)
+        return metrics.importance_weighted(model, params, posteriors, batch, keys, FITTED_3, samples, chunk)
 
     return jax.tree.map(np.asarray, estimate(params, batch, keys))
 
@@ -220,7 +265,7 @@ def test_importance_weighted_does_not_depend_on_the_chunk(rng):
     model = _model()
     params = _params(model, rng)
     first, *rest = (_estimate(model, params, _batch(SENTENCES), _keys(range(3)), 10, chunk) for chunk in (1, 3, 7))
-    assert len(np.unique(np.round(list(first.values()), 4))) == 9
+    assert len(np.unique(np.round(list(first.values()), 4))) == 12
     for other in rest:
         _same(other, first)
 
@@ -240,14 +285,14 @@ def test_importance_weighted_is_exact_when_nothing_depends_on_z(rng):
     z = np.zeros((3, 3), np.float32)
     _, exact = model.decode(params, "weighted_nll", z, batch, batch.mask, None)
     estimate = _estimate(model, params, batch, _keys(range(3)), 6, 4, factor=(1.0, 1.0, 1.0))
-    _same(estimate, dict.fromkeys(metrics.READINGS, exact))
+    _same(estimate | {"nll_fitted_prior": exact}, dict.fromkeys(metrics.READINGS, exact))
 
 
 def test_importance_weighted_does_not_rise_with_samples_on_average(rng):
     model = _model()
     params, batch = _params(model, rng, limit=1.5), _batch(SENTENCES[1:2] * 64)
     few, some, many = (_estimate(model, params, batch, _keys(range(64)), n, n) for n in (1, 5, 25))
-    for reading in ("nll", "nll_unit_prior"):
+    for reading in ("nll", "nll_unit_prior", "nll_fitted_prior"):
 
         def fall(less, more, reading=reading):
             error = np.hypot(np.std(less[reading]), np.std(more[reading])) / 8

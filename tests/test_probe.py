@@ -75,5 +75,5 @@ def test_features_are_the_means_of_q_hat(tmp_path):
 
 
 def test_a_corpus_without_labels_is_refused(tmp_path):
-    with pytest.raises(InputError, match=r"train\.txt: no labels"):
+    with pytest.raises(InputError, match="train: no labels"):
         probe.features(Trained(make_run(tmp_path)), "train")

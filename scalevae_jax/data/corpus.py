@@ -10,11 +10,13 @@ from typing import NamedTuple
 
 import numpy as np
 
+from scalevae_jax.data import synthetic
 from scalevae_jax.data.vocab import Vocabulary, as_array
 from scalevae_jax.types import InputError
 
 SPLITS = ("train", "valid", "test")
 EMBEDDED = "package:"
+SYNTHETIC = "package:synthetic"
 
 
 class Text(NamedTuple):
@@ -104,6 +106,15 @@ def read(path: Path, max_words: int) -> Text:
         raise InputError(f"{path}: the file has no sentence; one a line is wanted")
     digest = hashlib.sha256(raw).hexdigest()
     return Text(sentences, labels if labelled else None, digest, blank, cut)
+
+
+def split_text(path: str, split: str, max_words: int) -> Text:
+    """One split of the corpus at `path`; `package:synthetic` is drawn, its labels are the components."""
+    if path != SYNTHETIC:
+        return read(locate(path, split), max_words)
+    drawn = synthetic.splits()[split]
+    digest = hashlib.sha256(drawn.tokens.astype(np.int32).tobytes()).hexdigest()
+    return Text([synthetic.words(row) for row in drawn.tokens], drawn.component.tolist(), digest, 0, 0)
 
 
 def encode(text: Text, vocab: Vocabulary) -> Split:
