@@ -178,7 +178,9 @@ def build(views: list[View]) -> Any:
 
     @shown
     def choose(v: View, number: float | None) -> tuple:
-        if number is None or not 1 <= number <= len(v.sentences):
+        if number is None:  # the field was emptied
+            return draw_map(v)[0], "", ""
+        if not 1 <= number <= len(v.sentences):
             raise InputError(f"sentence: a number from 1 to {len(v.sentences)}")
         row = int(number) - 1
         return draw_map(v, row)[0], v.sentences[row], v.model.decode(v.mean[row : row + 1])[0]
@@ -189,6 +191,7 @@ def build(views: list[View]) -> Any:
 
         return click
 
+    plain = {"interactive": False, "show_label": False, "buttons": []}  # of a picture: nothing that covers it
     with gr.Blocks(title="scalevae_jax", analytics_enabled=False) as page:
         gr.Markdown("# " + ", ".join(v.name for v in views))
         with gr.Tab("Between two sentences"):
@@ -213,7 +216,7 @@ def build(views: list[View]) -> Any:
                 for i, v in enumerate(views):
                     with gr.Column():
                         picture, places = draw_map(v)
-                        image = gr.Image(picture, label=f"{v.name}: map", interactive=False, elem_id=f"map{i}")
+                        image = gr.Image(picture, label=f"{v.name}: map", elem_id=f"map{i}", **plain)
                         number = gr.Number(label="Sentence", precision=0, elem_id=f"number{i}")
                         outputs = [image] + [
                             gr.Textbox(label=f"{v.name}: {what}", interactive=False, elem_id=f"{what}{i}")
@@ -221,11 +224,11 @@ def build(views: list[View]) -> Any:
                         ]
 
                         image.select(on_click(places), None, number)
-                        number.change(functools.partial(choose, v), number, outputs)
+                        number.change(functools.partial(choose, v), number, outputs, trigger_mode="always_last")
         with gr.Tab("Dimensions"), gr.Row():
             for v in views:
                 with gr.Column():
-                    gr.Image(draw_dimensions(v), label=f"{v.name}: KL and factor of each dimension", interactive=False)
+                    gr.Image(draw_dimensions(v), label=f"{v.name}: KL and factor of each dimension", **plain)
                     gr.Markdown(summary(v))
     return page
 
