@@ -84,13 +84,17 @@ def help_text(doc: str, values: flags.FlagValues, more: str = "") -> str:
 
 def run(
     name: str,
-    main: Callable[[], None],
+    main: Callable[..., None],
     values: flags.FlagValues,
     doc: str,
     more: str = "",
     argv: Sequence[str] | None = None,
+    positional: bool = False,
 ) -> int:
-    """Parse the flags, call `main` of the module `name`, and turn what it raises into an exit code."""
+    """Parse the flags, call `main` of the module `name`, and turn what it raises into an exit code.
+
+    With `positional` the arguments that are no flags go to `main` as a list; otherwise they are wrong.
+    """
     argv = list(sys.argv if argv is None else argv)
     if any(arg in ("-h", "--help", "-help") for arg in argv[1:]):
         sys.stdout.write(help_text(doc, values, more))
@@ -101,9 +105,9 @@ def run(
         except (flags.Error, KeyError, AttributeError, TypeError, ValueError, OSError) as error:
             text = " ".join(str(error.args[0] if error.args else error).split())
             raise InputError(f"{text} (see --help)") from error
-        if len(rest) > 1:
+        if len(rest) > 1 and not positional:
             raise InputError(f"stray argument {rest[1]!r} (see --help)")
-        main()
+        main(*([rest[1:]] if positional else []))
     except InputError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2

@@ -1,5 +1,6 @@
 """The steps of training and evaluation, each one device's view, mapped over the devices by `parallel.spmd`."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -129,6 +130,7 @@ def make_steps(
     return Steps(joint=outer("joint"), encoder=parallel.spmd(inner, (None, 0), donate=(0,)), decoder=outer("decoder"))
 
 
+@functools.cache  # a model used many times is compiled once
 def make_inference(model: Model, method: Method) -> Callable[[Params, Any, Batch, Keys], Inference]:
     """The evaluation step: method's posteriors, a draw, its reconstruction; [devices, rows / devices, ..]."""
 
@@ -142,6 +144,7 @@ def make_inference(model: Model, method: Method) -> Callable[[Params, Any, Batch
     return parallel.spmd(step, (None, None, 0, None), out_axes=0)
 
 
+@functools.cache
 def make_importance(
     model: Model, method: Method, samples: int, chunk: int, readings: tuple[str, ...] = metrics.READINGS
 ) -> Callable[[Params, Any, Batch, Keys, Gaussian], dict[str, Float[Array, " batch"]]]:

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from absl import flags
 from ml_collections import config_flags
 
-from scalevae_jax import command, config, measure, parallel, report, sample, workdir
+from scalevae_jax import command, config, measure, parallel, report, workdir
 from scalevae_jax.checkpoint import LATEST, Checkpoints
 from scalevae_jax.config import Config
 from scalevae_jax.data import corpus, loader, vocab
@@ -31,6 +31,7 @@ from scalevae_jax.lock import Lock
 from scalevae_jax.method import Method
 from scalevae_jax.model import Model
 from scalevae_jax.state import TrainState
+from scalevae_jax.trained import Trained
 from scalevae_jax.types import InputError
 
 
@@ -169,10 +170,10 @@ def finish(settings: Config, folder: Path) -> None:
     if settings.eval.at_end:
         show(run, measure.evaluate(run, measure.Request()).result)
         report.say("\nten sentences from the prior:")
-        for sentence in sample.sample(run, 10, temperature=0.5):
+        for sentence in Trained(run).sample(10, temperature=0.5):
             report.say(f"  {sentence}")
         report.say("\nfive sentences on the line between two draws:")
-        for sentence in sample.interpolate(run, 5):
+        for sentence in Trained(run).interpolate(steps=5):
             report.say(f"  {sentence}")
         report.say("")
     report.say(f"done: {folder} holds config.json, vocab.txt, metrics.jsonl, tensorboard/, checkpoints/")

@@ -1,5 +1,6 @@
 """Every command as a user gives it, in a process of its own: what it prints, what it leaves, its exit code."""
 
+import importlib
 import json
 import os
 import shutil
@@ -9,7 +10,10 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from scalevae_jax import command
 
 ROOT = Path(__file__).parents[1]
 SMOKE = ["--config", "configs/smoke.py"]
@@ -17,14 +21,14 @@ ENVIRONMENT = os.environ | {"XLA_FLAGS": "--xla_backend_optimization_level=0", "
 
 
 def start(module: str, *arguments: str) -> subprocess.Popen:
-    command = [sys.executable, "-m", f"scalevae_jax.{module}", *arguments]
+    line = [sys.executable, "-m", f"scalevae_jax.{module}", *arguments]
     pipe = subprocess.PIPE
-    return subprocess.Popen(command, cwd=ROOT, env=ENVIRONMENT, stdout=pipe, stderr=pipe, text=True, bufsize=1)
+    return subprocess.Popen(line, cwd=ROOT, env=ENVIRONMENT, stdin=pipe, stdout=pipe, stderr=pipe, text=True, bufsize=1)
 
 
-def run(module: str, *arguments: str) -> tuple[int, str, str]:
+def run(module: str, *arguments: str, given: str = "") -> tuple[int, str, str]:
     process = start(module, *arguments)
-    out, error = process.communicate(timeout=300)
+    out, error = process.communicate(given, timeout=300)
     return process.returncode, out, error
 
 
@@ -161,21 +165,74 @@ def test_repeats_readings_and_a_line_a_sentence(trained, tmp_path):
 
 def test_sample_prints_sentences_of_known_words(trained):
     folder, _ = trained
-    code, out, error = run("sample", "--workdir", str(folder), "--num", "4", "--interpolate", "3", "--seed", "5")
+    code, out, error = run("sample", "--workdir", str(folder), "--num", "4", "--prior", "aggregate", "--seed", "5")
     assert code == 0, error
-    lines = out.split("\n")
-    assert len(lines) == 4 + 1 + 3 + 1
+    assert len(out.splitlines()) == 4
     words = set((folder / "vocab.txt").read_text().split())
-    assert {word for line in lines for word in line.split()} <= words - {"<unk>", "<pad>", "<s>"}
-    assert run("sample", "--workdir", str(folder), "--num", "4", "--interpolate", "3", "--seed", "5")[1] == out
+    assert set(out.split()) <= words - {"<unk>", "<pad>", "<s>"}
+    assert (folder / "fitted_prior.json").is_file()
 
 
-@pytest.mark.parametrize("module", ["train", "evaluate", "sample", "replay"])
+TEXTS = "a man is sleeping .\ntwo dogs play outside .\n"
+
+
+def test_reconstruct_and_interpolate_share_their_ends(trained):
+    where = ["--workdir", str(trained[0])]
+    code, out, error = run("reconstruct", *where, "--max_words", "9", given=TEXTS)
+    assert code == 0, error
+    ends = out.splitlines()
+    assert len(ends) == 2
+    a, b = TEXTS.splitlines()
+    code, out, error = run("interpolate", *where, "--a", a, "--b", b, "--steps", "4", "--max_words", "9")
+    assert code == 0, error
+    assert len(out.splitlines()) == 4
+    assert [out.splitlines()[0], out.splitlines()[-1]] == ends
+
+
+def test_encode_and_score_write_a_row_a_sentence(trained, tmp_path):
+    where = ["--workdir", str(trained[0])]
+    (tmp_path / "texts.txt").write_text(TEXTS)
+    code, out, error = run("encode", *where, "--input", str(tmp_path / "texts.txt"))
+    assert code == 0, error
+    header, *rows = (line.split("\t") for line in out.splitlines())
+    assert header == [f"{name}_{i}" for name in ("mean", "scale") for i in range(4)] + ["text"]
+    assert [row[-1] for row in rows] == TEXTS.splitlines()
+    code, out, error = run("encode", *where, "--out", str(tmp_path / "points.npz"), given=TEXTS)
+    assert (code, out) == (0, ""), error
+    points = np.load(tmp_path / "points.npz")
+    table = np.array([row[:-1] for row in rows], np.float32)
+    np.testing.assert_allclose(np.concatenate([points["mean"], points["scale"]], axis=1), table, rtol=1e-4, atol=1e-6)
+    code, out, error = run("score", *where, "--iw_samples", "3", given=TEXTS)
+    assert code == 0, error
+    lines = out.splitlines()
+    assert lines[0].split("\t") == ["nll", "rec", "kl", "kl_model", "tokens", "text"]
+    assert [line.split("\t")[4] for line in lines[1:]] == ["6", "6"]
+
+
+def test_an_exported_model_takes_the_place_of_a_workdir(trained, tmp_path):
+    out = tmp_path / "exported"
+    code, said, error = run("export", "--workdir", str(trained[0]), "--out", str(out))
+    assert code == 0, error
+    assert f"next: python -m scalevae_jax.sample --workdir {out}" in said
+    drawn = [run("sample", "--workdir", str(where), "--num", "3")[1] for where in (trained[0], out)]
+    assert drawn[0] == drawn[1]
+
+
+COMMANDS = "train replay evaluate sample reconstruct interpolate encode score text_quality probe export".split()
+
+
+@pytest.mark.parametrize("module", COMMANDS)
 def test_help_has_an_example_and_every_flag(module):
-    code, out, _ = run(module, "--help")
+    main = importlib.import_module(f"scalevae_jax.{module}")
+    text = command.help_text(main.__doc__, main.FLAGS)
+    assert f"python -m scalevae_jax.{module} --" in text
+    assert "--workdir" in text
+
+
+def test_help_is_printed():
+    code, out, _ = run("interpolate", "--help")
     assert code == 0
-    assert f"python -m scalevae_jax.{module} --" in out
-    assert "--workdir" in out
+    assert "--steps [5]: sentences, both ends counted" in out
 
 
 def test_list_methods():
@@ -219,6 +276,8 @@ BAD = [
     ("evaluate", [], "--workdir is wanted"),
     ("sample", ["--workdir", "nowhere"], "not the folder of a run"),
     ("sample", ["--number", "3"], "number"),
+    ("sample", ["--workdir", "nowhere", "--prior", "flat"], "prior"),
+    ("export", ["--workdir", "nowhere"], "--workdir and --out are wanted"),
 ]
 
 
@@ -231,6 +290,23 @@ def test_wrong_input_is_one_clear_line_and_exit_code_2(module, arguments, messag
     assert message in error
     assert len(error.strip().splitlines()) == 1
     assert not (tmp_path / "new").exists()
+
+
+BAD_TEXT = [
+    ("reconstruct", ["--input", "nowhere.txt"], "", "--input nowhere.txt: can not be read"),
+    ("score", [], "a man .\n\n", "sentence 2: it is empty"),
+    ("interpolate", ["--input", "-"], "a man .\n", "line 1: two sentences with a tab between them"),
+    ("probe", ["--sizes", "4"], "", "no labels; a probe wants"),
+]
+
+
+@pytest.mark.parametrize(("module", "arguments", "given", "message"), BAD_TEXT)
+def test_wrong_text_is_one_clear_line_and_exit_code_2(trained, module, arguments, given, message):
+    code, out, error = run(module, "--workdir", str(trained[0]), *arguments, given=given)
+    assert (code, out) == (2, "")
+    assert message in error
+    assert error.splitlines()[-1].startswith("error: ")
+    assert "Traceback" not in error
 
 
 def test_another_method_says_what_it_drops(tmp_path):
