@@ -272,6 +272,13 @@ BAD = [
     ("train", [*SMOKE, "--config.method.gamma=0.6"], "scale_vae has no such hyperparameter"),
     ("train", [*SMOKE, "--config.train.batch_size=0"], "config.train.batch_size: must be more than 0"),
     ("train", ["--config", "configs/yahoo.py", "--config.data.path=nowhere"], "put train.txt, valid.txt, test.txt"),
+    ("train", ["--config", "configs/text.py"], "no text is given: --config.data.path="),
+    ("train", [*SMOKE, "--config.data.partition=grouped"], "the corpus has no labels"),
+    ("train", [*SMOKE, "--config.data.long=keep"], "config.data.long: one of cut, drop"),
+    ("data", [], "no text is given"),
+    ("data", ["--path", "nowhere"], "no train.txt or train.txt.gz in"),
+    ("data", ["--path", "package:snli", "--vocab", "README.md"], "README.md: line 1: a vocabulary begins with"),
+    ("data", ["--path", "Makefile"], "Makefile: a file whose name ends in"),
     ("evaluate", ["--workdir", "nowhere"], "not the folder of a run"),
     ("evaluate", [], "--workdir is wanted"),
     ("sample", ["--workdir", "nowhere"], "not the folder of a run"),
@@ -313,3 +320,30 @@ def test_another_method_says_what_it_drops(tmp_path):
     code, out, error = run("train", *SMOKE, "--config.method.name=vae", "--config.train.max_epochs=0")
     assert code == 2, error
     assert "the file's des_std, f_epo (of scale_vae) dropped" in out
+
+
+def test_data_describes_a_single_raw_file_and_training_starts_from_it(tmp_path):
+    sentences = [
+        f"The {a} doesn't see {b} {c}s!" for a in ("cat", "dog", "man") for b in range(8) for c in ("car", "cow")
+    ]
+    path = tmp_path / "my.txt"
+    path.write_bytes("\r\n".join([*sentences, "", "\0bad control", *sentences[:5], "many words " * 30]).encode())
+    options = ["max_words=20", "raw=True", f"cache={tmp_path / 'cache'}"]
+    code, out, error = run("data", "--path", str(path), *[f"--{option}" for option in options])
+    assert code == 0, error
+    for part in (
+        "train: 1 blank lines left out",
+        "lines ended by CRLF",
+        "train: 1 lines with control characters, now spaces",
+        "sentences of more than 20 words cut",
+        "vocabulary: ",
+        "buckets: ",
+    ):
+        assert part in out
+    train = ["--config", "configs/text.py", f"--config.data.path={path}", "--workdir", str(tmp_path / "run")]
+    small = ["--config.model.hidden=8", "--config.model.embedding=8", "--config.train.max_epochs=1"]
+    code, out, error = run("train", *train, *small, *[f"--config.data.{option}" for option in options])
+    assert code == 0, error
+    assert "doesn't" not in (words := (tmp_path / "run/vocab.txt").read_text())
+    assert "n't" in words
+    assert "done: " in out

@@ -26,6 +26,7 @@ from scalevae_jax.types import InputError
 
 SENTENCES, CHARACTERS = 1024, 2**20  # of a block at most (a longer sentence is a block of its own)
 SHARES = (0.9, 0.95)  # of a single file: up to here train, up to here valid
+UNWRITTEN = "Failed to finalize writing"  # what TFDS says where array_record could not write
 PATIENCE = 10.0  # seconds that the download's host has to answer
 
 
@@ -263,7 +264,9 @@ def prepare(source: Source, cache: Path) -> tfds.core.DatasetBuilder:
             if builder.data_path.exists():
                 return builder
             builder.download_and_prepare()
-        except OSError as error:
+        except (OSError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and UNWRITTEN not in str(error):
+                raise
             if not open_().data_path.exists():
                 raise InputError(
                     f"{cache}: the corpus can not be prepared there: {error}; nothing half-made is left behind; free "

@@ -163,14 +163,28 @@ def test_a_file_that_changes_or_vanishes_while_it_is_read_is_refused(data, folde
         assert _files(tmp_path / "cache") == []
 
 
-def test_a_full_disk_leaves_nothing_half_made(data, tmp_path, monkeypatch):
-    def full(*_):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(builder.tokens, "tokenize", full)
-    with pytest.raises(InputError, match=r"cache: .*No space left on device.*data\.cache=DIR"):
-        corpus.open(Data(path=data.path, cache=data.cache, raw=True))
+def test_a_file_that_can_not_be_written_to_its_end_leaves_nothing_half_made(data, tmp_path):
+    """A limit on the size of files stands for a full disk."""
+    code = f"""
+import resource, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+from scalevae_jax import command
+from scalevae_jax.data import corpus, options
+sys.exit(command.run("test", lambda: corpus.open(options.{data}), command.flags.FlagValues(), "", argv=["test"]))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    (message,) = done.stderr.splitlines()
+    assert message.startswith(f"error: {tmp_path / 'cache'}: the corpus can not be prepared there: ")
+    assert "File too large" in message
+    assert message.endswith("--config.data.cache=DIR")
     assert _files(tmp_path / "cache") == []
+
+
+def test_a_failure_that_is_no_fault_of_the_disk_stays_a_bug(data, monkeypatch):
+    monkeypatch.setattr(builder.Text, "_split_generators", None)
+    with pytest.raises(TypeError):
+        corpus.open(data)
 
 
 def test_a_cache_that_is_no_folder_is_named(data, tmp_path):
