@@ -111,7 +111,13 @@ EVERY_METHOD = {name: {} for name in METHODS} | {
 }
 
 
-@pytest.mark.parametrize(("name", "hyperparameters"), EVERY_METHOD.items())
+OFTEN = ("agg_vae", "du_vae", "scale_vae")  # the rest takes minutes
+
+
+@pytest.mark.parametrize(
+    ("name", "hyperparameters"),
+    [pytest.param(*each, marks=[] if each[0] in OFTEN else pytest.mark.slow) for each in EVERY_METHOD.items()],
+)
 def test_a_run_stopped_anywhere_ends_as_the_uninterrupted_one(name, hyperparameters, corpus, tmp_path, monkeypatch):
     settings = settings_for(corpus, name, **hyperparameters)
     train.train(settings, tmp_path / "whole")
