@@ -2,7 +2,7 @@
 
 COMMAND: python -m scalevae_jax.train --config configs/synthetic.py
 DATA: drawn by the package (seed 0): 16,000 / 2,000 / 2,000 sentences, labelled with their component.
-PARTITION: --config.data.partition=fixed (the paper's first mode) or repartitioned (its second).
+PARTITION: --config.data.partition=fixed (the paper's first mode), repartitioned or grouped (its third).
 """
 
 from scalevae_jax.config import Config, Data, MethodConfig, Network

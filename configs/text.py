@@ -1,7 +1,8 @@
 """Scale-VAE on a text of your own, at a size for a few ten thousand short sentences.
 
-COMMAND: python -m scalevae_jax.train --config configs/text.py --workdir runs/text --config.data.path=DIR
-DATA: train.txt, valid.txt and test.txt in DIR (or .txt.gz), one sentence a line, words separated by spaces.
+COMMAND: python -m scalevae_jax.train --config configs/text.py --workdir runs/text --config.data.path=my.txt
+DATA: one file (cut into 90/5/5), or a folder with train, valid and test: .txt, .tsv (label<TAB>sentence) or .jsonl, .gz
+or not, one sentence a line. Words are separated by spaces; --config.data.raw=True cuts text that is not tokenised yet.
 """
 
 from scalevae_jax.config import Config, Data, MethodConfig, Network
@@ -9,7 +10,7 @@ from scalevae_jax.config import Config, Data, MethodConfig, Network
 
 def get_config() -> Config:
     return Config(
-        data=Data(path="data/text", max_words=60),
+        data=Data(max_words=60),
         model=Network(embedding=128, hidden=256, latent=16),
         method=MethodConfig(name="scale_vae", des_std=0.7, f_epo=3),
     )

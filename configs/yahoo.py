@@ -1,7 +1,8 @@
 """Scale-VAE on Yahoo answers, the sizes and the rule of section 4.1 (Table 1, last row but one).
 
 COMMAND: python -m scalevae_jax.train --config configs/yahoo.py --workdir runs/yahoo --config.data.path=DIR
-DATA: the corpus of Yang et al. 2017 (100,000 / 10,000 / 10,000 sentences): train.txt, valid.txt and test.txt in DIR.
+DATA: the corpus of Yang et al. 2017 (100,000 / 10,000 / 10,000 documents): train, valid and test in DIR or
+data/yahoo, or downloaded (a path that could not be tried).
 TIME: meant for a GPU or TPU; on two CPU cores a step takes seconds (see docs/differences.md for what was run here).
 PAPER: NLL 321.3 (our reading nll_paper, which is no bound), KL 8.4, MI 9.2, AU 32.
 """
@@ -11,7 +12,7 @@ from scalevae_jax.config import Config, Data, Eval, MethodConfig
 
 def get_config() -> Config:
     return Config(
-        data=Data(path="data/yahoo"),
+        data=Data(name="yahoo"),
         method=MethodConfig(name="scale_vae", des_std=1.1, f_epo=1),
         eval=Eval(paper="yahoo"),
     )

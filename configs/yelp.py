@@ -1,7 +1,8 @@
 """Scale-VAE on Yelp reviews, the sizes and the rule of section 4.1 (Table 1, last row but one).
 
 COMMAND: python -m scalevae_jax.train --config configs/yelp.py --workdir runs/yelp --config.data.path=DIR
-DATA: the corpus of Yang et al. 2017 (100,000 / 10,000 / 10,000 reviews): train.txt, valid.txt and test.txt in DIR.
+DATA: the corpus of Yang et al. 2017 (100,000 / 10,000 / 10,000 reviews): train, valid and test in DIR or
+data/yelp, or downloaded (a path that could not be tried).
 TIME: meant for a GPU or TPU.
 PAPER: NLL 349.9 (our reading nll_paper, which is no bound), KL 6.7, MI 9.2, AU 32.
 """
@@ -11,7 +12,7 @@ from scalevae_jax.config import Config, Data, Eval, MethodConfig
 
 def get_config() -> Config:
     return Config(
-        data=Data(path="data/yelp"),
+        data=Data(name="yelp"),
         method=MethodConfig(name="scale_vae", des_std=1.1, f_epo=7),
         eval=Eval(paper="yelp"),
     )

@@ -1,7 +1,8 @@
 """Scale-VAE on the short Yelp sentences with sentiment labels (Tables 4 and 6); the labels are not trained on.
 
 COMMAND: python -m scalevae_jax.train --config configs/yelp_sentiment.py --workdir runs/ys --config.data.path=DIR
-DATA: train.txt, valid.txt and test.txt in DIR, `label<TAB>sentence` a line (Shen et al. 2017).
+DATA: train, valid and test in DIR or data/yelp_sentiment, `label<TAB>sentence` a line (Shen et al. 2017), or
+downloaded (a path that could not be tried).
 PAPER: section 4.3 gives no size of the network; this is that of earlier work on this corpus.
 """
 
@@ -10,7 +11,7 @@ from scalevae_jax.config import Config, Data, MethodConfig, Network
 
 def get_config() -> Config:
     return Config(
-        data=Data(path="data/yelp_sentiment"),
+        data=Data(name="yelp_sentiment"),
         model=Network(embedding=128, hidden=512, latent=32),
         method=MethodConfig(name="scale_vae", des_std=0.7, f_epo=3),
     )

@@ -9,25 +9,10 @@ from typing import Any
 
 from scalevae_jax import method as methods
 from scalevae_jax import paper
-from scalevae_jax.data.loader import PARTITIONS
+from scalevae_jax.data.options import LONG, NAMES, PARTITIONS, Data
+from scalevae_jax.data.options import described as _field
 from scalevae_jax.linear import COMPUTE_DTYPES
 from scalevae_jax.types import InputError
-
-
-def _field(default: Any, meaning: str) -> Any:
-    return dataclasses.field(default=default, metadata={"help": meaning})
-
-
-@dataclasses.dataclass
-class Data:
-    """The corpus and how it is cut into batches."""
-
-    path: str = _field("", "folder with train, valid and test (.txt or .txt.gz), or package:snli")
-    vocab_size: int = _field(20_000, "entries of the vocabulary at most, the four special symbols counted")
-    min_count: int = _field(1, "occurrences in the training split that a word needs")
-    max_words: int = _field(200, "words of a sentence; longer ones are cut, and counted")
-    buckets: int = _field(8, "padded lengths, each one compilation")
-    partition: str = _field("fixed", f"of the split into batches: {' or '.join(PARTITIONS)} (each epoch)")
 
 
 @dataclasses.dataclass
@@ -78,6 +63,7 @@ class Train:
     max_epochs: int = _field(120, "epochs at most")
     max_steps: int = _field(0, "steps at most; 0 is no limit")
     batch_size: int = _field(32, "sentences of the global batch")
+    skip_nonfinite: bool = _field(False, "skip and count steps whose loss or gradient is not finite, instead of ending")
     seed: int = _field(0, "of initial values, data order and all draws")
 
 
@@ -155,7 +141,6 @@ def override_method(config: Config, from_file: Config, overrides: set[str]) -> t
 _POSITIVE = [
     "data.vocab_size",
     "data.max_words",
-    "data.buckets",
     "model.embedding",
     "model.hidden",
     "model.latent",
@@ -169,7 +154,15 @@ _POSITIVE = [
     "eval.iw_samples",
     "eval.memory_mib",
 ]
-_NOT_NEGATIVE = ["train.max_steps", "train.seed", "eval.iw_chunk", "optim.min_decay_epoch", "checkpoint.every_steps"]
+_NOT_NEGATIVE = [
+    "data.buckets",
+    "data.split_seed",
+    "train.max_steps",
+    "train.seed",
+    "eval.iw_chunk",
+    "optim.min_decay_epoch",
+    "checkpoint.every_steps",
+]
 
 
 def validate(config: Config) -> None:
@@ -190,8 +183,9 @@ def validate(config: Config) -> None:
             raise InputError(f"config.{path}: must be in [0, 1), got {get(path)}")
     if not 0 < config.optim.decay < 1:
         raise InputError(f"config.optim.decay: must be in (0, 1), got {config.optim.decay}")
-    if config.data.partition not in PARTITIONS:
-        raise InputError(f"config.data.partition: one of {', '.join(PARTITIONS)}; got {config.data.partition!r}")
+    for path, known in (("data.partition", PARTITIONS), ("data.long", LONG), ("data.name", NAMES)):
+        if get(path) not in known:
+            raise InputError(f"config.{path}: one of {', '.join(known)}; got {get(path)!r}")
     if config.eval.paper and config.eval.paper not in paper.TABLE_1:
         raise InputError(f"config.eval.paper: one of {', '.join(paper.TABLE_1)}; got {config.eval.paper!r}")
     if config.model.compute_dtype not in COMPUTE_DTYPES:
@@ -229,11 +223,16 @@ def _section(kind: Any, values: Any, where: str) -> Any:
     return kind(**values)
 
 
+LARGEST_FILE = 2**20  # bytes; a configuration has two thousand
+
+
 def from_json(path: Path) -> Config:
     """Read what `to_json` wrote; nothing in the file is executed. Raises InputError naming file and field."""
     try:
+        if path.stat().st_size > LARGEST_FILE:
+            raise ValueError(f"larger than {LARGEST_FILE:,} bytes")
         tree = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: not a readable configuration ({error})") from error
     if not isinstance(tree, dict):
         raise InputError(f"{path}: a JSON object is wanted")

@@ -10,6 +10,7 @@ and asks nothing of any other machine. Needs the extra: pip install "scalevae_ja
 """
 
 import functools
+import itertools
 import os
 import sys
 from collections.abc import Callable
@@ -60,14 +61,15 @@ def project(mean: np.ndarray) -> tuple[np.ndarray, tuple[str, str]]:
 def view(name: str, model: Trained, split: str, limit: int) -> View:
     """Infer the first sentences of a split. Raises InputError for a language model."""
     data = model.run.settings.data
-    text = corpus.split_text(data.path, split, data.max_words)
-    sentences = [" ".join(words) for words in text.sentences[:limit]]
+    text = corpus.open(data)
+    rows = text.split(split, model.run.words).first(limit)
+    sentences = [" ".join(words) for words in itertools.islice(text.sentences(split), limit)]
     if not model.latent:
         raise InputError(f"{model.run.workdir}: a language model has no z to look at")
-    posteriors = model.infer(model.batches([model.run.words.encode(s.split()) for s in sentences])).posteriors
+    posteriors = model.infer(model.batches(rows)).posteriors
     mean = np.asarray(posteriors.q_hat.mean)
     plane, axes = project(mean)
-    labels = np.zeros(len(mean), int) if text.labels is None else np.asarray(text.labels[:limit])
+    labels = np.zeros(len(mean), int) if rows.labels is None else rows.labels
     kl = np.asarray(penalty.unit_rate(posteriors)).mean(0)
     active = np.var(np.float64(posteriors.q.mean), axis=0, ddof=min(1, len(mean) - 1)) > ACTIVE
     return View(name, model, sentences, labels, mean, plane, axes, kl, active)

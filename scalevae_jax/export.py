@@ -22,7 +22,7 @@ from absl import flags
 from safetensors.numpy import save_file
 
 from scalevae_jax import command, config, measure, parallel, report, workdir
-from scalevae_jax.data import corpus, vocab
+from scalevae_jax.data import source, vocab
 from scalevae_jax.evaluate import ROWS
 from scalevae_jax.types import InputError
 from scalevae_jax.workdir import CONFIG, VOCABULARY, Run
@@ -65,7 +65,7 @@ def save(run: Run, out: Path, data_licence: str = "") -> None:
             shutil.copyfile(run.workdir / measure.FITTED_PRIOR, out / measure.FITTED_PRIOR)
         except InputError as error:
             report.warn(f"no {measure.FITTED_PRIOR} ({error})")
-    beside = corpus.folder(run.settings.data.path) / "LICENSE"
+    beside = source.place(run.settings.data.path) / "LICENSE"
     if beside.is_file():
         shutil.copyfile(beside, out / DATA_LICENSE)
     (out / CARD).write_text(card(run, digest(out / WEIGHTS), data_licence), encoding="utf-8")
@@ -107,7 +107,7 @@ def _rows(pairs: Any) -> str:
 def card(run: Run, weights: str, data_licence: str) -> str:
     """The model card, in Markdown."""
     data, record, settings = run.settings.data, workdir.read_record(run.workdir), config.with_defaults(run.settings)
-    if not data_licence and (corpus.folder(data.path) / "LICENSE").is_file():
+    if not data_licence and (source.place(data.path) / "LICENSE").is_file():
         data_licence = f"see {DATA_LICENSE}"
     measured = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(run.workdir.glob("eval_*.json"))]
     columns = [f"{m['split']} ({m['examples']} sentences, {m['iw_samples']} draws)" for m in measured]

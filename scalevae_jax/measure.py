@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from scalevae_jax import config, gaussian, metrics, parallel, report, steps, workdir
-from scalevae_jax.data import corpus, loader
+from scalevae_jax.data import corpus, loader, source
 from scalevae_jax.journal import Journal
 from scalevae_jax.method import Method
 from scalevae_jax.methods import penalty
@@ -150,12 +150,11 @@ def fitted_prior(run: Run) -> Gaussian:
         if kept["model"] == digest:
             return Gaussian(np.float32(kept["mean"]), np.float32(kept["logvar"]))
     data = run.settings.data
-    text = corpus.split_text(data.path, "train", data.max_words)
-    split = corpus.encode(text, run.words)
+    split = corpus.read(data, "train", run.words)
     report.say(f"fitted prior: posteriors of {len(split):,} training sentences")
     inferred = _infer(run, _batches(run, split), jax.random.key(run.settings.train.seed))
     fitted = gaussian.mixture_moments(inferred.posteriors.q_hat)
-    kept = {"model": digest, "data": text.digest, "mean": fitted.mean.tolist(), "logvar": fitted.logvar.tolist()}
+    kept = {"model": digest, "data": split.digest, "mean": fitted.mean.tolist(), "logvar": fitted.logvar.tolist()}
     workdir.write_json(path, kept)
     return fitted
 
@@ -269,24 +268,21 @@ def evaluate(run: Run, request: Request) -> Evaluation:
         if reading not in metrics.READINGS:
             raise InputError(f"--readings {reading}: of {', '.join(metrics.READINGS)}")
     path = request.path or data.path
-    text = corpus.split_text(path, request.split, data.max_words)
-    if request.limit:
-        labels = text.labels and text.labels[: request.limit]
-        text = text._replace(sentences=text.sentences[: request.limit], labels=labels)
+    split = corpus.read(data, request.split, run.words, request.path).first(request.limit)
     readings, fitted = _priors(run, request.readings)
     wanted = run.settings.eval
     samples = wanted.iw_samples if request.iw_samples is None else request.iw_samples
     chunk = wanted.iw_chunk if request.iw_chunk is None else request.iw_chunk
     identity = {
         "model": run.digest,
-        "data": [text.digest, request.limit],
+        "data": [split.digest, request.limit],
         "batch_size": wanted.batch_size,
         "samples": samples,
         "readings": list(readings),
         "compute_dtype": run.settings.model.compute_dtype,
         "seed": run.settings.train.seed,
     }
-    job = Job(run, _batches(run, corpus.encode(text, run.words)), samples, chunk, readings, fitted, identity)
+    job = Job(run, _batches(run, split), samples, chunk, readings, fitted, identity)
     (run.workdir / JOURNALS).mkdir(exist_ok=True)
     each = [_repeat(job, repeat) for repeat in range(request.repeats)]
     results = [evaluation.result for evaluation in each]
@@ -305,7 +301,7 @@ def evaluate(run: Run, request: Request) -> Evaluation:
         "method": {"name": run.settings.method.name, **config.hyperparameters(run.settings)},
         "compute_dtype": run.settings.model.compute_dtype,
         "seed": run.settings.train.seed,
-        "data": {"path": path, "sha256": text.digest},
+        "data": {"path": path, "sha256": split.digest},
         **workdir.provenance(),
         "seconds": time.monotonic() - started,
     }
@@ -319,5 +315,5 @@ def evaluate(run: Run, request: Request) -> Evaluation:
 
 def output(request: Request) -> str:
     """The file's name in the workdir."""
-    other = f"{corpus.folder(request.path).name}_" if request.path else ""
+    other = f"{source.place(request.path).name.split('.')[0]}_" if request.path else ""
     return f"eval_{other}{request.split}.json"

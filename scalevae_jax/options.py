@@ -6,7 +6,7 @@ from pathlib import Path
 
 from absl import flags
 
-from scalevae_jax import report, trained
+from scalevae_jax import command, report, trained
 from scalevae_jax.trained import Trained
 from scalevae_jax.types import InputError
 
@@ -14,12 +14,13 @@ from scalevae_jax.types import InputError
 def model(values: flags.FlagValues) -> Callable[[], Trained]:
     """--workdir. Results alone go to standard output from here on; progress and notes go to standard error."""
     folder = flags.DEFINE_string("workdir", None, "the folder of a run, or of an exported model", flag_values=values)
+    fallback = command.define_fallback(values)
 
     def read() -> Trained:
         if folder.value is None:
             raise InputError("--workdir is wanted: the folder of a run, or of an exported model (see --help)")
         report.console.stderr = True
-        return trained.load(folder.value)
+        return trained.load(folder.value, fallback.value)
 
     return read
 

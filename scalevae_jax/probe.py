@@ -45,11 +45,10 @@ class Labelled(NamedTuple):
 def features(model: Trained, split: str) -> Labelled:
     """Posterior means and labels of a split. Raises InputError where it has no labels."""
     data = model.run.settings.data
-    text = corpus.split_text(data.path, split, data.max_words)
-    if text.labels is None:
+    rows = corpus.read(data, split, model.run.words)
+    if rows.labels is None:
         raise InputError(f"{data.path}: {split}: no labels; a probe wants `label<TAB>sentence` in every line")
-    batches = model.batches([model.run.words.encode(sentence) for sentence in text.sentences])
-    return Labelled(np.asarray(model.infer(batches).posteriors.q_hat.mean), np.asarray(text.labels))
+    return Labelled(np.asarray(model.infer(model.batches(rows)).posteriors.q_hat.mean), rows.labels)
 
 
 def subset(labels: np.ndarray, size: int, rng: np.random.Generator, even: bool = False) -> np.ndarray:
@@ -110,7 +109,7 @@ def sgd(train: Labelled, valid: Labelled, seed: int) -> Params:
             best = params
         if plateau.Decision.DECAY in decision:
             params = best
-        if plateau.Decision.STOP in decision:
+        if plateau.finished(RULE, state):
             break
     return best
 

@@ -20,6 +20,7 @@ from rich.table import Table
 
 from scalevae_jax import command, generate, options, report, trained, workdir
 from scalevae_jax.data import corpus
+from scalevae_jax.data.corpus import Split
 from scalevae_jax.trained import Trained
 from scalevae_jax.types import InputError
 
@@ -59,7 +60,7 @@ def perplexity(language_model: Trained, sentences: Sequence[Words], longest: int
     if language_model.latent:
         raise InputError(f"{language_model.run.workdir}: --language_model wants a run of the method lstm_lm")
     ids = [language_model.run.words.encode(sentence)[: longest + 1] for sentence in sentences]
-    scored = language_model.infer(language_model.batches(ids))
+    scored = language_model.infer(language_model.batches(Split.of(ids)))
     return math.exp(scored.rec.sum(dtype=np.float64) / scored.tokens.sum())
 
 
@@ -99,8 +100,10 @@ def _command() -> None:
         raise InputError(f"{model.run.workdir}: a language model has no line between two draws to measure")
     language_model = trained.load(LANGUAGE_MODEL.value) if LANGUAGE_MODEL.value else None
     data, longest = model.run.settings.data, MAX_WORDS.value
-    text = corpus.split_text(data.path, "train", data.max_words).sentences
-    known = {n: {gram for sentence in text for gram in ngrams(sentence, n)} for n in GRAMS}
+    known: dict[int, set] = {n: set() for n in GRAMS}
+    for sentence in corpus.open(data).sentences("train"):
+        for n, grams in known.items():
+            grams.update(ngrams(sentence, n))
     results = []
     with report.Ticker("text quality: seed", SEEDS.value) as ticker:
         for seed in range(SEEDS.value):

@@ -8,6 +8,7 @@ Examples:
 Any field of the configuration is changed with --config.section.field=value. All that the run writes is in the workdir.
 """
 
+import contextlib
 import dataclasses
 import math
 import runpy
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jax
-import numpy as np
+import jax.numpy as jnp
 from absl import flags
 from ml_collections import config_flags
 
@@ -25,9 +26,11 @@ from scalevae_jax.checkpoint import LATEST, Checkpoints
 from scalevae_jax.config import Config
 from scalevae_jax.data import corpus, loader, vocab
 from scalevae_jax.evaluate import show
-from scalevae_jax.fit import Fit, fit
+from scalevae_jax.fit import Fit, finished, fit
+from scalevae_jax.lock import Lock
 from scalevae_jax.method import Method
 from scalevae_jax.model import Model
+from scalevae_jax.state import TrainState
 from scalevae_jax.trained import Trained
 from scalevae_jax.types import InputError
 
@@ -44,31 +47,29 @@ class Corpus(NamedTuple):
 def read_corpus(settings: Config, words: vocab.Vocabulary | None = None) -> Corpus:
     """The corpus of a configuration; the vocabulary is built from the training split unless it is given."""
     data = settings.data
-    texts = {split: corpus.split_text(data.path, split, data.max_words) for split in corpus.SPLITS}
-    if words is None:
-        words = vocab.build(texts["train"].sentences, data.vocab_size, data.min_count)
+    text = corpus.open(data)
+    about = {split: text.about(split) for split in corpus.SPLITS}
+    words = text.vocabulary() if words is None else words
     loaders = {}
     for split, size, seed in (
         ("train", settings.train.batch_size, settings.train.seed),
         ("valid", settings.eval.batch_size, None),
     ):
-        rows = corpus.encode(texts[split], words)
+        rows = text.split(split, words)
         edges = loader.bucket_lengths(rows.lengths, data.buckets)
         loaders[split] = loader.Loader(rows, edges, size, parallel.rows_for(size), seed, data.partition)
-    train = loaders["train"]
-    unknown = np.mean(train.split.tokens == vocab.UNKNOWN)
-    counts = " ".join(f"{split} {len(text.sentences):,}" for split, text in texts.items())
-    report.say(f"data: {corpus.folder(data.path)}: {counts} sentences, {len(words):,} words, {unknown:.1%} unknown")
-    for split, text in texts.items():
-        if text.blank or text.cut:
-            limit = data.max_words
-            report.say(f"data: {split}: {text.blank} blank lines left out, {text.cut} sentences cut to {limit} words")
+    train, valid = loaders["train"], loaders["valid"]
+    counts = " ".join(f"{split} {found['sentences']:,}" for split, found in about.items())
+    unknown = f"{train.split.unknown:.1%} unknown (valid {valid.split.unknown:.1%})"
+    report.say(f"data: {text.source.place}: {counts} sentences, {len(words):,} words, {unknown}")
+    for remark in corpus.remarks(text, {split: of.split for split, of in loaders.items()}):
+        report.warn(f"data: {remark}")
     padding = loader.padding_share(train.split.lengths, train.edges)
     report.say(
         f"buckets: {' '.join(map(str, train.edges))} tokens, {padding:.1%} padding, {len(train):,} batches an epoch, "
         "one compilation a bucket"
     )
-    return Corpus(words, train, loaders["valid"], {split: text.digest for split, text in texts.items()})
+    return Corpus(words, train, valid, {split: found["sha256"] for split, found in about.items()})
 
 
 def prepare(settings: Config, folder: Path) -> tuple[Corpus, Model, Method]:
@@ -91,15 +92,14 @@ def prepare(settings: Config, folder: Path) -> tuple[Corpus, Model, Method]:
                 raise InputError(f"{folder}: trained on another {split} file than {settings.data.path} holds now")
     else:
         data = read_corpus(settings)
-        folder.mkdir(parents=True, exist_ok=True)
         data.words.save(folder / workdir.VOCABULARY)
         record = {**about, "command": sys.argv, "data": data.digests, "steps_per_epoch": len(data.train)}
         workdir.write_json(folder / workdir.RUN, record)
-    (folder / workdir.CONFIG).write_text(config.to_json(settings), encoding="utf-8")
+    workdir.write_text(folder / workdir.CONFIG, config.to_json(settings))
     return data, workdir.build_model(settings, method, len(data.words)), method
 
 
-MAY_CHANGE = {"train.max_epochs"} | {
+MAY_CHANGE = {"train.max_epochs", "train.skip_nonfinite"} | {
     f"{section}.{field.name}"
     for section, kind in (("eval", config.Eval), ("checkpoint", config.Checkpoint))
     for field in dataclasses.fields(kind)
@@ -117,26 +117,50 @@ def differences(before: Config, now: Config) -> list[str]:
 
 
 def train(settings: Config, folder: Path) -> None:
-    """Train, or go on. Raises command.Stopped after a signal."""
-    settings = config.with_defaults(settings)
-    data, model, method = prepare(settings, folder)
-    keeper = Checkpoints(folder)
-    like = workdir.abstract_state(settings, model, method, len(data.train))
-    if keeper.step(LATEST) is not None:
-        state = keeper.restore(LATEST, like)
-        report.say(f"resumed in epoch {int(state.epoch)} at step {int(state.step)}")
-    else:
-        state = workdir.create_state(settings, model, method, len(data.train))
-    parameters = sum(math.prod(x.shape) for x in jax.tree.leaves(state.params))
-    options = " ".join(f"{key}={value}" for key, value in config.hyperparameters(settings).items())
-    report.say(f"method: {settings.method.name} {options} | {parameters:,} parameters")
-    log = report.EpochLog(folder, int(state.epoch), int(state.step))
+    """Train, or go on. Raises command.Stopped after a signal, InputError where the folder can not be written."""
     try:
-        with command.Signals() as signals:
-            fit(Fit(settings, model, method, data.train, data.valid, keeper, log, signals), state)
-    finally:
-        log.close()
-        keeper.close()
+        folder.mkdir(parents=True, exist_ok=True)
+        workdir.refuse_links(folder)
+        with Lock(folder):
+            _train(config.with_defaults(settings), folder)
+    except InputError:
+        with contextlib.suppress(OSError):
+            folder.rmdir()  # where nothing was written yet
+        raise
+    except OSError as error:
+        raise InputError(
+            f"{error.filename or folder}: {error.strerror or error}; what was saved before is as it was. Make the "
+            "folder writable, with room, then the same command goes on"
+        ) from error
+
+
+def _train(settings: Config, folder: Path) -> None:
+    data, model, method = prepare(settings, folder)
+    with contextlib.closing(workdir.checkpoints(folder, settings, data.words, writing=True)) as keeper:
+        state = _begin(settings, model, method, data, keeper)
+        if finished(settings, state):
+            done = f"{int(state.epoch) - 1} epochs, {int(state.step)} steps"
+            report.say(f"finished before: {done}; nothing is left to train")
+            return
+        parameters = sum(math.prod(x.shape) for x in jax.tree.leaves(state.params))
+        options = " ".join(f"{key}={value}" for key, value in config.hyperparameters(settings).items())
+        report.say(f"method: {settings.method.name} {options} | {parameters:,} parameters")
+        log = report.EpochLog(folder, int(state.epoch), int(state.step))
+        with command.Signals() as signals, contextlib.closing(log):
+            fit(Fit(folder, settings, model, method, data.train, data.valid, keeper, log, signals), state)
+
+
+def _begin(settings: Config, model: Model, method: Method, data: Corpus, keeper: Checkpoints) -> TrainState:
+    """The newest whole state of the run, or that before its first step."""
+    like = workdir.abstract_state(settings, model, method, len(data.train))
+    state = keeper.newest(like)
+    if state is None:
+        return workdir.create_state(settings, model, method, len(data.train))
+    keeper.save(LATEST, state)  # where it was the best that was newest
+    report.say(f"resumed in epoch {int(state.epoch)} at step {int(state.step)}")
+    if not keeper.check_best(like):  # the next epoch becomes the best
+        state = state._replace(plateau=state.plateau._replace(best=jnp.full_like(state.plateau.best, jnp.inf)))
+    return state
 
 
 def finish(settings: Config, folder: Path) -> None:

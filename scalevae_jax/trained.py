@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from scalevae_jax import export, gaussian, generate, measure, objective, parallel, steps, workdir
 from scalevae_jax.data import corpus, loader
-from scalevae_jax.data.vocab import UNKNOWN, as_array
+from scalevae_jax.data.vocab import UNKNOWN
 from scalevae_jax.generate import Decoding
 from scalevae_jax.journal import Journal
 from scalevae_jax.methods import penalty
@@ -123,11 +123,10 @@ class Trained:
             "tokens": inference.tokens,
         }
 
-    def batches(self, rows: Sequence[Sequence[int]]) -> loader.Loader:
-        """Rows of ids, `<s>` first, in few shapes: lengths and batches are powers of two."""
-        split = corpus.Split(*as_array(rows), None)
+    def batches(self, split: corpus.Split) -> loader.Loader:
+        """A split in few shapes: lengths and batches are powers of two."""
         edges = np.unique([max(8, 1 << (int(n) - 1).bit_length()) for n in split.lengths])
-        size = _size(len(rows), self.run.settings.eval.batch_size)
+        size = _size(len(split), self.run.settings.eval.batch_size)
         return loader.Loader(split, edges, size, parallel.rows_for(size))
 
     def infer(self, batches: loader.Loader, seed: int = 0) -> measure.SplitInference:
@@ -160,7 +159,7 @@ class Trained:
                 start = " ".join(words[:5])
                 raise InputError(f"sentence {number}: no word of it is in the model's vocabulary: {start!r}")
             rows.append(ids)
-        return self.batches(rows)
+        return self.batches(corpus.Split.of(rows))
 
     def _prior(self, name: str) -> Gaussian:
         if name == "aggregate":
@@ -188,8 +187,10 @@ class Trained:
         return sentences
 
 
-def load(folder: str | Path) -> Trained:
-    """The best model of a run, or an exported one. Raises InputError where the folder is neither."""
+def load(folder: str | Path, fallback: bool = False) -> Trained:
+    """The best model of a run (with `fallback` the newest whole checkpoint, where the best is damaged), or an exported
+    one. Raises InputError where the folder is neither."""
     folder = Path(folder)
     parallel.start()
-    return Trained((export.load if (folder / export.WEIGHTS).is_file() else workdir.load)(folder))
+    exported = (folder / export.WEIGHTS).is_file()
+    return Trained(export.load(folder) if exported else workdir.load(folder, fallback))

@@ -1,6 +1,7 @@
 """Four virtual devices, and a thread pool that does not deadlock, set before jax is imported."""
 
 import os
+from pathlib import Path
 
 os.environ.setdefault("NPROC", "8")
 os.environ.setdefault(
@@ -9,6 +10,7 @@ os.environ.setdefault(
     "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",  # compiles three times faster
 )
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ["XDG_CACHE_HOME"] = str(Path(__file__).parents[1] / ".cache")  # prepared corpora
 
 import hypothesis
 import jax

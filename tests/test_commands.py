@@ -3,9 +3,11 @@
 import importlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +60,44 @@ def test_sigint_saves_and_says_how_to_go_on(stopped):
     assert "SIGINT: stopped at step" in error
     assert f"python -m scalevae_jax.train --config configs/smoke.py --workdir {folder}" in error
     assert "Traceback" not in error
+
+
+def test_sigterm_in_the_middle_of_an_epoch_saves_and_a_second_signal_leaves_at_once(tmp_path):
+    """An epoch of a thousand batches: it is not its end that is waited for."""
+    long = [*SMOKE, "--config.train.batch_size=16", "--config.eval.batch_size=16"]
+    process = start("train", *long, "--workdir", str(tmp_path / "one"))
+    assert any(line.startswith("method:") for line in iter(process.stdout.readline, ""))
+    time.sleep(5)
+    process.send_signal(signal.SIGTERM)
+    out, error = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert "SIGTERM: stopped at step" in error
+    assert "epoch 1/3" not in out
+
+    twice = start("train", *long, "--workdir", str(tmp_path / "two"))
+    assert any(line.startswith("method:") for line in iter(twice.stdout.readline, ""))
+    time.sleep(1)
+    twice.send_signal(signal.SIGTERM)
+    time.sleep(0.2)
+    twice.send_signal(signal.SIGTERM)
+    _, error = twice.communicate(timeout=60)
+    assert twice.returncode in (-signal.SIGTERM, 143)
+    assert "Traceback" not in error
+
+
+def test_a_damaged_run_is_one_line_and_fallback_goes_round_it(trained, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(trained[0], folder)
+    (best,) = (folder / "checkpoints/best").iterdir()
+    for manifest in best.rglob("manifest.ocdbt"):
+        manifest.write_bytes(manifest.read_bytes()[:20])
+    code, _, error = run("sample", "--workdir", str(folder), "--num", "1")
+    assert code == 2
+    assert error.startswith(f"error: {folder}: the best checkpoint, of step {best.name}, is damaged: ")
+    assert len(error.strip().splitlines()) == 1
+    code, out, error = run("sample", "--workdir", str(folder), "--num", "1", "--fallback")
+    assert (code, error) == (0, "")
+    assert "the newest whole checkpoint is taken instead" in out
 
 
 def test_the_same_command_goes_on_and_says_where_the_results_are(trained):
@@ -178,7 +218,7 @@ def test_an_exported_model_takes_the_place_of_a_workdir(trained, tmp_path):
     assert drawn[0] == drawn[1]
 
 
-COMMANDS = "train evaluate sample reconstruct interpolate encode score text_quality probe export".split()
+COMMANDS = "train replay evaluate sample reconstruct interpolate encode score text_quality probe export".split()
 
 
 @pytest.mark.parametrize("module", COMMANDS)
@@ -201,6 +241,28 @@ def test_list_methods():
     assert "--config.method.des_std=0.7" in out
 
 
+@pytest.mark.slow
+def test_four_devices_one_and_four_again_give_the_numbers_of_four(tmp_path):
+    """Restored arrays are compared with their digests; what is trained after differs by rounding."""
+
+    def train(folder, devices, epochs):
+        flags = f"--xla_backend_optimization_level=0 --xla_force_host_platform_device_count={devices}"
+        environment = ENVIRONMENT | {"XLA_FLAGS": flags, "NPROC": "8"}
+        command = [sys.executable, "-m", "scalevae_jax.train", *SMOKE, "--workdir", str(tmp_path / folder)]
+        command.append(f"--config.train.max_epochs={epochs}")
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+        assert f"{devices} x cpu" in done.stdout
+        return [json.loads(line) for line in (tmp_path / folder / "metrics.jsonl").read_text().splitlines()]
+
+    whole = train("whole", 4, 3)
+    for devices, epochs in ((4, 1), (1, 2)):
+        train("changing", devices, epochs)
+    for line, expected in zip(train("changing", 4, 3), whole, strict=True):
+        for key in ("train_loss", "valid_loss", "valid_kl", "factor_median"):
+            assert line[key] == pytest.approx(expected[key], rel=2e-3), key
+
+
 BAD = [
     ("train", [], "--config is wanted"),
     ("train", ["--config", "configs/none.py"], "configs/none.py: no such file"),
@@ -210,6 +272,13 @@ BAD = [
     ("train", [*SMOKE, "--config.method.gamma=0.6"], "scale_vae has no such hyperparameter"),
     ("train", [*SMOKE, "--config.train.batch_size=0"], "config.train.batch_size: must be more than 0"),
     ("train", ["--config", "configs/yahoo.py", "--config.data.path=nowhere"], "put train.txt, valid.txt, test.txt"),
+    ("train", ["--config", "configs/text.py"], "no text is given: --config.data.path="),
+    ("train", [*SMOKE, "--config.data.partition=grouped"], "the corpus has no labels"),
+    ("train", [*SMOKE, "--config.data.long=keep"], "config.data.long: one of cut, drop"),
+    ("data", [], "no text is given"),
+    ("data", ["--path", "nowhere"], "no train.txt or train.txt.gz in"),
+    ("data", ["--path", "package:snli", "--vocab", "README.md"], "README.md: line 1: a vocabulary begins with"),
+    ("data", ["--path", "Makefile"], "Makefile: a file whose name ends in"),
     ("evaluate", ["--workdir", "nowhere"], "not the folder of a run"),
     ("evaluate", [], "--workdir is wanted"),
     ("sample", ["--workdir", "nowhere"], "not the folder of a run"),
@@ -251,3 +320,30 @@ def test_another_method_says_what_it_drops(tmp_path):
     code, out, error = run("train", *SMOKE, "--config.method.name=vae", "--config.train.max_epochs=0")
     assert code == 2, error
     assert "the file's des_std, f_epo (of scale_vae) dropped" in out
+
+
+def test_data_describes_a_single_raw_file_and_training_starts_from_it(tmp_path):
+    sentences = [
+        f"The {a} doesn't see {b} {c}s!" for a in ("cat", "dog", "man") for b in range(8) for c in ("car", "cow")
+    ]
+    path = tmp_path / "my.txt"
+    path.write_bytes("\r\n".join([*sentences, "", "\0bad control", *sentences[:5], "many words " * 30]).encode())
+    options = ["max_words=20", "raw=True", f"cache={tmp_path / 'cache'}"]
+    code, out, error = run("data", "--path", str(path), *[f"--{option}" for option in options])
+    assert code == 0, error
+    for part in (
+        "train: 1 blank lines left out",
+        "lines ended by CRLF",
+        "train: 1 lines with control characters, now spaces",
+        "sentences of more than 20 words cut",
+        "vocabulary: ",
+        "buckets: ",
+    ):
+        assert part in out
+    train = ["--config", "configs/text.py", f"--config.data.path={path}", "--workdir", str(tmp_path / "run")]
+    small = ["--config.model.hidden=8", "--config.model.embedding=8", "--config.train.max_epochs=1"]
+    code, out, error = run("train", *train, *small, *[f"--config.data.{option}" for option in options])
+    assert code == 0, error
+    assert "doesn't" not in (words := (tmp_path / "run/vocab.txt").read_text())
+    assert "n't" in words
+    assert "done: " in out

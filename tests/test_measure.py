@@ -128,8 +128,7 @@ def test_readings_depend_neither_on_batches_nor_on_chunks_nor_on_devices(run):
     for other in (sentences(8, 5), sentences(12, 2)):
         for reading in metrics.READINGS:
             np.testing.assert_allclose(other[reading], whole[reading], rtol=1e-5)
-    text = corpus.read(corpus.locate(run.settings.data.path, "test"), 9)
-    split = corpus.encode(text, run.words)
+    split = corpus.read(run.settings.data, "test", run.words)
     batch = loader.assemble(split, np.arange(9), int(split.lengths.max()), 9)
     posteriors = Posteriors(run.model.encode(run.params, batch), run.factor)
     keys = objective.row_keys(jax.random.fold_in(jax.random.key(run.settings.train.seed), 0), batch.row)

@@ -1,32 +1,18 @@
-"""A corpus: train, valid and test files of one sentence a line, words separated by spaces, optional `label<TAB>`."""
+"""A corpus as numbers: the prepared text, its vocabulary, the ids of its splits."""
 
 import dataclasses
-import gzip
-import hashlib
-import zlib
-from importlib import resources
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from scalevae_jax.data import synthetic
-from scalevae_jax.data.vocab import Vocabulary, as_array
+from scalevae_jax.data import lines, source, vocab
+from scalevae_jax.data.options import Data
+from scalevae_jax.data.source import SPLITS, Source
+from scalevae_jax.data.vocab import Vocabulary
 from scalevae_jax.types import InputError
-
-SPLITS = ("train", "valid", "test")
-EMBEDDED = "package:"
-SYNTHETIC = "package:synthetic"
-
-
-class Text(NamedTuple):
-    """One split as it stands in its file."""
-
-    sentences: list[list[str]]
-    labels: list[int] | None
-    digest: str  # sha256 of the file's bytes
-    blank: int  # lines left out
-    cut: int  # sentences cut to the longest length allowed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +22,15 @@ class Split:
     tokens: np.ndarray
     offsets: np.ndarray
     labels: np.ndarray | None
+    digest: str = ""  # sha256 of the text before words became ids
+    long: int = 0  # sentences over the longest length allowed
+
+    @classmethod
+    def of(cls, rows: Sequence[Sequence[int]]) -> "Split":
+        """Rows of ids, marks included."""
+        offsets = np.zeros(len(rows) + 1, np.int64)
+        np.cumsum([len(row) for row in rows], out=offsets[1:])
+        return cls(np.fromiter((i for row in rows for i in row), np.int32, offsets[-1]), offsets, None)
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -48,77 +43,109 @@ class Split:
     def __getitem__(self, i: int | np.integer) -> np.ndarray:
         return self.tokens[self.offsets[i] : self.offsets[i + 1]]
 
+    def first(self, rows: int) -> "Split":
+        """The first so many rows; 0 is all."""
+        if not rows:
+            return self
+        labels = None if self.labels is None else self.labels[:rows]
+        return dataclasses.replace(self, offsets=self.offsets[: rows + 1], labels=labels)
 
-def folder(path: str) -> Path:
-    """Where the corpus lies; `package:NAME` is a corpus that comes with the package."""
-    if path.startswith(EMBEDDED):
-        return Path(str(resources.files("scalevae_jax.data") / path.removeprefix(EMBEDDED)))
-    return Path(path).expanduser()
-
-
-def locate(path: str, split: str) -> Path:
-    """The file of a split. Raises InputError with the place to put it."""
-    where = folder(path)
-    for name in (f"{split}.txt", f"{split}.txt.gz"):
-        if (where / name).is_file():
-            return where / name
-    wanted = ", ".join(f"{name}.txt" for name in SPLITS)
-    raise InputError(
-        f"no {split}.txt or {split}.txt.gz in {where.absolute()}: put {wanted} there (or .txt.gz), one sentence a "
-        "line, or give another folder with --config.data.path=DIR"
-    )
+    @property
+    def unknown(self) -> float:
+        """Share of the words that are `<unk>`."""
+        return float(np.sum(self.tokens == vocab.UNKNOWN)) / max(len(self.tokens) - 2 * len(self), 1)
 
 
-def read(path: Path, max_words: int) -> Text:
-    """Read one file. Lines without a word are left out and over-long sentences cut, both counted.
+class Corpus(NamedTuple):
+    """Text made ready: read, repaired, cut into splits, and kept."""
 
-    Raises InputError for a file that is unreadable, not UTF-8, empty, or labelled in some lines only.
-    """
-    try:
-        raw = path.read_bytes()
-        data = gzip.decompress(raw) if path.suffix == ".gz" else raw
-    except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"{path}: can not be read: {error}") from error
-    sentences, labels, blank, cut = [], [], 0, 0
-    labelled: bool | None = None
-    for number, line in enumerate(data.removesuffix(b"\n").split(b"\n"), 1):
+    data: Data
+    source: Source
+    prepared: Any  # the TFDS builder
+
+    def about(self, split: str) -> dict[str, Any]:
+        """`sentences`, `labelled`, `sha256`, `in_train` and what was repaired. Raises InputError without the split."""
         try:
-            text = line.decode("utf-8-sig" if number == 1 else "utf-8")
-        except UnicodeDecodeError as error:
-            raise InputError(f"{path}: line {number}: byte {error.start + 1} is not UTF-8; convert the file") from error
-        label, tab, rest = text.partition("\t")
-        words = (rest if tab else text).split()
-        if not words:
-            blank += 1
-            continue
-        if labelled is None:
-            labelled = bool(tab)
-        if bool(tab) != labelled:
-            raise InputError(f"{path}: line {number}: `label<TAB>` must stand in every line or in none")
-        if labelled:
-            try:
-                labels.append(int(label))
-            except ValueError:
-                raise InputError(f"{path}: line {number}: label {label!r} is not an integer") from None
-        cut += len(words) > max_words
-        sentences.append(words[:max_words])
-    if not sentences:
-        raise InputError(f"{path}: the file has no sentence; one a line is wanted")
-    digest = hashlib.sha256(raw).hexdigest()
-    return Text(sentences, labels if labelled else None, digest, blank, cut)
+            return dict(self.prepared.info.metadata[split])
+        except KeyError:
+            raise InputError(source.missing(self.source.place, split)) from None
+
+    def blocks(self, split: str) -> Iterator[tuple[list[str], np.ndarray]]:
+        """Sentences in the order of the file, and their labels (none where there are none), a block at a time."""
+        self.about(split)
+        records = self.prepared.as_data_source(split)
+        for i in range(len(records)):
+            record = records[i]
+            yield record["text"].decode().split("\n"), record["labels"]
+
+    def sentences(self, split: str) -> Iterator[list[str]]:
+        """The words of each sentence that is not dropped; long ones are cut."""
+        limit, drop = self.data.max_words, self.data.long == "drop"
+        for texts, _ in self.blocks(split):
+            for text in texts:
+                words = text.split(" ", limit)
+                if not (drop and len(words) > limit):
+                    yield words[:limit]
+
+    def vocabulary(self) -> Vocabulary:
+        """The words of the training split, or those of the file that the configuration names."""
+        if self.data.vocab:
+            return vocab.load(Path(self.data.vocab).expanduser())
+        return vocab.build(self.sentences("train"), self.data.vocab_size, self.data.min_count)
+
+    def split(self, name: str, words: Vocabulary) -> Split:
+        """The split as ids. Raises InputError where it is missing, or every sentence was too long."""
+        limit, drop = self.data.max_words, self.data.long == "drop"
+        tokens, ends, labels, long = array("i"), array("q", [0]), array("q"), 0
+        for texts, block in self.blocks(name):
+            for i, text in enumerate(texts):
+                sentence = text.split(" ", limit)
+                if len(sentence) > limit:
+                    long += 1
+                    if drop:
+                        continue
+                tokens.extend(words.encode(sentence[:limit]))
+                ends.append(len(tokens))
+                labels.extend(block[i : i + 1])
+        if len(ends) == 1:
+            raise InputError(f"{self.source.place}: every {name} sentence has more than config.data.max_words={limit}")
+        ids, offsets = np.frombuffer(tokens, np.int32), np.frombuffer(ends, np.int64)
+        of = np.frombuffer(labels, np.int64) if len(labels) else None
+        return Split(ids, offsets, of, self.about(name)["sha256"], long)
+
+    def about_all(self) -> dict[str, dict[str, Any]]:
+        """`about` of every split that there is."""
+        return {split: self.about(split) for split in SPLITS if split in self.prepared.info.splits}
 
 
-def split_text(path: str, split: str, max_words: int) -> Text:
-    """One split of the corpus at `path`; `package:synthetic` is drawn, its labels are the components."""
-    if path != SYNTHETIC:
-        return read(locate(path, split), max_words)
-    drawn = synthetic.splits()[split]
-    digest = hashlib.sha256(drawn.tokens.astype(np.int32).tobytes()).hexdigest()
-    return Text([synthetic.words(row) for row in drawn.tokens], drawn.component.tolist(), digest, 0, 0)
+def remarks(text: Corpus, splits: Mapping[str, Split]) -> list[str]:
+    """What the user should know of the text: what was repaired, cut or dropped, and what stands in train too."""
+    said = []
+    for split, about in text.about_all().items():
+        said += [f"{split}: {about[key]:,} {what}" for key, what in lines.REPAIRS.items() if about.get(key)]
+        if split in splits and (long := splits[split].long):
+            done = {"cut": "cut", "drop": "left out"}[text.data.long]
+            said.append(f"{split}: {long:,} sentences of more than {text.data.max_words} words {done}")
+        if again := about.get("in_train"):
+            said.append(f"{split}: {again:,} of {about['sentences']:,} sentences are in train too")
+    return said
 
 
-def encode(text: Text, vocab: Vocabulary) -> Split:
-    """Words to ids."""
-    tokens, offsets = as_array([vocab.encode(sentence) for sentence in text.sentences])
-    labels = None if text.labels is None else np.asarray(text.labels)
-    return Split(tokens, offsets, labels)
+def open(data: Data, path: str | None = None) -> Corpus:
+    """The corpus of a configuration, prepared where it is not yet; `path` is another text, read alike.
+
+    Raises InputError for what can not be found or read.
+    """
+    from scalevae_jax.data import builder  # here, since importing TFDS takes a second that --help does not need
+
+    data = data if path is None else dataclasses.replace(data, path=path, name="text")
+    found = source.find(data)
+    return Corpus(data, found, builder.prepare(found, builder.cache_folder(data.cache)))
+
+
+def read(data: Data, split: str, words: Vocabulary, path: str | None = None) -> Split:
+    """One split of a corpus as ids."""
+    return open(data, path).split(split, words)
+
+
+__all__ = ["SPLITS", "Corpus", "Split", "open", "read"]

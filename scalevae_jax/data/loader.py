@@ -3,22 +3,27 @@
 What an epoch's k-th batch holds is a pure function of (seed, epoch, k), so the position in the data is one number.
 """
 
+import dataclasses
+import functools
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from scalevae_jax.data.corpus import Split
-from scalevae_jax.types import Batch
+from scalevae_jax.types import Batch, InputError
 
-PARTITIONS = ("fixed", "repartitioned")
 PARTITION_STREAM, ORDER_STREAM, DRAW_STREAM = range(3)
 
 
 def bucket_lengths(lengths: np.ndarray, count: int) -> np.ndarray:
-    """At most `count` padded lengths with the fewest padded slots, exactly, by dynamic programming on the histogram."""
+    """At most `count` padded lengths with the fewest padded slots, exactly, by dynamic programming on the histogram.
+
+    0 gives every length its own, so that nothing is padded.
+    """
     values, rows = np.unique(lengths, return_counts=True)
-    count = min(count, len(values))
+    if not 0 < count < len(values):
+        return values
     below = np.concatenate([[0], np.cumsum(rows)])
     # cost[i, j]: slots when lengths i..j share one bucket
     cost = (below[None, 1:] - below[:-1, None]) * values[None, :].astype(np.float64)
@@ -43,17 +48,19 @@ class Plan(NamedTuple):
     lengths: list[int]
 
 
-def partition(lengths: np.ndarray, edges: np.ndarray, batch_size: int, rng: np.random.Generator | None) -> Plan:
-    """Cut each bucket into batches, in random order, or, without `rng`, in the order of the split."""
-    bucket = np.searchsorted(edges, lengths)
+def partition(pools: np.ndarray, edges: np.ndarray, batch_size: int, rng: np.random.Generator | None) -> Plan:
+    """Cut each pool of rows into batches, in random order, or, without `rng`, in the order of the split.
+
+    `pools[i]` is the pool of row i: pool p holds rows of bucket p % buckets, which are padded to its edge.
+    """
     rows, padded = [], []
-    for i, edge in enumerate(edges):
-        members = np.flatnonzero(bucket == i)
+    for pool in np.unique(pools):
+        members = np.flatnonzero(pools == pool)
         if rng is not None:
             members = rng.permutation(members)
         for start in range(0, len(members), batch_size):
             rows.append(members[start : start + batch_size])
-            padded.append(int(edge))
+            padded.append(int(edges[pool % len(edges)]))
     return Plan(rows, padded)
 
 
@@ -86,8 +93,13 @@ class _Source:
         return assemble(self._split, self._plan.rows[at], self._plan.lengths[at], self._size)
 
 
-class Loader(NamedTuple):
-    """`size` rows a batch, of which at most `batch_size` are real; `seed` None keeps the order of the split."""
+@dataclasses.dataclass(frozen=True)
+class Loader:
+    """`size` rows a batch, of which at most `batch_size` are real; `seed` None keeps the order of the split.
+
+    `mode` is how batches are made: `fixed` once for all epochs, `repartitioned` anew each epoch, `grouped` once, each
+    of rows of one label. Raises InputError for `grouped` without labels.
+    """
 
     split: Split
     edges: np.ndarray
@@ -96,17 +108,30 @@ class Loader(NamedTuple):
     seed: int | None = None
     mode: str = "fixed"
 
+    @functools.cached_property
+    def _pools(self) -> np.ndarray:
+        bucket = np.searchsorted(self.edges, self.split.lengths)
+        if self.seed is None or self.mode != "grouped":
+            return bucket
+        if self.split.labels is None:
+            raise InputError("config.data.partition=grouped: the corpus has no labels; put `label<TAB>` in every line")
+        return bucket + len(self.edges) * np.unique(self.split.labels, return_inverse=True)[1]
+
+    @functools.cached_property
+    def _fixed(self) -> Plan:
+        return self._partition(0)
+
+    def _partition(self, of: int) -> Plan:
+        rng = None if self.seed is None else np.random.default_rng([self.seed, PARTITION_STREAM, of])
+        return partition(self._pools, self.edges, self.batch_size, rng)
+
     def plan(self, epoch: int) -> Plan:
         """The partition of an epoch (from 1): always the same one, or one an epoch."""
-        if self.seed is None:
-            return partition(self.split.lengths, self.edges, self.batch_size, None)
-        of = epoch if self.mode == "repartitioned" else 0
-        rng = np.random.default_rng([self.seed, PARTITION_STREAM, of])
-        return partition(self.split.lengths, self.edges, self.batch_size, rng)
+        return self._partition(epoch) if self.mode == "repartitioned" else self._fixed
 
     def __len__(self) -> int:
         """Batches an epoch."""
-        counts = np.bincount(np.searchsorted(self.edges, self.split.lengths))
+        counts = np.unique(self._pools, return_counts=True)[1]
         return int(np.sum(-(-counts // self.batch_size)))
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:

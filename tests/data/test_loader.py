@@ -1,5 +1,6 @@
 """Buckets against brute force; an epoch as a pure function of (seed, epoch, position)."""
 
+import dataclasses
 from itertools import combinations
 
 import jax
@@ -11,6 +12,8 @@ from hypothesis import strategies as st
 from scalevae_jax.data import loader
 from scalevae_jax.data.corpus import Split
 from scalevae_jax.data.loader import Loader
+from scalevae_jax.data.options import PARTITIONS
+from scalevae_jax.types import InputError
 
 ROWS, BATCH, SIZE = 23, 4, 6
 
@@ -20,7 +23,7 @@ def split(rng):
     """Sentences of 3 to 9 tokens, each of them unlike the others."""
     rows = [[1, 10 + i, *rng.integers(4, 9, rng.integers(0, 7)), 2] for i in range(ROWS)]
     offsets = np.cumsum([0, *map(len, rows)])
-    return Split(np.concatenate(rows).astype(np.int32), offsets, None)
+    return Split(np.concatenate(rows).astype(np.int32), offsets, rng.integers(-1, 2, ROWS))
 
 
 def _loader(split, seed: int | None = 5, mode="fixed", buckets=3):
@@ -60,7 +63,7 @@ def test_padding_share_counts_the_slots_without_a_token(lengths, count):
 
 
 @pytest.mark.parametrize("seed", [5, None])
-@pytest.mark.parametrize("mode", loader.PARTITIONS)
+@pytest.mark.parametrize("mode", PARTITIONS)
 def test_every_row_comes_exactly_once_an_epoch(split, seed, mode):
     data = _loader(split, seed, mode)
     for epoch in (1, 2):
@@ -95,7 +98,7 @@ def test_batches_lie_in_the_smallest_bucket_that_holds_them(split):
         assert set(np.searchsorted(data.edges, lengths)) == {list(data.edges).index(batch.tokens.shape[1])}
 
 
-@pytest.mark.parametrize("mode", loader.PARTITIONS)
+@pytest.mark.parametrize("mode", PARTITIONS)
 def test_an_epoch_from_a_position_is_the_tail_of_the_epoch(split, mode):
     data = _loader(split, mode=mode)
     whole = list(data.epoch(3))
@@ -111,7 +114,7 @@ def test_same_seed_same_batches_and_another_seed_others(split):
 
 
 def test_order_differs_between_epochs_and_the_partition_as_the_mode_says(split):
-    for mode, alike in (("fixed", True), ("repartitioned", False)):
+    for mode, alike in (("fixed", True), ("repartitioned", False), ("grouped", True)):
         data = _loader(split, mode=mode)
         first, second = _rows(data.epoch(1)), _rows(data.epoch(2))
         assert first != second
@@ -143,3 +146,28 @@ def test_a_draw_depends_on_seed_step_and_number_only(split):
     assert set(drawn) == of_plan
     assert drawn[:10] != drawn[10:20]
     assert drawn != draws(_loader(split, seed=6))
+
+
+def test_a_batch_of_a_group_has_one_label_and_one_bucket(split):
+    data = _loader(split, mode="grouped")
+    rows = [list(batch) for batch in _rows(data.epoch(1))]
+    assert all(len(set(split.labels[batch])) == 1 for batch in rows)
+    assert len(rows) == len(data) > len(_loader(split))
+    unlabelled = dataclasses.replace(split, labels=None)
+    with pytest.raises(InputError, match=r"data\.partition=grouped: the corpus has no labels"):
+        _loader(unlabelled, mode="grouped").plan(1)
+    assert len(_loader(unlabelled, seed=None, mode="grouped").plan(1).rows) > 0
+
+
+def test_without_buckets_the_rows_of_a_batch_have_equal_lengths(split):
+    data = _loader(split, buckets=0)
+    assert loader.padding_share(split.lengths, data.edges) == 0
+    for batch in data.epoch(1):
+        assert set(batch.lengths[batch.weight > 0]) == {batch.tokens.shape[1]}
+
+
+def test_fewer_sentences_than_a_batch_are_filled_up(split):
+    few = split.first(2)
+    (batch,) = Loader(few, np.array([9]), 32, 32, seed=0).epoch(1)
+    assert batch.weight.sum() == 2
+    assert batch.tokens.shape == (32, 9)

@@ -83,10 +83,3 @@ def test_an_unreadable_file_is_named(tmp_path, content):
         path.write_bytes(content)
     with pytest.raises(InputError, match=re.escape(str(path))):
         vocab.load(path)
-
-
-def test_ragged_rows_become_one_array_and_its_offsets():
-    tokens, offsets = vocab.as_array([[1, 4, 2], [1, 2], [], [9]])
-    np.testing.assert_array_equal(tokens, [1, 4, 2, 1, 2, 9])
-    np.testing.assert_array_equal(offsets, [0, 3, 5, 5, 6])
-    assert tokens.dtype == np.int32

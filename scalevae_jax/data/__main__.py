@@ -1,0 +1,104 @@
+"""Describe a corpus as training would read it: sizes, lengths, vocabulary, labels, repairs, repeats, buckets.
+
+Examples:
+  python -m scalevae_jax.data --path my.txt --raw
+  python -m scalevae_jax.data --path DIR --vocab_size 10000 --max_words 60
+
+The flags are the fields of `config.data`. What was prepared is kept, and training starts from it.
+"""
+
+import dataclasses
+import sys
+from typing import Any
+
+import numpy as np
+from absl import flags
+from rich.table import Table
+
+from scalevae_jax import command, config, report
+from scalevae_jax.data import corpus, loader, vocab
+from scalevae_jax.data.options import Data
+
+BARS, WIDTH = 12, 40
+
+FLAGS = flags.FlagValues()
+DEFINE = {str: flags.DEFINE_string, int: flags.DEFINE_integer, bool: flags.DEFINE_bool}
+for _field in dataclasses.fields(Data):
+    DEFINE[type(_field.default)](_field.name, _field.default, _field.metadata["help"], flag_values=FLAGS)
+
+
+def describe(data: Data) -> None:
+    """Print what there is to know. Raises InputError for what can not be read."""
+    text = corpus.open(data)
+    words = text.vocabulary()
+    types = {word for sentence in text.sentences("train") for word in sentence}
+    splits = {split: text.split(split, words) for split in text.about_all()}
+    report.say(f"{text.source.place}: prepared in {text.prepared.data_path}")
+    table = Table()
+    for name in ("split", "sentences", "words", "unknown", "words a sentence: min mean max", "also in train", "labels"):
+        table.add_column(name, justify="left" if name in ("split", "labels") else "right", overflow="fold")
+    for split, rows in splits.items():
+        lengths = rows.lengths - 2
+        again = text.about(split).get("in_train")
+        table.add_row(
+            split,
+            f"{len(rows):,}",
+            f"{lengths.sum():,}",
+            f"{rows.unknown:.1%}",
+            f"{lengths.min()} {lengths.mean():.1f} {lengths.max()}",
+            "" if again is None else f"{again:,}",
+            _labels(rows.labels),
+        )
+    report.console.print(table)
+    train = splits["train"]
+    known = len(types.intersection(words.words[len(vocab.SPECIALS) :]))
+    report.say(
+        f"vocabulary: {len(words):,} entries, the four special symbols counted; it has {known:,} of the {len(types):,} "
+        f"distinct words of train, and {1 - train.unknown:.1%} of its running words"
+    )
+    report.say("words a sentence (train):")
+    for line in histogram(train.lengths - 2):
+        report.say(f"  {line}")
+    edges = loader.bucket_lengths(train.lengths, data.buckets)
+    padding = loader.padding_share(train.lengths, edges)
+    report.say(f"buckets: {' '.join(map(str, edges))} tokens (words and two marks), {padding:.1%} padding")
+    for line in corpus.remarks(text, splits):
+        report.warn(line)
+    report.say(f"next: python -m scalevae_jax.train --config configs/text.py --config.data.path={data.path}")
+
+
+def _labels(labels: np.ndarray | None) -> str:
+    if labels is None:
+        return "none"
+    values, counts = np.unique(labels, return_counts=True)
+    shown = " ".join(f"{value}: {count:,}" for value, count in list(zip(values, counts, strict=True))[:10])
+    return shown + (f" and {len(values) - 10} more" if len(values) > 10 else "")
+
+
+def histogram(lengths: np.ndarray) -> list[str]:
+    """A line a range of lengths, with a bar."""
+    step = max(1, -(-int(lengths.max()) // BARS))
+    counts = np.bincount(lengths // step)
+    ranges = [f"{i * step}-{(i + 1) * step - 1}" if step > 1 else f"{i}" for i in range(len(counts))]
+    wide = max(map(len, ranges))
+    lines = [
+        f"{label:>{wide}} {count:>9,} {'#' * round(WIDTH * count / counts.max())}".rstrip()
+        for label, count in zip(ranges, counts, strict=True)
+    ]
+    return lines[np.flatnonzero(counts)[0] :]
+
+
+def _command() -> None:
+    given: dict[str, Any] = {name: FLAGS[name].value for name in FLAGS}
+    data = Data(**given)
+    config.validate(config.Config(data=data))
+    describe(data)
+
+
+def main() -> int:
+    """The command."""
+    return command.run("scalevae_jax.data", _command, FLAGS, __doc__ or "")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,96 @@
+"""Where the text of a corpus lies, and what it is recognised by."""
+
+import hashlib
+import importlib.metadata
+from importlib import resources
+from pathlib import Path
+from typing import NamedTuple
+
+from scalevae_jax.data import lines
+from scalevae_jax.data.options import Data
+from scalevae_jax.types import InputError
+
+SPLITS: tuple[str, ...] = ("train", "valid", "test")
+EMBEDDED = "package:"
+SYNTHETIC = "package:synthetic"
+
+
+class Source(NamedTuple):
+    """The files of the splits; without files the corpus is downloaded or drawn."""
+
+    name: str
+    place: Path
+    files: dict[str, Path]
+    field: str = "text"
+    raw: bool = False
+    seed: int | None = None  # where one file is cut into the splits
+
+    def digest(self) -> str:
+        """sha256 of the files' bytes and of all that decides how they are read. Raises InputError."""
+        of = hashlib.sha256(repr((self.field, self.raw and _tokeniser(), self.seed)).encode())
+        for split, path in self.files.items():
+            of.update(f"{split} {lines.kind(path)}".encode())
+            try:
+                with path.open("rb") as file:
+                    of.update(hashlib.file_digest(file, "sha256").digest())
+            except OSError as error:
+                raise InputError(f"{path}: can not be read: {error}") from error
+        return of.hexdigest()
+
+
+def _tokeniser() -> str:
+    return f"nltk {importlib.metadata.version('nltk')}"
+
+
+def place(path: str) -> Path:
+    """Where the corpus lies; `package:NAME` is a corpus that comes with the package. Raises InputError for a name that
+    leaves it."""
+    if path.startswith(EMBEDDED):
+        name = path.removeprefix(EMBEDDED)
+        if not name.isidentifier():
+            raise InputError(f"{path}: no corpus of the package has such a name; there is {EMBEDDED}snli")
+        return Path(str(resources.files("scalevae_jax.data") / name))
+    return Path(path).expanduser()
+
+
+def find(data: Data) -> Source:
+    """The source that the configuration means. Raises InputError with the place to put the files."""
+    if data.path == SYNTHETIC:
+        return Source("synthetic", Path(SYNTHETIC), {})
+    if not data.path and data.name == "text":
+        raise InputError("no text is given: --config.data.path=FILE_OR_FOLDER")
+    where = place(data.path or f"data/{data.name}")
+    try:
+        if where.is_file():
+            lines.kind(where)
+            return Source(data.name, where, dict.fromkeys(SPLITS, where), data.field, data.raw, data.split_seed)
+        if not data.path and not where.is_dir():
+            return Source(data.name, where, {})
+        files = {split: path for split in SPLITS if (path := in_folder(where, split))}
+    except OSError as error:
+        raise InputError(f"{where}: can not be read: {error}") from error
+    if not files:
+        raise InputError(missing(where, "train"))
+    return Source(data.name, where, files, data.field, data.raw)
+
+
+def missing(where: Path, split: str) -> str:
+    """What to say where a split is not there."""
+    wanted = ", ".join(f"{name}.txt" for name in SPLITS)
+    return (
+        f"no {split}.txt or {split}.txt.gz in {where.absolute()}: put {wanted} there (or .txt.gz, .tsv, .jsonl), one "
+        "sentence a line, or give another folder, or one file to be split, with --config.data.path=PATH"
+    )
+
+
+def in_folder(where: Path, split: str) -> Path | None:
+    """The split's file: train.txt before train.txt.gz, .tsv and .jsonl, and these before NAME.train.txt."""
+    endings = [f"{kind}{gz}" for kind in lines.KINDS for gz in ("", ".gz")]
+    for prefix in ("", "*."):
+        for ending in endings:
+            candidates = sorted(where.glob(f"{prefix}{split}{ending}"))
+            if len(candidates) > 1:
+                raise InputError(f"{where}: which is the {split} split: {', '.join(path.name for path in candidates)}?")
+            if candidates:
+                return candidates[0]
+    return None
