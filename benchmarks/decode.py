@@ -152,11 +152,12 @@ def _command() -> None:
     with torch.no_grad():
         for name, (theirs, mine, scale) in contests.items():
             rounds = ROUNDS.value if scale == 1 else min(ROUNDS.value, 3)
-            torch_s, jax_s = turns(rounds, theirs, mine)
-            result[name] = {"torch_s": torch_s * scale, "jax_s": jax_s, "ratio": torch_s * scale / jax_s}
-            report.say(
-                f"{name}: PyTorch {torch_s * scale:.3f} s, here {jax_s:.3f} s, {torch_s * scale / jax_s:.2f} times"
-            )
+            took = turns(rounds, {"torch": theirs, "jax": mine})
+            took |= {key: scale * took[key] for key in ("torch_s", "torch_cpu_s")}
+            ratio, cpu = took["torch_s"] / took["jax_s"], took["torch_cpu_s"] / took["jax_cpu_s"]
+            result[name] = took | {"ratio": ratio, "cpu_ratio": cpu}
+            seconds = f"PyTorch {took['torch_s']:.3f} s, here {took['jax_s']:.3f} s"
+            report.say(f"{name}: {seconds}: {ratio:.2f} times ({cpu:.2f} by processor seconds)")
         same = np.mean([list(a) == list(b)[: len(a)] for a, b in zip(contests["greedy"][0](), ours()(), strict=True)])
     result |= {"same_greedy_sentences": float(same), "torch_beam_sentences": some, "load": os.getloadavg()[0]}
     result |= {"torch": torch.__version__, "jax": jax.__version__, "threads": torch.get_num_threads()}

@@ -85,7 +85,7 @@ def _words(
 
     def choose(logits: Float[Array, "rows vocabulary"], u: Float[Array, " rows"]) -> Int[Array, " rows"]:
         if not how.temperature:
-            return jnp.argmax(logits, axis=-1)
+            return likeliest(logits)
         if 0 < how.top_k < logits.shape[-1]:
             least = jax.lax.top_k(logits, how.top_k)[0][:, -1:]
             logits = jnp.where(logits >= least, logits, -jnp.inf)
@@ -106,6 +106,22 @@ def _words(
     return jax.lax.scan(one, first, uniforms.T)[1].T
 
 
+def _blocks(x: Float[Array, "rows words"], fill: float) -> Float[Array, "rows side side"]:
+    """The words in a square, filled up at its end."""
+    rows, words = x.shape
+    side = math.isqrt(words - 1) + 1
+    filled = jnp.pad(x, ((0, 0), (0, side * side - words)), constant_values=fill)
+    return filled.reshape(rows, side, side)
+
+
+def likeliest(logits: Float[Array, "rows words"]) -> Int[Array, " rows"]:
+    """argmax, the first of equals: the block of the maximum, then the word in it. XLA's own is slow on a CPU."""
+    blocks = _blocks(logits, -jnp.inf)
+    block = jnp.argmax(jnp.max(blocks, axis=-1), axis=-1)
+    inside = jnp.take_along_axis(blocks, block[:, None, None], axis=1)[:, 0]
+    return block * blocks.shape[1] + jnp.argmax(inside, axis=-1)
+
+
 def nucleus(weights: Float[Array, "rows words"], share: Float[Array, ""]) -> Float[Array, "rows words"]:
     """The fewest largest weights that sum to `share` of their row, and what ties with the least of them; the rest 0."""
     falling = -jnp.sort(-weights, axis=-1)
@@ -121,13 +137,11 @@ def pick(weights: Float[Array, "rows words"], u: Float[Array, " rows"]) -> Int[A
     One uniform a row instead of one a word; a block of words is found first, then the word in it. A word of weight 0 is
     never picked.
     """
-    rows, words = weights.shape
-    side = math.isqrt(words - 1) + 1
-    blocks = jnp.pad(weights, ((0, 0), (0, side * side - words))).reshape(rows, side, side)
+    blocks = _blocks(weights, 0.0)
     sums = jnp.sum(blocks, axis=-1)
     block, left = _passes(sums, u * jnp.sum(sums, axis=-1))
     word, _ = _passes(jnp.take_along_axis(blocks, block[:, None, None], axis=1)[:, 0], left)
-    return block * side + word
+    return block * blocks.shape[1] + word
 
 
 def _passes(weights: Float[Array, "rows words"], mark: Float[Array, " rows"]) -> tuple:

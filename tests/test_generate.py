@@ -235,6 +235,12 @@ def test_pick_is_the_inverse_of_the_running_sum_and_never_picks_a_weight_of_zero
         assert running[at] - row[at] / row.sum(dtype=np.float64) <= share + 1e-5
 
 
+def test_likeliest_is_argmax(rng):
+    for words in (1, 2, 11, 100, 101):
+        logits = np.float32(rng.integers(-3, 3, (50, words)))  # many equals
+        np.testing.assert_array_equal(generate.likeliest(logits), logits.argmax(-1))
+
+
 def test_nucleus_is_the_fewest_words_that_hold_the_share():
     weights = np.float32([[0.1, 0.4, 0.3, 0.2], [1.0, 0.0, 0.0, 0.0]])
     kept = [np.asarray(generate.nucleus(weights, jnp.float32(share))) > 0 for share in (0.0, 0.5, 0.75, 1.0)]

@@ -217,7 +217,7 @@ def test_a_folder_without_a_model_is_refused(tmp_path):
     with pytest.raises(InputError, match="not the folder of a run"):
         scalevae_jax.load(tmp_path)
     make_run(tmp_path / "run")
-    with pytest.raises(InputError, match="no checkpoint here; train first"):
+    with pytest.raises(InputError, match="no best checkpoint here; train first"):
         scalevae_jax.load(tmp_path / "run")
 
 
