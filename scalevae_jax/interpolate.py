@@ -17,6 +17,7 @@ from scalevae_jax import command, options
 from scalevae_jax.types import InputError
 
 FLAGS = flags.FlagValues()
+WORDING = options.wording(FLAGS)
 MODEL, TEXTS = options.model(FLAGS), options.texts(FLAGS)
 DECODING, SEED = options.decoding(FLAGS), options.seed(FLAGS)
 A = flags.DEFINE_string("a", None, "the sentence at one end", flag_values=FLAGS)
@@ -41,7 +42,7 @@ def _pairs() -> list[tuple[str | None, str | None]]:
 def _command() -> None:
     model = MODEL()
     results = (model.interpolate(a, b, STEPS.value, SEED.value, **DECODING()) for a, b in _pairs())
-    print("\n\n".join("\n".join(sentences) for sentences in results))
+    print("\n\n".join("\n".join(map(WORDING, sentences)) for sentences in results))
 
 
 def main() -> int:

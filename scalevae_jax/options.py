@@ -7,6 +7,7 @@ from pathlib import Path
 from absl import flags
 
 from scalevae_jax import command, report, trained
+from scalevae_jax.data import tokens
 from scalevae_jax.trained import Trained
 from scalevae_jax.types import InputError
 
@@ -55,6 +56,12 @@ def decoding(values: flags.FlagValues, temperature: float = 0.0) -> Callable[[],
         return chosen
 
     return read
+
+
+def wording(values: flags.FlagValues) -> Callable[[str], str]:
+    """--detokenize: how a sentence is printed."""
+    joined = flags.DEFINE_bool("detokenize", False, "join punctuation and clitics to their words", flag_values=values)
+    return lambda text: tokens.detokenize(text) if joined.value else text
 
 
 def texts(values: flags.FlagValues) -> Callable[[], list[str]]:

@@ -14,13 +14,14 @@ from absl import flags
 from scalevae_jax import command, options
 
 FLAGS = flags.FlagValues()
+WORDING = options.wording(FLAGS)
 MODEL, TEXTS = options.model(FLAGS), options.texts(FLAGS)
 DECODING, SEED = options.decoding(FLAGS), options.seed(FLAGS)
 
 
 def _command() -> None:
     for sentence in MODEL().reconstruct(TEXTS(), SEED.value, **DECODING()):
-        print(sentence)
+        print(WORDING(sentence))
 
 
 def main() -> int:

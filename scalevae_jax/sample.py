@@ -17,6 +17,7 @@ from scalevae_jax import command, options
 from scalevae_jax.trained import PRIORS
 
 FLAGS = flags.FlagValues()
+WORDING = options.wording(FLAGS)
 MODEL, DECODING, SEED = options.model(FLAGS), options.decoding(FLAGS, temperature=1.0), options.seed(FLAGS)
 NUM = flags.DEFINE_integer("num", 10, "sentences", 1, flag_values=FLAGS)
 PRIOR = flags.DEFINE_enum("prior", "model", PRIORS, f"{', '.join(PRIORS)}: see above", flag_values=FLAGS)
@@ -24,7 +25,7 @@ PRIOR = flags.DEFINE_enum("prior", "model", PRIORS, f"{', '.join(PRIORS)}: see a
 
 def _command() -> None:
     for sentence in MODEL().sample(NUM.value, SEED.value, PRIOR.value, **DECODING()):
-        print(sentence)
+        print(WORDING(sentence))
 
 
 def main() -> int:

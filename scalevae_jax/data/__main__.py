@@ -30,9 +30,11 @@ for _field in dataclasses.fields(Data):
 def describe(data: Data) -> None:
     """Print what there is to know. Raises InputError for what can not be read."""
     text = corpus.open(data)
+    for split in corpus.SPLITS:
+        text.about(split)
     words = text.vocabulary()
     types = {word for sentence in text.sentences("train") for word in sentence}
-    splits = {split: text.split(split, words) for split in text.about_all()}
+    splits = {split: text.split(split, words) for split in corpus.SPLITS}
     report.say(f"{text.source.place}: prepared in {text.prepared.data_path}")
     table = Table()
     for name in ("split", "sentences", "words", "unknown", "words a sentence: min mean max", "also in train", "labels"):

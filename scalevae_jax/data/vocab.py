@@ -71,5 +71,6 @@ def load(path: Path) -> Vocabulary:
     made = vocabulary(words[len(SPECIALS) :])
     if len(made.ids) != len(made.words):
         twice = next(word for i, word in enumerate(made.words) if made.ids[word] != i)
-        raise InputError(f"{path}: line {made.words.index(twice) + 1}: the word {twice!r} stands here twice")
+        first, second = made.words.index(twice) + 1, made.ids[twice] + 1
+        raise InputError(f"{path}: line {second}: the word {twice!r} stands in line {first} already")
     return made

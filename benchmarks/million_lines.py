@@ -1,0 +1,107 @@
+"""A corpus of a million lines: described, prepared and delivered, with seconds, lines a second and peak memory.
+
+Example:
+  python -m benchmarks.million_lines --lines 1000000
+
+Writes a single file of random words (Zipf, 2 to 40 a line), and in a process of its own each: describes it with nothing
+prepared (which prepares it), describes it again, and builds the vocabulary, encodes the training split and delivers
+batches of 32. Peak memory is that of each process, as Linux reports it (VmHWM). Nothing is left behind; the last line
+is JSON.
+"""
+
+import json
+import multiprocessing
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from absl import flags
+
+from scalevae_jax import command, report
+from scalevae_jax.data import __main__ as data_command
+from scalevae_jax.data import corpus, loader
+from scalevae_jax.data.options import Data
+
+FLAGS = flags.FlagValues()
+LINES = flags.DEFINE_integer("lines", 1_000_000, "lines of the file", 100, flag_values=FLAGS)
+BATCHES = flags.DEFINE_integer("batches", 2000, "batches to deliver after the first", 1, flag_values=FLAGS)
+BLOCK = 10_000
+
+
+def write(path: Path, lines: int) -> int:
+    """The file; returns its bytes."""
+    rng = np.random.default_rng(0)
+    with path.open("w", encoding="utf-8") as file:
+        for start in range(0, lines, BLOCK):
+            lengths = rng.integers(2, 41, min(BLOCK, lines - start))
+            words = np.char.add("word", np.minimum(rng.zipf(1.3, lengths.sum()), 200_000).astype(str))
+            for row in np.split(words, np.cumsum(lengths)[:-1]):
+                file.write(" ".join(row) + "\n")
+    return path.stat().st_size
+
+
+def deliver(data: Data, batches: int) -> dict[str, float]:
+    """Seconds to the first batch of a prepared corpus, and of each batch after it."""
+    started = time.monotonic()
+    text = corpus.open(data)
+    train = text.split("train", text.vocabulary())
+    edges = loader.bucket_lengths(train.lengths, data.buckets)
+    epoch = iter(loader.Loader(train, edges, 32, 32, seed=0).epoch(1))
+    next(epoch)
+    first = time.monotonic()
+    done = sum(1 for _, _ in zip(range(batches), epoch, strict=False))
+    return {"first_batch_s": first - started, "batch_ms": 1e3 * (time.monotonic() - first) / done}
+
+
+def _child(work: Callable[..., Any], arguments: tuple, answers: Any) -> None:
+    started = time.monotonic()
+    result = work(*arguments)
+    status = Path("/proc/self/status").read_text(encoding="utf-8")  # ru_maxrss would count the parent's
+    peak = int(status.split("VmHWM:")[1].split()[0])
+    answers.put(
+        {"seconds": time.monotonic() - started, "cpu_s": time.process_time(), "peak_mib": peak / 1024, **(result or {})}
+    )
+
+
+def apart(work: Callable[..., Any], *arguments: Any) -> dict[str, float]:
+    """What `work` took in a process of its own."""
+    context = multiprocessing.get_context("spawn")
+    answers = context.Queue()
+    process = context.Process(target=_child, args=(work, arguments, answers))
+    process.start()
+    process.join()
+    if process.exitcode:
+        raise RuntimeError(f"{work.__name__} ended with exit code {process.exitcode}")
+    return answers.get()
+
+
+def _command() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "lines.txt"
+        size = write(path, LINES.value)
+        report.say(f"{LINES.value:,} lines, {size / 2**20:.0f} MiB")
+        data = Data(path=str(path), cache=folder)
+        result: dict[str, Any] = {"lines": LINES.value, "bytes": size}
+        for name, work in (
+            ("prepare_and_describe", lambda: apart(data_command.describe, data)),
+            ("describe", lambda: apart(data_command.describe, data)),
+            ("deliver", lambda: apart(deliver, data, BATCHES.value)),
+        ):
+            took = work()
+            took["lines_per_second"] = LINES.value / took.get("first_batch_s", took["seconds"])
+            report.say(f"{name}: {', '.join(f'{key} {value:,.2f}' for key, value in took.items())}")
+            result[name] = took
+        report.say(json.dumps(result))
+
+
+def main() -> int:
+    """The command."""
+    return command.run("benchmarks.million_lines", _command, FLAGS, __doc__ or "")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
