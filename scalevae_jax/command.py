@@ -3,11 +3,13 @@
 Exit codes: 0 done, 2 the user's input is wrong (one line), 1 a bug (traceback), 130 and 143 stopped by a signal.
 """
 
+import contextlib
 import shlex
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
+import jax
 from absl import flags
 
 from scalevae_jax.types import InputError
@@ -21,14 +23,23 @@ class Stopped(Exception):  # noqa: N818 (no error)
         self.number = number
 
 
+class Interrupted(Exception):  # noqa: N818 (no error)
+    """A signal came while `Signals.at_once` was on."""
+
+
 class Signals:
-    """Catches the first SIGINT or SIGTERM for the loop to see; a second one ends the process at once."""
+    """Catches the first SIGINT or SIGTERM for the loop to see; a second one ends the process at once, by the system.
+
+    Of several processes none catches SIGTERM: JAX's own service does, for all of them (`Checkpoints.preempted`).
+    """
 
     def __init__(self) -> None:
         self.received: int | None = None
+        self._at_once = False
 
     def __enter__(self) -> "Signals":
-        self._before = {n: signal.signal(n, self._handle) for n in (signal.SIGINT, signal.SIGTERM)}
+        numbers = (signal.SIGINT, signal.SIGTERM) if jax.process_count() == 1 else ()
+        self._before = {n: signal.signal(n, self._handle) for n in numbers}
         return self
 
     def __exit__(self, *_) -> None:
@@ -36,9 +47,29 @@ class Signals:
             signal.signal(number, handler)
 
     def _handle(self, number: int, _) -> None:
-        if self.received is not None:
-            raise SystemExit(128 + number)
         self.received = number
+        for each in self._before:
+            signal.signal(each, signal.SIG_DFL)
+        if self._at_once:
+            self._at_once = False
+            raise Interrupted
+
+    @contextlib.contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Work that may be broken off: raises Interrupted when a signal comes, or has come."""
+        self._at_once = True
+        try:
+            if self.received is not None:
+                raise Interrupted
+            yield
+        finally:
+            self._at_once = False
+
+
+def define_fallback(values: flags.FlagValues) -> flags.FlagHolder[bool]:
+    """--fallback, of every command that reads a checkpoint."""
+    meaning = "where the best checkpoint is damaged, take the newest whole one"
+    return flags.DEFINE_bool("fallback", False, meaning, flag_values=values)
 
 
 def help_text(doc: str, values: flags.FlagValues, more: str = "") -> str:
@@ -53,13 +84,17 @@ def help_text(doc: str, values: flags.FlagValues, more: str = "") -> str:
 
 def run(
     name: str,
-    main: Callable[[], None],
+    main: Callable[..., None],
     values: flags.FlagValues,
     doc: str,
     more: str = "",
     argv: Sequence[str] | None = None,
+    positional: bool = False,
 ) -> int:
-    """Parse the flags, call `main` of the module `name`, and turn what it raises into an exit code."""
+    """Parse the flags, call `main` of the module `name`, and turn what it raises into an exit code.
+
+    With `positional` the arguments that are no flags go to `main` as a list; otherwise they are wrong.
+    """
     argv = list(sys.argv if argv is None else argv)
     if any(arg in ("-h", "--help", "-help") for arg in argv[1:]):
         sys.stdout.write(help_text(doc, values, more))
@@ -70,9 +105,9 @@ def run(
         except (flags.Error, KeyError, AttributeError, TypeError, ValueError, OSError) as error:
             text = " ".join(str(error.args[0] if error.args else error).split())
             raise InputError(f"{text} (see --help)") from error
-        if len(rest) > 1:
+        if len(rest) > 1 and not positional:
             raise InputError(f"stray argument {rest[1]!r} (see --help)")
-        main()
+        main(*([rest[1:]] if positional else []))
     except InputError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2

@@ -63,6 +63,7 @@ class Train:
     max_epochs: int = _field(120, "epochs at most")
     max_steps: int = _field(0, "steps at most; 0 is no limit")
     batch_size: int = _field(32, "sentences of the global batch")
+    skip_nonfinite: bool = _field(False, "skip and count steps whose loss or gradient is not finite, instead of ending")
     seed: int = _field(0, "of initial values, data order and all draws")
 
 
@@ -222,11 +223,16 @@ def _section(kind: Any, values: Any, where: str) -> Any:
     return kind(**values)
 
 
+LARGEST_FILE = 2**20  # bytes; a configuration has two thousand
+
+
 def from_json(path: Path) -> Config:
     """Read what `to_json` wrote; nothing in the file is executed. Raises InputError naming file and field."""
     try:
+        if path.stat().st_size > LARGEST_FILE:
+            raise ValueError(f"larger than {LARGEST_FILE:,} bytes")
         tree = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: not a readable configuration ({error})") from error
     if not isinstance(tree, dict):
         raise InputError(f"{path}: a JSON object is wanted")

@@ -100,6 +100,7 @@ def write_sentences(path: Path, sentences: dict[str, np.ndarray]) -> None:
 
 FLAGS = flags.FlagValues()
 WORKDIR = flags.DEFINE_string("workdir", None, "the folder of a run", flag_values=FLAGS)
+FALLBACK = command.define_fallback(FLAGS)
 SPLIT = flags.DEFINE_string("split", "test", "train, valid or test", flag_values=FLAGS)
 IW_SAMPLES = flags.DEFINE_integer(
     "iw_samples", None, "draws a sentence; the run's own configuration says otherwise", 1, flag_values=FLAGS
@@ -123,7 +124,7 @@ def _command() -> None:
     if WORKDIR.value is None:
         raise InputError("--workdir is wanted: the folder of a run (see --help)")
     parallel.start()
-    run = workdir.load(Path(WORKDIR.value))
+    run = workdir.load(Path(WORKDIR.value), FALLBACK.value)
     if COMPUTE_DTYPE.value:
         run = run.computing_in(COMPUTE_DTYPE.value)
     request = Request(

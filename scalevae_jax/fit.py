@@ -1,26 +1,34 @@
 """The training loop: epochs of Algorithm 1, validation, the learning-rate rule, checkpoints, the log."""
 
+import collections
+import functools
 import math
+import signal
 import time
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from scalevae_jax import command, measure, parallel, plateau, report, workdir
+from scalevae_jax import command, fault, measure, parallel, plateau, report, workdir
 from scalevae_jax import state as training
-from scalevae_jax.checkpoint import BEST, LATEST, Checkpoints
+from scalevae_jax.checkpoint import BEST, FAULT, LATEST, Checkpoints
 from scalevae_jax.config import Config
 from scalevae_jax.data.loader import Loader
 from scalevae_jax.method import Method
+from scalevae_jax.methods.plan import Draw
 from scalevae_jax.model import Model
 from scalevae_jax.plateau import Decision
 from scalevae_jax.state import TrainState
-from scalevae_jax.steps import Steps, make_inference, make_steps
+from scalevae_jax.steps import Steps, Told, make_inference, make_steps
+from scalevae_jax.types import Batch, InputError
 
 RUNAWAY_FACTOR = 50.0
-BLOCK_EVERY = 20  # steps in flight at most
+IN_FLIGHT = 1.0  # seconds of training steps given to the device ahead of what the host has seen the end of
+MOST_IN_FLIGHT = 20  # steps, however short
+TICK_EVERY = 20  # steps
 
 
 def epoch_line(
@@ -43,31 +51,33 @@ def epoch_line(
         "valid_loss": valid["loss"],
         **{key: valid[key] for key in ("kl_model", "mi", "mi_ceiling", "au", "au_hat", "std_mean_hat")},
         **{key: valid[key] for key in ("factor_min", "factor_median", "factor_max")},
+        "skipped": int(state.skipped),
         "seconds": seconds,
         "tokens_per_second": (sums.tokens - tokens) / seconds,
     }
 
 
-def warnings(line: dict[str, Any], method: Method) -> list[str]:
-    """What a user should not discover a day later."""
-    said = []
+def warnings(line: dict[str, Any], method: Method) -> dict[str, str | None]:
+    """What a user should not discover a day later: for each ill its remedy, or None where all is well."""
+    collapsed = runaway = None
     if line["mi"] is not None and line["kl_weight"] >= 1 and (line["mi"] < 0.1 or line["au_hat"] == 0):
-        said.append(
+        collapsed = (
             f"the posterior has collapsed (mi {line['mi']:.3f} nats, {line['au_hat']} active units): z is ignored. "
             "Try --config.method.name=scale_vae --config.method.des_std=0.9, or bn_vae with a larger gamma"
         )
     largest = line["factor_max"]
     if largest is not None and line["epoch"] > method.posterior.own_epochs and largest > RUNAWAY_FACTOR:
-        said.append(
+        runaway = (
             f"the factor has run away (largest {largest:.3g}): the posterior means have nearly no spread of their own. "
             "Try a larger --config.method.f_epo or a smaller --config.method.des_std"
         )
-    return said
+    return {"collapsed": collapsed, "runaway": runaway}
 
 
 class Fit(NamedTuple):
     """What does not change while a run trains."""
 
+    folder: Path
     settings: Config
     model: Model
     method: Method
@@ -77,74 +87,109 @@ class Fit(NamedTuple):
     log: report.EpochLog
     signals: command.Signals
 
-    @property
-    def rule(self) -> plateau.Rule:
-        optim = self.settings.optim
-        return plateau.Rule(optim.patience, optim.decay, optim.max_decays, optim.min_decay_epoch)
 
-    @property
-    def max_steps(self) -> float:
-        return self.settings.train.max_steps or math.inf
+class Flight:
+    """Training steps that the device has been given and that the host has not seen the end of: about IN_FLIGHT seconds
+    of them, so that a signal is soon obeyed, and always one, so that the device never waits."""
+
+    def __init__(self, wait: bool):
+        self._steps: collections.deque[tuple[Told, Batch, Draw]] = collections.deque()
+        self._wait, self._room, self._seen = wait, 1, time.monotonic()
+
+    def add(self, told: Told, batch: Batch, draw: Draw) -> None:
+        """One more; waits for older ones. Raises Faulted where one of them was not taken."""
+        self._steps.append((told, batch, draw))
+        self.land(0 if self._wait else self._room)
+
+    def land(self, room: int = 0) -> None:
+        """Wait until at most so many are left. Raises Faulted where one was not taken."""
+        while len(self._steps) > room:
+            told, batch, draw = self._steps.popleft()
+            if int(told.fault):
+                raise Faulted(batch, draw)
+            now = time.monotonic()
+            self._room = max(1, min(self._room + 1, int(IN_FLIGHT / (now - self._seen + 1e-6)), MOST_IN_FLIGHT))
+            self._seen = now
+
+
+class Faulted(Exception):  # noqa: N818 (of the numbers, not of the program)
+    """A step's numbers were not finite; its batch, and the draws of its inner steps."""
+
+    def __init__(self, batch: Batch, draw: Draw):
+        super().__init__()
+        self.batch, self.draw = batch, draw
 
 
 def fit(run: Fit, state: TrainState) -> TrainState:
     """Train from `state` until the rule stops it, or `max_epochs`, or `max_steps`.
 
-    Raises command.Stopped after a signal, when the state is saved; FloatingPointError when the loss is not finite.
+    Raises command.Stopped after a signal, and InputError when the loss or a gradient is not finite; the state is saved.
     """
     settings, method = run.settings, run.method
     optimizer = workdir.optimizer(settings)
-    steps = make_steps(run.model, method, optimizer, len(run.train))
+    steps = make_steps(run.model, method, optimizer, len(run.train), settings.train.skip_nonfinite)
     inference = make_inference(run.model, method)
     valid_key = jax.random.key(settings.train.seed)
-    while _unfinished(run, state):
+    while not finished(settings, state):
         started, tokens = time.monotonic(), float(state.sums.tokens)
-        state = _one_epoch(run, steps, state)
-        if run.signals.received is not None:
-            run.keeper.save(LATEST, state)
-            raise command.Stopped(run.signals.received, f"stopped at step {int(state.step)}, and saved")
+        state, signal_number = _one_epoch(run, steps, state)
+        if signal_number is not None:
+            _stop(run, state, signal_number)
         seconds = time.monotonic() - started
-        state = state._replace(method_state=method.posterior.end_epoch(state.method_state))
-        valid = measure.infer(
-            inference, method, state.params, state.method_state, run.valid, valid_key, run.model.latent
-        ).summary(method)
+        method_state = method.posterior.end_epoch(state.method_state)
+        try:
+            with run.signals.at_once():
+                valid = measure.infer(
+                    inference, method, state.params, method_state, run.valid, valid_key, run.model.latent
+                ).summary(method)
+        except command.Interrupted:
+            _stop(run, state, run.signals.received)
+        _check(run, state, valid)
+        state = state._replace(method_state=method_state)
         line = epoch_line(state, method, valid, len(run.train), seconds, tokens)
-        _check(line)
-        run.log.write(line, settings.train.max_epochs)
-        for text in warnings(line, method):
+        ills = warnings(line, method)
+        run.log.write(line | {ill: text is not None for ill, text in ills.items()}, settings.train.max_epochs)
+        for text in filter(None, ills.values()):
             report.warn(text)
         state, decision = _end_epoch(run, optimizer, state, valid)
         if Decision.BEST in decision:
             run.keeper.save(BEST, state)
         if Decision.DECAY in decision and settings.optim.reload_best:
-            best = run.keeper.restore(BEST, state)
+            best = run.keeper.only(BEST, state)
             state = state._replace(params=best.params, method_state=best.method_state)
         run.keeper.save(LATEST, state)
     return state
 
 
-def _unfinished(run: Fit, state: TrainState) -> bool:
+def finished(settings: Config, state: TrainState) -> bool:
+    """Whether there is nothing left to train."""
     return (
-        int(state.epoch) <= run.settings.train.max_epochs
-        and int(state.step) < run.max_steps
-        and int(state.plateau.decays) < run.rule.max_decays
+        int(state.epoch) > settings.train.max_epochs
+        or int(state.step) >= (settings.train.max_steps or math.inf)
+        or plateau.finished(workdir.rule(settings), state.plateau)
     )
 
 
-def _check(line: dict[str, Any]) -> None:
-    for key in ("train_loss", "valid_loss"):
-        if not math.isfinite(line[key]):
-            raise FloatingPointError(
-                f"{key} is {line[key]} in epoch {line['epoch']} (step {line['step']}, lr {line['lr']:g}, "
-                f"kl weight {line['kl_weight']:g}); the checkpoints are those of the epoch before"
-            )
+def _stop(run: Fit, state: TrainState, number: int | None) -> NoReturn:
+    run.keeper.save(LATEST, state)
+    raise command.Stopped(number or signal.SIGTERM, f"stopped at step {int(state.step)}, and saved")
+
+
+def _check(run: Fit, state: TrainState, valid: dict[str, Any]) -> None:
+    if not math.isfinite(valid["loss"]):
+        run.keeper.save(LATEST, state)
+        raise InputError(
+            f"{run.folder}: the validation loss is {valid['loss']} after epoch {int(state.epoch)} (step "
+            f"{int(state.step)}, lr {float(state.plateau.learning_rate):g}), which is saved; train anew with a smaller "
+            "--config.optim.learning_rate"
+        )
 
 
 def _end_epoch(
     run: Fit, optimizer: optax.GradientTransformation, state: TrainState, valid: dict[str, Any]
 ) -> tuple[TrainState, Decision]:
     """The state at the start of the next epoch."""
-    rate, decision = plateau.update(run.rule, state.plateau, valid["loss"], int(state.epoch) - 1)
+    rate, decision = plateau.update(workdir.rule(run.settings), state.plateau, valid["loss"], int(state.epoch) - 1)
     state = state._replace(
         epoch=state.epoch + 1,
         position=jnp.zeros_like(state.position),
@@ -157,33 +202,53 @@ def _end_epoch(
     return state, decision
 
 
-def _one_epoch(run: Fit, steps: Steps, state: TrainState) -> TrainState:
-    """The rest of the state's epoch, or less where a signal or the limit of steps comes first."""
+def _one_epoch(run: Fit, steps: Steps, state: TrainState) -> tuple[TrainState, int | None]:
+    """The rest of the state's epoch, or less where a signal or the limit of steps comes first; the signal's number."""
     epoch, step, position = int(state.epoch), int(state.step), int(state.position)
     often = run.settings.checkpoint
     saved, seen = time.monotonic(), _seen(state)
-    several = jax.device_count() > 1  # virtual devices deadlock with many collectives in flight
+    flight = Flight(wait=jax.device_count() > 1)  # virtual devices deadlock with many collectives in flight
+    alone = jax.process_count() == 1  # several processes save at the same step, and their clocks differ
     what = f"epoch {epoch}/{run.settings.train.max_epochs}"
-    with report.Ticker(what, len(run.train), position) as ticker:
-        for batch in run.train.epoch(epoch, position):
-            if step >= run.max_steps or run.signals.received is not None:
-                break
+    number = None
+    try:
+        with report.Ticker(what, len(run.train), position) as ticker:
+            for batch in run.train.epoch(epoch, position):
+                number = run.signals.received or (signal.SIGTERM if run.keeper.preempted(step) else None)
+                if number is not None or step >= (run.settings.train.max_steps or math.inf):
+                    break
+                draw = functools.partial(run.train.draw, epoch, step)
+                state, told = run.method.plan.step(
+                    steps, state, parallel.shard(batch), lambda k, draw=draw: parallel.shard(draw(k))
+                )
+                flight.add(told, batch, draw)
+                step, position = step + 1, position + 1
+                if step % TICK_EVERY == 0 and ticker.due:
+                    before, seen = seen, _seen(state)
+                    ticker.tick(position, f"loss {(seen[0] - before[0]) / max(seen[1] - before[1], 1):.2f}")
+                late = alone and often.every_minutes and time.monotonic() - saved > 60 * often.every_minutes
+                due = late or (often.every_steps and step % often.every_steps == 0)
+                if due and position < len(run.train):  # the end of the epoch is saved in a moment
+                    flight.land()
+                    run.keeper.save(LATEST, state)
+                    saved = time.monotonic()
+        flight.land()
+    except Faulted as faulted:
+        _fault(run, steps, fault.find(state, faulted.batch, faulted.draw))
+    return state, number
 
-            def draw(k: int, at: int = step) -> Any:
-                return parallel.shard(run.train.draw(epoch, at, k))
 
-            state = run.method.plan.step(steps, state, parallel.shard(batch), draw)
-            step, position = step + 1, position + 1
-            if several or step % BLOCK_EVERY == 0:
-                jax.block_until_ready(state.step)
-            if step % BLOCK_EVERY == 0 and ticker.due:
-                before, seen = seen, _seen(state)
-                ticker.tick(position, f"loss {(seen[0] - before[0]) / max(seen[1] - before[1], 1):.2f}")
-            late = often.every_minutes and time.monotonic() - saved > 60 * often.every_minutes
-            if late or (often.every_steps and step % often.every_steps == 0):
-                run.keeper.save(LATEST, state)
-                saved = time.monotonic()
-    return jax.block_until_ready(state)
+def _fault(run: Fit, steps: Steps, found: fault.Fault) -> NoReturn:
+    """Keep all that the step was made of, and stop."""
+    run.keeper.save(FAULT, found.state)
+    run.keeper.save(LATEST, found.state._replace(substep=jnp.zeros_like(found.state.substep)))
+    facts = fault.take_again(found, steps, run.method, len(run.train))
+    fault.write(run.folder, found, facts)
+    raise InputError(
+        f"{run.folder}: numbers that are not finite in {fault.line(facts)}. Nothing was trained on them, all before is "
+        f"saved; look with python -m scalevae_jax.replay --workdir {run.folder}, then go on with "
+        "--config.train.skip_nonfinite, or train anew with a smaller --config.optim.learning_rate"
+    )
 
 
 def _seen(state: TrainState) -> tuple[float, float]:

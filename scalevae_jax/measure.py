@@ -171,16 +171,20 @@ class Job(NamedTuple):
     identity: dict[str, Any]  # what the draws are a function of, beside the repeat
 
 
+def draws_at_once(mib: int, rows: int, vocabulary: int, hidden: int) -> int:
+    """How many draws of `rows` sentences fit in so many MiB: of each the logits of a step, twice, and gates and
+    states."""
+    return max(1, mib * 2**18 // (rows * (2 * vocabulary + 8 * hidden)))
+
+
 def importance(job: Job, key: jax.Array, journal: Journal) -> dict[str, np.ndarray]:
     """-log p(x) of each sentence of a split in each of the job's readings.
 
     The batches that `journal` holds are not computed again; new ones are added to it.
     """
-    run, batches = job.run, job.batches
+    run, batches, settings = job.run, job.batches, job.run.settings
     rows = batches.size // jax.device_count()
-    # of a draw and row: the logits, twice (logsumexp), and gates and states of a step
-    width = 2 * len(run.words) + 8 * run.settings.model.hidden
-    chunk = job.chunk or max(1, run.settings.eval.memory_mib * 2**18 // (rows * width))
+    chunk = job.chunk or draws_at_once(settings.eval.memory_mib, rows, len(run.words), settings.model.hidden)
     weigh = steps.make_importance(run.model, run.method, job.samples, chunk, job.readings)
     with report.Ticker(f"nll, {job.samples} draws: batch", len(batches), len(journal.entries)) as ticker:
         for batch in batches.epoch(1, start=len(journal.entries)):

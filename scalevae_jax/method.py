@@ -147,9 +147,14 @@ def scale_vae(
     factor_average: str = "mean",
     factor_min_batch: int = 16,
     stop_gradient_factor: bool = False,
+    encoder_init: str = "torch",
     warm_up: float = 10.0,
 ) -> Method:
-    """The paper's system: decode from f mu, f = des_std / Std[mu], pay the KL of q (Eq. 2 to 7, Algorithm 1)."""
+    """The paper's system: decode from f mu, f = des_std / Std[mu], pay the KL of q (Eq. 2 to 7, Algorithm 1).
+
+    With encoder_init="paper" the first means hardly differ, f begins in the hundreds, and in our runs it ran away
+    (docs/differences.md).
+    """
     return Method(
         posterior=posterior.scale(
             des_std,
@@ -160,6 +165,7 @@ def scale_vae(
             stop_gradient_factor=stop_gradient_factor,
         ),
         kl_weight=schedule.linear(warm_up),
+        encoder_init=encoder_init,
     )
 
 

@@ -26,7 +26,6 @@ class Decision(enum.Flag):
     KEEP = 0
     BEST = enum.auto()  # keep these parameters as the best
     DECAY = enum.auto()  # the rate was cut: start the optimiser anew, from the best parameters where reloading is on
-    STOP = enum.auto()
 
 
 class Rule(NamedTuple):
@@ -45,6 +44,11 @@ def start(learning_rate: float) -> Plateau:
     return Plateau(np.float32(learning_rate), inf, inf, np.int32(0), np.int32(0))
 
 
+def finished(rule: Rule, state: Plateau) -> bool:
+    """Whether the rate was cut as often as the rule allows."""
+    return int(state.decays) >= rule.max_decays
+
+
 def update(rule: Rule, state: Plateau, loss: float, epoch: int) -> tuple[Plateau, Decision]:
     """Hear the validation loss of `epoch`. On a cut the reference becomes the present loss, not the best."""
     rate, best, reference = float(state.learning_rate), float(state.best), float(state.reference)
@@ -60,7 +64,5 @@ def update(rule: Rule, state: Plateau, loss: float, epoch: int) -> tuple[Plateau
             decision |= Decision.DECAY
     else:
         reference, bad = loss, 0
-    if decays >= rule.max_decays:
-        decision |= Decision.STOP
     numbers = (np.float32(rate), np.float32(best), np.float32(reference), np.int32(bad), np.int32(decays))
     return Plateau(*numbers), decision

@@ -36,6 +36,8 @@ class TrainState(NamedTuple):
     plan: Any
     plateau: plateau.Plateau
     sums: Sums  # of this epoch so far
+    fault: Int[Array, ""]  # 0, or the move (1 + its place in steps.MOVES) whose numbers were not finite: nothing moves
+    skipped: Int[Array, ""]  # steps not taken for that reason, where the configuration says to skip them
     key: Keys
 
 
@@ -66,5 +68,7 @@ def create(
         plan=method.plan.init(),
         plateau=jax.tree.map(jnp.asarray, plateau.start(learning_rate)),
         sums=zero_sums(),
+        fault=jnp.int32(0),
+        skipped=jnp.int32(0),
         key=step_key,
     )

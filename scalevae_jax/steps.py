@@ -1,19 +1,20 @@
 """The steps of training and evaluation, each one device's view, mapped over the devices by `parallel.spmd`."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from scalevae_jax import metrics, objective, parallel
 from scalevae_jax import state as training
 from scalevae_jax.method import Method
 from scalevae_jax.model import Model
 from scalevae_jax.state import TrainState
-from scalevae_jax.types import Array, Batch, Gaussian, Keys, Params
+from scalevae_jax.types import Array, Batch, Gaussian, Keys, Params, Scalar
 
 
 class Inference(NamedTuple):
@@ -24,12 +25,28 @@ class Inference(NamedTuple):
     rec: Float[Array, " batch"]
 
 
+class Told(NamedTuple):
+    """What a step says of itself, apart from the state, which the next step consumes."""
+
+    sums: training.Sums  # over the batch; 0 where the step was not taken
+    loss: Scalar  # nats a sentence
+    norm: Scalar  # of the gradient, before it is clipped
+    fault: Int[Array, ""]  # the state's
+
+
 class Steps(NamedTuple):
     """Mapped functions; batches are sharded, everything else is the same on all devices. State is donated."""
 
-    joint: Callable[[TrainState, Batch], TrainState]
-    encoder: Callable[[TrainState, Batch], tuple[TrainState, training.Sums]]
-    decoder: Callable[[TrainState, Batch], TrainState]
+    joint: Callable[[TrainState, Batch], tuple[TrainState, Told]]
+    encoder: Callable[[TrainState, Batch], tuple[TrainState, Told]]
+    decoder: Callable[[TrainState, Batch], tuple[TrainState, Told]]
+
+
+MOVES = {
+    "joint": ("encoder", "decoder", "posterior"),
+    "encoder": ("encoder", "posterior"),
+    "decoder": ("decoder",),
+}  # the parts of the parameters that each step moves
 
 
 def device_update(
@@ -37,60 +54,83 @@ def device_update(
     method: Method,
     optimizer: optax.GradientTransformation,
     steps_per_epoch: int,
-    moves: tuple[str, ...],
-) -> Callable[[TrainState, Batch], tuple[TrainState, training.Sums]]:
-    """One optimiser step on the parts named in `moves`; clipping sees the gradients of all parts."""
+    move: str = "joint",
+    skip: bool = False,
+) -> Callable[[TrainState, Batch], tuple[TrainState, Told]]:
+    """One optimiser step on the parts of a move; clipping sees the gradients of all parts.
 
-    def update(state: TrainState, batch: Batch) -> tuple[TrainState, training.Sums]:
+    A step whose loss or gradient is not finite is not taken: with `skip` it is counted, without it the state keeps the
+    move as its fault, and no later step is taken either.
+    """
+    fault = 1 + list(MOVES).index(move)
+
+    def update(state: TrainState, batch: Batch) -> tuple[TrainState, Told]:
         key = jax.random.fold_in(jax.random.fold_in(state.key, state.step), state.substep)
         done = (state.step + 1).astype(jnp.float32)
         setting = objective.Setting(method.kl_weight(done / steps_per_epoch), state.epoch, train=True)
         gradient: Any = jax.grad(objective.objective, has_aux=True)
         local, (method_state, sums) = gradient(state.params, model, method, state.method_state, batch, key, setting)
         grads, sums = parallel.total((local, sums))
+        norm = optax.tree.norm(grads)
+        loss = sums.loss / jnp.maximum(sums.sentences, 1.0)
+        finite = jnp.isfinite(loss) & jnp.isfinite(norm)
+        taken = finite & (state.fault == 0)
         updates: Any
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         rate: Any = state.plateau.learning_rate
+
+        def choose(new: Any, old: Any) -> Any:
+            return jax.tree.map(lambda x, y: jnp.where(taken, x, y), new, old)
+
         params = {
-            part: optax.apply_updates(state.params[part], jax.tree.map(lambda u: -rate * u, updates[part]))
-            if part in moves
-            else state.params[part]
-            for part in state.params
+            part: choose(optax.apply_updates(old, jax.tree.map(lambda u: -rate * u, updates[part])), old)
+            if part in MOVES[move]
+            else old
+            for part, old in state.params.items()
         }
-        return state._replace(params=params, opt_state=opt_state, method_state=method_state), sums
+        state = state._replace(
+            params=params,
+            opt_state=choose(opt_state, state.opt_state),
+            method_state=choose(method_state, state.method_state),
+            fault=state.fault if skip else jnp.where(finite | (state.fault > 0), state.fault, fault),
+            skipped=state.skipped + (skip & ~finite),
+        )
+        return state, Told(choose(sums, training.zero_sums()), loss, norm, state.fault)
 
     return update
 
 
-ALL = ("encoder", "decoder", "posterior")
+def make_steps(
+    model: Model, method: Method, optimizer: optax.GradientTransformation, steps_per_epoch: int, skip: bool = False
+) -> Steps:
+    """The training steps of a method; counters stand still in a state that has a fault."""
 
+    def outer(move: str) -> Callable:
+        update = device_update(model, method, optimizer, steps_per_epoch, move, skip)
 
-def make_steps(model: Model, method: Method, optimizer: optax.GradientTransformation, steps_per_epoch: int) -> Steps:
-    """The training steps of a method."""
-
-    def outer(moves: tuple[str, ...]) -> Callable:
-        update = device_update(model, method, optimizer, steps_per_epoch, moves)
-
-        def step(state: TrainState, batch: Batch) -> TrainState:
-            state, sums = update(state, batch)
-            return state._replace(
-                step=state.step + 1,
-                position=state.position + 1,
-                substep=jnp.zeros_like(state.substep),
-                sums=jax.tree.map(jnp.add, state.sums, sums),
+        def step(state: TrainState, batch: Batch) -> tuple[TrainState, Told]:
+            state, told = update(state, batch)
+            well = state.fault == 0
+            state = state._replace(
+                step=state.step + well,
+                position=state.position + well,
+                substep=jnp.where(well, 0, state.substep),
+                sums=jax.tree.map(jnp.add, state.sums, told.sums),
             )
+            return state, told
 
         return parallel.spmd(step, (None, 0), donate=(0,))
 
-    update = device_update(model, method, optimizer, steps_per_epoch, ("encoder", "posterior"))
+    update = device_update(model, method, optimizer, steps_per_epoch, "encoder", skip)
 
-    def inner(state: TrainState, batch: Batch) -> tuple[TrainState, training.Sums]:
-        state, sums = update(state, batch)
-        return state._replace(substep=state.substep + 1), sums
+    def inner(state: TrainState, batch: Batch) -> tuple[TrainState, Told]:
+        state, told = update(state, batch)
+        return state._replace(substep=state.substep + (state.fault == 0)), told
 
-    return Steps(joint=outer(ALL), encoder=parallel.spmd(inner, (None, 0), donate=(0,)), decoder=outer(("decoder",)))
+    return Steps(joint=outer("joint"), encoder=parallel.spmd(inner, (None, 0), donate=(0,)), decoder=outer("decoder"))
 
 
+@functools.cache  # a model used many times is compiled once
 def make_inference(model: Model, method: Method) -> Callable[[Params, Any, Batch, Keys], Inference]:
     """The evaluation step: method's posteriors, a draw, its reconstruction; [devices, rows / devices, ..]."""
 
@@ -104,6 +144,7 @@ def make_inference(model: Model, method: Method) -> Callable[[Params, Any, Batch
     return parallel.spmd(step, (None, None, 0, None), out_axes=0)
 
 
+@functools.cache
 def make_importance(
     model: Model, method: Method, samples: int, chunk: int, readings: tuple[str, ...] = metrics.READINGS
 ) -> Callable[[Params, Any, Batch, Keys, Gaussian], dict[str, Float[Array, " batch"]]]:

@@ -8,6 +8,7 @@ Examples:
 Any field of the configuration is changed with --config.section.field=value. All that the run writes is in the workdir.
 """
 
+import contextlib
 import dataclasses
 import math
 import runpy
@@ -16,17 +17,21 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 from absl import flags
 from ml_collections import config_flags
 
-from scalevae_jax import command, config, measure, parallel, report, sample, workdir
+from scalevae_jax import command, config, measure, parallel, report, workdir
 from scalevae_jax.checkpoint import LATEST, Checkpoints
 from scalevae_jax.config import Config
 from scalevae_jax.data import corpus, loader, vocab
 from scalevae_jax.evaluate import show
-from scalevae_jax.fit import Fit, fit
+from scalevae_jax.fit import Fit, finished, fit
+from scalevae_jax.lock import Lock
 from scalevae_jax.method import Method
 from scalevae_jax.model import Model
+from scalevae_jax.state import TrainState
+from scalevae_jax.trained import Trained
 from scalevae_jax.types import InputError
 
 
@@ -87,15 +92,14 @@ def prepare(settings: Config, folder: Path) -> tuple[Corpus, Model, Method]:
                 raise InputError(f"{folder}: trained on another {split} file than {settings.data.path} holds now")
     else:
         data = read_corpus(settings)
-        folder.mkdir(parents=True, exist_ok=True)
         data.words.save(folder / workdir.VOCABULARY)
         record = {**about, "command": sys.argv, "data": data.digests, "steps_per_epoch": len(data.train)}
         workdir.write_json(folder / workdir.RUN, record)
-    (folder / workdir.CONFIG).write_text(config.to_json(settings), encoding="utf-8")
+    workdir.write_text(folder / workdir.CONFIG, config.to_json(settings))
     return data, workdir.build_model(settings, method, len(data.words)), method
 
 
-MAY_CHANGE = {"train.max_epochs"} | {
+MAY_CHANGE = {"train.max_epochs", "train.skip_nonfinite"} | {
     f"{section}.{field.name}"
     for section, kind in (("eval", config.Eval), ("checkpoint", config.Checkpoint))
     for field in dataclasses.fields(kind)
@@ -113,26 +117,50 @@ def differences(before: Config, now: Config) -> list[str]:
 
 
 def train(settings: Config, folder: Path) -> None:
-    """Train, or go on. Raises command.Stopped after a signal."""
-    settings = config.with_defaults(settings)
-    data, model, method = prepare(settings, folder)
-    keeper = Checkpoints(folder)
-    like = workdir.abstract_state(settings, model, method, len(data.train))
-    if keeper.step(LATEST) is not None:
-        state = keeper.restore(LATEST, like)
-        report.say(f"resumed in epoch {int(state.epoch)} at step {int(state.step)}")
-    else:
-        state = workdir.create_state(settings, model, method, len(data.train))
-    parameters = sum(math.prod(x.shape) for x in jax.tree.leaves(state.params))
-    options = " ".join(f"{key}={value}" for key, value in config.hyperparameters(settings).items())
-    report.say(f"method: {settings.method.name} {options} | {parameters:,} parameters")
-    log = report.EpochLog(folder, int(state.epoch), int(state.step))
+    """Train, or go on. Raises command.Stopped after a signal, InputError where the folder can not be written."""
     try:
-        with command.Signals() as signals:
-            fit(Fit(settings, model, method, data.train, data.valid, keeper, log, signals), state)
-    finally:
-        log.close()
-        keeper.close()
+        folder.mkdir(parents=True, exist_ok=True)
+        workdir.refuse_links(folder)
+        with Lock(folder):
+            _train(config.with_defaults(settings), folder)
+    except InputError:
+        with contextlib.suppress(OSError):
+            folder.rmdir()  # where nothing was written yet
+        raise
+    except OSError as error:
+        raise InputError(
+            f"{error.filename or folder}: {error.strerror or error}; what was saved before is as it was. Make the "
+            "folder writable, with room, then the same command goes on"
+        ) from error
+
+
+def _train(settings: Config, folder: Path) -> None:
+    data, model, method = prepare(settings, folder)
+    with contextlib.closing(workdir.checkpoints(folder, settings, data.words, writing=True)) as keeper:
+        state = _begin(settings, model, method, data, keeper)
+        if finished(settings, state):
+            done = f"{int(state.epoch) - 1} epochs, {int(state.step)} steps"
+            report.say(f"finished before: {done}; nothing is left to train")
+            return
+        parameters = sum(math.prod(x.shape) for x in jax.tree.leaves(state.params))
+        options = " ".join(f"{key}={value}" for key, value in config.hyperparameters(settings).items())
+        report.say(f"method: {settings.method.name} {options} | {parameters:,} parameters")
+        log = report.EpochLog(folder, int(state.epoch), int(state.step))
+        with command.Signals() as signals, contextlib.closing(log):
+            fit(Fit(folder, settings, model, method, data.train, data.valid, keeper, log, signals), state)
+
+
+def _begin(settings: Config, model: Model, method: Method, data: Corpus, keeper: Checkpoints) -> TrainState:
+    """The newest whole state of the run, or that before its first step."""
+    like = workdir.abstract_state(settings, model, method, len(data.train))
+    state = keeper.newest(like)
+    if state is None:
+        return workdir.create_state(settings, model, method, len(data.train))
+    keeper.save(LATEST, state)  # where it was the best that was newest
+    report.say(f"resumed in epoch {int(state.epoch)} at step {int(state.step)}")
+    if not keeper.check_best(like):  # the next epoch becomes the best
+        state = state._replace(plateau=state.plateau._replace(best=jnp.full_like(state.plateau.best, jnp.inf)))
+    return state
 
 
 def finish(settings: Config, folder: Path) -> None:
@@ -142,10 +170,10 @@ def finish(settings: Config, folder: Path) -> None:
     if settings.eval.at_end:
         show(run, measure.evaluate(run, measure.Request()).result)
         report.say("\nten sentences from the prior:")
-        for sentence in sample.sample(run, 10, temperature=0.5):
+        for sentence in Trained(run).sample(10, temperature=0.5):
             report.say(f"  {sentence}")
         report.say("\nfive sentences on the line between two draws:")
-        for sentence in sample.interpolate(run, 5):
+        for sentence in Trained(run).interpolate(steps=5):
             report.say(f"  {sentence}")
         report.say("")
     report.say(f"done: {folder} holds config.json, vocab.txt, metrics.jsonl, tensorboard/, checkpoints/")

@@ -13,14 +13,16 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from scalevae_jax import checkpoint, config
+from scalevae_jax import config, plateau, report
 from scalevae_jax import state as training
+from scalevae_jax.checkpoint import BEST, Checkpoints, Damaged
 from scalevae_jax.data import vocab
 from scalevae_jax.method import Method
 from scalevae_jax.model import Decoder, Encoder, Model
 from scalevae_jax.types import Inject, InputError, Params
 
 CONFIG, VOCABULARY, RUN = "config.json", "vocab.txt", "run.json"
+LARGEST_EPOCH = 2**31  # steps
 
 
 def build_model(settings: config.Config, method: Method, words: int) -> Model:
@@ -44,6 +46,12 @@ def build_model(settings: config.Config, method: Method, words: int) -> Model:
 def optimizer(settings: config.Config) -> optax.GradientTransformation:
     """What turns gradients into directions; the learning rate is the plateau's."""
     return optax.clip_by_global_norm(settings.optim.clip)
+
+
+def rule(settings: config.Config) -> plateau.Rule:
+    """When the learning rate is cut, and training ends."""
+    optim = settings.optim
+    return plateau.Rule(optim.patience, optim.decay, optim.max_decays, optim.min_decay_epoch)
 
 
 def provenance() -> dict[str, Any]:
@@ -70,16 +78,47 @@ def read_record(workdir: Path) -> dict[str, Any]:
     """run.json: versions, git commit, device and command of the run's first start, digests of its corpus."""
     path = workdir / RUN
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        record = json.loads(read_text(path))
+        steps = record["steps_per_epoch"]
+        if type(steps) is not int or not 0 < steps < LARGEST_EPOCH or type(record["data"]) is not dict:
+            raise ValueError("steps_per_epoch or data is out of range")
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: not a readable record of a run ({error})") from error
+    return record
+
+
+def read_text(path: Path, limit: int = 2**24) -> str:
+    """A file of text that may come from a stranger. Raises ValueError past `limit` bytes."""
+    if path.stat().st_size > limit:
+        raise ValueError(f"larger than {limit:,} bytes")
+    return path.read_text(encoding="utf-8")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Whole or not at all."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)
 
 
 def write_json(path: Path, tree: Any) -> None:
     """Whole or not at all."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(tree, indent=2) + "\n", encoding="utf-8")
-    part.replace(path)
+    write_text(path, json.dumps(tree, indent=2) + "\n")
+
+
+def refuse_links(workdir: Path) -> None:
+    """Raises InputError for a symbolic link that leaves the folder: it could make a command read or write elsewhere."""
+    home = workdir.resolve()
+    for path in workdir.rglob("*"):
+        if path.is_symlink() and not path.resolve().is_relative_to(home):
+            raise InputError(f"{path}: a symbolic link that leaves the folder of the run; put the file itself there")
+
+
+def checkpoints(workdir: Path, settings: config.Config, words: vocab.Vocabulary, writing: bool = False) -> Checkpoints:
+    """The keepers of a run's states, which belong to its method and vocabulary."""
+    text = hashlib.blake2b("\n".join(words.words).encode(), digest_size=16).hexdigest()
+    about = {"method": settings.method.name, "vocabulary": f"{len(words)} words with digest {text}"}
+    return Checkpoints(workdir, about, writing)
 
 
 class Run(NamedTuple):
@@ -114,20 +153,31 @@ class Run(NamedTuple):
         return self._replace(settings=settings, model=build_model(settings, self.method, len(self.words)))
 
 
-def load(workdir: Path) -> Run:
-    """The best model of a run. Raises InputError where the folder is no run or holds no checkpoint yet."""
+def load(workdir: Path, fallback: bool = False) -> Run:
+    """The best model of a run. Nothing in the folder is executed or changed.
+
+    Raises InputError where the folder is no run or holds no checkpoint yet, or a damaged one; `fallback` takes, loudly,
+    the newest whole one instead.
+    """
     if not (workdir / CONFIG).is_file():
         raise InputError(f"{workdir}: not the folder of a run (no {CONFIG}); train with --workdir {workdir} first")
+    refuse_links(workdir)
     settings = config.from_json(workdir / CONFIG)
     words = vocab.load(workdir / VOCABULARY)
     method = config.build_method(settings)
     model = build_model(settings, method, len(words))
     like = abstract_state(settings, model, method, read_record(workdir)["steps_per_epoch"])
-    checkpoints = checkpoint.Checkpoints(workdir)
+    keeper = checkpoints(workdir, settings, words)
     try:
-        best = checkpoints.restore(checkpoint.BEST, like)
+        best = keeper.only(BEST, like)
+    except Damaged as damage:
+        if not fallback:
+            raise InputError(f"{damage}; --fallback takes the newest whole checkpoint instead") from damage
+        report.warn(f"{damage}; the newest whole checkpoint is taken instead")
+        best = keeper.newest(like)
+        assert best is not None  # else `only` had said that there is none
     finally:
-        checkpoints.close()
+        keeper.close()
     return Run(workdir, settings, words, model, method, best.params, best.method_state, int(best.epoch) - 1)
 
 

@@ -1,13 +1,19 @@
 """Every command as a user gives it, in a process of its own: what it prints, what it leaves, its exit code."""
 
+import importlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from scalevae_jax import command
 
 ROOT = Path(__file__).parents[1]
 SMOKE = ["--config", "configs/smoke.py"]
@@ -15,14 +21,14 @@ ENVIRONMENT = os.environ | {"XLA_FLAGS": "--xla_backend_optimization_level=0", "
 
 
 def start(module: str, *arguments: str) -> subprocess.Popen:
-    command = [sys.executable, "-m", f"scalevae_jax.{module}", *arguments]
+    line = [sys.executable, "-m", f"scalevae_jax.{module}", *arguments]
     pipe = subprocess.PIPE
-    return subprocess.Popen(command, cwd=ROOT, env=ENVIRONMENT, stdout=pipe, stderr=pipe, text=True, bufsize=1)
+    return subprocess.Popen(line, cwd=ROOT, env=ENVIRONMENT, stdin=pipe, stdout=pipe, stderr=pipe, text=True, bufsize=1)
 
 
-def run(module: str, *arguments: str) -> tuple[int, str, str]:
+def run(module: str, *arguments: str, given: str = "") -> tuple[int, str, str]:
     process = start(module, *arguments)
-    out, error = process.communicate(timeout=300)
+    out, error = process.communicate(given, timeout=300)
     return process.returncode, out, error
 
 
@@ -54,6 +60,44 @@ def test_sigint_saves_and_says_how_to_go_on(stopped):
     assert "SIGINT: stopped at step" in error
     assert f"python -m scalevae_jax.train --config configs/smoke.py --workdir {folder}" in error
     assert "Traceback" not in error
+
+
+def test_sigterm_in_the_middle_of_an_epoch_saves_and_a_second_signal_leaves_at_once(tmp_path):
+    """An epoch of a thousand batches: it is not its end that is waited for."""
+    long = [*SMOKE, "--config.train.batch_size=16", "--config.eval.batch_size=16"]
+    process = start("train", *long, "--workdir", str(tmp_path / "one"))
+    assert any(line.startswith("method:") for line in iter(process.stdout.readline, ""))
+    time.sleep(5)
+    process.send_signal(signal.SIGTERM)
+    out, error = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert "SIGTERM: stopped at step" in error
+    assert "epoch 1/3" not in out
+
+    twice = start("train", *long, "--workdir", str(tmp_path / "two"))
+    assert any(line.startswith("method:") for line in iter(twice.stdout.readline, ""))
+    time.sleep(1)
+    twice.send_signal(signal.SIGTERM)
+    time.sleep(0.2)
+    twice.send_signal(signal.SIGTERM)
+    _, error = twice.communicate(timeout=60)
+    assert twice.returncode in (-signal.SIGTERM, 143)
+    assert "Traceback" not in error
+
+
+def test_a_damaged_run_is_one_line_and_fallback_goes_round_it(trained, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(trained[0], folder)
+    (best,) = (folder / "checkpoints/best").iterdir()
+    for manifest in best.rglob("manifest.ocdbt"):
+        manifest.write_bytes(manifest.read_bytes()[:20])
+    code, _, error = run("sample", "--workdir", str(folder), "--num", "1")
+    assert code == 2
+    assert error.startswith(f"error: {folder}: the best checkpoint, of step {best.name}, is damaged: ")
+    assert len(error.strip().splitlines()) == 1
+    code, out, error = run("sample", "--workdir", str(folder), "--num", "1", "--fallback")
+    assert (code, error) == (0, "")
+    assert "the newest whole checkpoint is taken instead" in out
 
 
 def test_the_same_command_goes_on_and_says_where_the_results_are(trained):
@@ -121,27 +165,102 @@ def test_repeats_readings_and_a_line_a_sentence(trained, tmp_path):
 
 def test_sample_prints_sentences_of_known_words(trained):
     folder, _ = trained
-    code, out, error = run("sample", "--workdir", str(folder), "--num", "4", "--interpolate", "3", "--seed", "5")
+    code, out, error = run("sample", "--workdir", str(folder), "--num", "4", "--prior", "aggregate", "--seed", "5")
     assert code == 0, error
-    lines = out.split("\n")
-    assert len(lines) == 4 + 1 + 3 + 1
+    assert len(out.splitlines()) == 4
     words = set((folder / "vocab.txt").read_text().split())
-    assert {word for line in lines for word in line.split()} <= words - {"<unk>", "<pad>", "<s>"}
-    assert run("sample", "--workdir", str(folder), "--num", "4", "--interpolate", "3", "--seed", "5")[1] == out
+    assert set(out.split()) <= words - {"<unk>", "<pad>", "<s>"}
+    assert (folder / "fitted_prior.json").is_file()
 
 
-@pytest.mark.parametrize("module", ["train", "evaluate", "sample"])
+TEXTS = "a man is sleeping .\ntwo dogs play outside .\n"
+
+
+def test_reconstruct_and_interpolate_share_their_ends(trained):
+    where = ["--workdir", str(trained[0])]
+    code, out, error = run("reconstruct", *where, "--max_words", "9", given=TEXTS)
+    assert code == 0, error
+    ends = out.splitlines()
+    assert len(ends) == 2
+    a, b = TEXTS.splitlines()
+    code, out, error = run("interpolate", *where, "--a", a, "--b", b, "--steps", "4", "--max_words", "9")
+    assert code == 0, error
+    assert len(out.splitlines()) == 4
+    assert [out.splitlines()[0], out.splitlines()[-1]] == ends
+
+
+def test_encode_and_score_write_a_row_a_sentence(trained, tmp_path):
+    where = ["--workdir", str(trained[0])]
+    (tmp_path / "texts.txt").write_text(TEXTS)
+    code, out, error = run("encode", *where, "--input", str(tmp_path / "texts.txt"))
+    assert code == 0, error
+    header, *rows = (line.split("\t") for line in out.splitlines())
+    assert header == [f"{name}_{i}" for name in ("mean", "scale") for i in range(4)] + ["text"]
+    assert [row[-1] for row in rows] == TEXTS.splitlines()
+    code, out, error = run("encode", *where, "--out", str(tmp_path / "points.npz"), given=TEXTS)
+    assert (code, out) == (0, ""), error
+    points = np.load(tmp_path / "points.npz")
+    table = np.array([row[:-1] for row in rows], np.float32)
+    np.testing.assert_allclose(np.concatenate([points["mean"], points["scale"]], axis=1), table, rtol=1e-4, atol=1e-6)
+    code, out, error = run("score", *where, "--iw_samples", "3", given=TEXTS)
+    assert code == 0, error
+    lines = out.splitlines()
+    assert lines[0].split("\t") == ["nll", "rec", "kl", "kl_model", "tokens", "text"]
+    assert [line.split("\t")[4] for line in lines[1:]] == ["6", "6"]
+
+
+def test_an_exported_model_takes_the_place_of_a_workdir(trained, tmp_path):
+    out = tmp_path / "exported"
+    code, said, error = run("export", "--workdir", str(trained[0]), "--out", str(out))
+    assert code == 0, error
+    assert f"next: python -m scalevae_jax.sample --workdir {out}" in said
+    drawn = [run("sample", "--workdir", str(where), "--num", "3")[1] for where in (trained[0], out)]
+    assert drawn[0] == drawn[1]
+
+
+COMMANDS = "train replay evaluate sample reconstruct interpolate encode score text_quality probe export".split()
+
+
+@pytest.mark.parametrize("module", COMMANDS)
 def test_help_has_an_example_and_every_flag(module):
-    code, out, _ = run(module, "--help")
+    main = importlib.import_module(f"scalevae_jax.{module}")
+    text = command.help_text(main.__doc__, main.FLAGS)
+    assert f"python -m scalevae_jax.{module} --" in text
+    assert "--workdir" in text
+
+
+def test_help_is_printed():
+    code, out, _ = run("interpolate", "--help")
     assert code == 0
-    assert f"python -m scalevae_jax.{module} --" in out
-    assert "--workdir" in out
+    assert "--steps [5]: sentences, both ends counted" in out
 
 
 def test_list_methods():
     code, out, _ = run("train", "--list_methods")
     assert code == 0
     assert "--config.method.des_std=0.7" in out
+
+
+@pytest.mark.slow
+def test_four_devices_one_and_four_again_give_the_numbers_of_four(tmp_path):
+    """Restored arrays are compared with their digests; what is trained after differs by rounding."""
+
+    def train(folder, devices, epochs):
+        flags = f"--xla_backend_optimization_level=0 --xla_force_host_platform_device_count={devices}"
+        environment = ENVIRONMENT | {"XLA_FLAGS": flags, "NPROC": "8"}
+        command = [sys.executable, "-m", "scalevae_jax.train", *SMOKE, "--workdir", str(tmp_path / folder)]
+        command.append(f"--config.train.max_epochs={epochs}")
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+        assert f"{devices} x cpu" in done.stdout
+        return [json.loads(line) for line in (tmp_path / folder / "metrics.jsonl").read_text().splitlines()]
+
+    whole = train("whole", 4, 3)
+    for devices, epochs in ((4, 1), (1, 2)):
+        train("changing", devices, epochs)
+    for line, expected in zip(train("changing", 4, 3), whole, strict=True):
+        for key in ("train_loss", "valid_loss", "valid_kl", "factor_median"):
+            assert line[key] == pytest.approx(expected[key], rel=2e-3), key
 
 
 BAD = [
@@ -164,6 +283,8 @@ BAD = [
     ("evaluate", [], "--workdir is wanted"),
     ("sample", ["--workdir", "nowhere"], "not the folder of a run"),
     ("sample", ["--number", "3"], "number"),
+    ("sample", ["--workdir", "nowhere", "--prior", "flat"], "prior"),
+    ("export", ["--workdir", "nowhere"], "--workdir and --out are wanted"),
 ]
 
 
@@ -176,6 +297,23 @@ def test_wrong_input_is_one_clear_line_and_exit_code_2(module, arguments, messag
     assert message in error
     assert len(error.strip().splitlines()) == 1
     assert not (tmp_path / "new").exists()
+
+
+BAD_TEXT = [
+    ("reconstruct", ["--input", "nowhere.txt"], "", "--input nowhere.txt: can not be read"),
+    ("score", [], "a man .\n\n", "sentence 2: it is empty"),
+    ("interpolate", ["--input", "-"], "a man .\n", "line 1: two sentences with a tab between them"),
+    ("probe", ["--sizes", "4"], "", "no labels; a probe wants"),
+]
+
+
+@pytest.mark.parametrize(("module", "arguments", "given", "message"), BAD_TEXT)
+def test_wrong_text_is_one_clear_line_and_exit_code_2(trained, module, arguments, given, message):
+    code, out, error = run(module, "--workdir", str(trained[0]), *arguments, given=given)
+    assert (code, out) == (2, "")
+    assert message in error
+    assert error.splitlines()[-1].startswith("error: ")
+    assert "Traceback" not in error
 
 
 def test_another_method_says_what_it_drops(tmp_path):

@@ -1,16 +1,19 @@
 """An evaluation: stopped and gone on with, of other text, its fitted prior, the paper's row."""
 
+import dataclasses
 import json
 
+import jax
 import numpy as np
 import pytest
 
-from scalevae_jax import measure, metrics, paper, train, workdir
+from scalevae_jax import measure, metrics, objective, paper, train, workdir
 from scalevae_jax.config import Config, Data, Eval, MethodConfig, Network, Train
+from scalevae_jax.data import corpus, loader
 from scalevae_jax.journal import Journal
 from scalevae_jax.measure import Request
 from scalevae_jax.method import METHODS, hyperparameters
-from scalevae_jax.types import InputError
+from scalevae_jax.types import InputError, Posteriors
 
 
 @pytest.fixture(scope="module")
@@ -105,12 +108,32 @@ def test_a_journal_drops_a_torn_line_and_what_is_not_its_own(tmp_path):
 
 
 def test_every_row_of_table_1_is_a_method_and_found_again():
-    for corpus, rows in paper.TABLE_1.items():
+    for name, rows in paper.TABLE_1.items():
         assert len(rows) == 17
         for row in rows:
             assert set(row.hyperparameters) <= set(hyperparameters(row.method))
             METHODS[row.method](**row.hyperparameters)
             values = {key: parameter.default for key, parameter in hyperparameters(row.method).items()}
-            assert paper.row(corpus, row.method, values | row.hyperparameters) == row
+            assert paper.row(name, row.method, values | row.hyperparameters) == row
     assert paper.row("yahoo", "scale_vae", {"des_std": 0.8, "f_epo": 1, "warm_up": 10.0}) is None
     assert paper.row("", "vae", {}) is None
+
+
+def test_readings_depend_neither_on_batches_nor_on_chunks_nor_on_devices(run):
+    def sentences(batch_size, chunk):
+        settings = dataclasses.replace(run.settings, eval=dataclasses.replace(run.settings.eval, batch_size=batch_size))
+        return measure.evaluate(run._replace(settings=settings), Request(iw_chunk=chunk, limit=9)).sentences
+
+    whole = sentences(4, 5)
+    for other in (sentences(8, 5), sentences(12, 2)):
+        for reading in metrics.READINGS:
+            np.testing.assert_allclose(other[reading], whole[reading], rtol=1e-5)
+    split = corpus.read(run.settings.data, "test", run.words)
+    batch = loader.assemble(split, np.arange(9), int(split.lengths.max()), 9)
+    posteriors = Posteriors(run.model.encode(run.params, batch), run.factor)
+    keys = objective.row_keys(jax.random.fold_in(jax.random.key(run.settings.train.seed), 0), batch.row)
+    fitted = measure.fitted_prior(run)
+    on_one_device = jax.jit(metrics.importance_weighted, static_argnums=(0, 6, 7))
+    nll = on_one_device(run.model, run.params, posteriors, batch, keys, fitted, 5, 3)
+    for reading in metrics.READINGS:
+        np.testing.assert_allclose(nll[reading], whole[reading], rtol=1e-5)

@@ -59,8 +59,8 @@ def test_every_epoch_is_the_scripts(rule, losses):
     for epoch, loss in enumerate(losses):
         saved, decayed, stopped = script.hear(loss, epoch)
         state, decision = plateau.update(rule, state, loss, epoch)
-        flags = [flag in decision for flag in (Decision.BEST, Decision.DECAY, Decision.STOP)]
-        assert flags == [saved, decayed, stopped]
+        flags = [flag in decision for flag in (Decision.BEST, Decision.DECAY)]
+        assert [*flags, plateau.finished(rule, state)] == [saved, decayed, stopped]
         expected = (
             script.lr,
             script.global_best,
@@ -76,7 +76,8 @@ def test_every_epoch_is_the_scripts(rule, losses):
 def test_a_loss_that_only_rises_is_cut_at_the_guard_and_stops_at_the_fifth_cut():
     state, decisions = _decisions(Rule(), [100.0 + epoch for epoch in range(36)])
     assert [epoch for epoch, d in enumerate(decisions) if Decision.DECAY in d] == [15, 20, 25, 30, 35]
-    assert [epoch for epoch, d in enumerate(decisions) if Decision.STOP in d] == [35]
+    assert plateau.finished(Rule(), state)
+    assert not plateau.finished(Rule(), _decisions(Rule(), [100.0 + epoch for epoch in range(35)])[0])
     assert [epoch for epoch, d in enumerate(decisions) if Decision.BEST in d] == [0]
     assert float(state.learning_rate) == 1 / 32
 

@@ -1,14 +1,24 @@
 """Runs: a stopped one ends as an uninterrupted one does, bitwise; warnings; what is refused."""
 
+import contextlib
 import dataclasses
+import functools
 import json
+import pathlib
+import resource
+import shutil
 import signal
 
 import jax
+import jax.numpy as jnp
+import kill_loop
 import numpy as np
+import optax
 import pytest
+import tiny
 
-from scalevae_jax import checkpoint, command, config, fit, train, workdir
+from scalevae_jax import checkpoint, command, config, fault, fit, lock, measure, replay, report, steps, train, workdir
+from scalevae_jax import state as training
 from scalevae_jax.method import METHODS
 from scalevae_jax.types import InputError
 
@@ -50,6 +60,8 @@ class Interrupt:
     def __exit__(self, *_):
         return None
 
+    at_once = contextlib.nullcontext
+
     @property
     def received(self) -> int | None:
         self._left -= 1
@@ -63,44 +75,72 @@ def final(folder, settings):
     words = workdir.vocab.load(folder / "vocab.txt")
     model = workdir.build_model(settings, method, len(words))
     steps = json.loads((folder / "run.json").read_text())["steps_per_epoch"]
-    keeper = checkpoint.Checkpoints(folder)
-    state = keeper.restore(checkpoint.LATEST, workdir.abstract_state(settings, model, method, steps))
+    keeper = workdir.checkpoints(folder, settings, words)
+    state = keeper.only(checkpoint.LATEST, workdir.abstract_state(settings, model, method, steps))
     keeper.close()
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return state, [{key: value for key, value in line.items() if key not in CLOCK} for line in lines]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def compiled_once():
+    """Runs of one configuration share their compiled steps, as the lives of a run in one process could."""
+    with pytest.MonkeyPatch.context() as patch:
+        methods = functools.cache(lambda text, build=config.build_method: build(CONFIGS[text]))
+
+        def build_method(settings):
+            text = repr(config.with_defaults(settings).method)
+            CONFIGS[text] = settings
+            return methods(text)
+
+        patch.setattr(config, "build_method", build_method)
+        patch.setattr(workdir, "optimizer", functools.cache(optax.clip_by_global_norm))
+        patch.setattr(fit.workdir, "optimizer", lambda settings, clip=workdir.optimizer: clip(settings.optim.clip))
+        for maker in ("make_steps", "make_inference"):
+            patch.setattr(fit, maker, functools.cache(getattr(fit, maker)))
+        yield
+
+
+CONFIGS = {}
+EVERY_METHOD = {name: {} for name in METHODS} | {
+    "sa_vae": {"svi_steps": 2},
+    "agg_vae": {"inner_steps": 3, "window": 2},
+    "du_vae": {"warm_up": 1.0},
+    "scale_vae": {"f_epo": 1, "factor_average": "median"},
+    "scale_vae_matched": {"f_epo": 1},
+}
+
+
+OFTEN = ("agg_vae", "du_vae", "scale_vae")  # the rest takes minutes
+
+
 @pytest.mark.parametrize(
     ("name", "hyperparameters"),
-    [
-        ("scale_vae", {"f_epo": 1, "factor_average": "median"}),
-        ("agg_vae", {"inner_steps": 3, "window": 2}),
-        ("du_vae", {"warm_up": 1.0}),
-    ],
+    [pytest.param(*each, marks=[] if each[0] in OFTEN else pytest.mark.slow) for each in EVERY_METHOD.items()],
 )
 def test_a_run_stopped_anywhere_ends_as_the_uninterrupted_one(name, hyperparameters, corpus, tmp_path, monkeypatch):
     settings = settings_for(corpus, name, **hyperparameters)
     train.train(settings, tmp_path / "whole")
     expected, lines = final(tmp_path / "whole", settings)
-    for looks in (2, 3, 4):
+    for looks in (2, 4):
         monkeypatch.setattr(command, "Signals", lambda looks=looks: Interrupt(looks))
         with pytest.raises(command.Stopped):
             train.train(settings, tmp_path / "stopped")
-    monkeypatch.undo()
+    monkeypatch.setattr(command, "Signals", lambda: Interrupt(1000))
     train.train(settings, tmp_path / "stopped")
     state, again = final(tmp_path / "stopped", settings)
     assert again == lines
     assert [line["epoch"] for line in lines] == [1, 2, 3]
-    for a, b in zip(jax.tree.leaves(state), jax.tree.leaves(expected), strict=True):
-        a, b = (jax.random.key_data(x) if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key) else x for x in (a, b))
-        np.testing.assert_array_equal(a, b)
+    assert checkpoint.describe(state) == checkpoint.describe(expected)
 
 
 def test_a_finished_run_is_left_alone_and_another_configuration_is_refused(corpus, tmp_path, capsys):
     settings = settings_for(corpus)
     train.train(settings, tmp_path)
     before, _ = final(tmp_path, settings)
+    capsys.readouterr()
     train.train(settings, tmp_path)
+    assert "finished before: 3 epochs, 12 steps; nothing is left to train" in capsys.readouterr().out
     after, lines = final(tmp_path, settings)
     assert int(before.step) == int(after.step)
     assert len(lines) == 3
@@ -158,17 +198,181 @@ def line(**changes):
 )
 def test_collapse_and_a_runaway_factor_are_said_with_two_remedies(changes, said):
     warnings = fit.warnings(line(**changes), METHODS["scale_vae"](f_epo=3))
-    assert [said in text for text in warnings] == ([True] if said else [])
-    for text in warnings:
+    texts = [text for text in warnings.values() if text is not None]
+    assert [said in text for text in texts] == ([True] if said else [])
+    for text in texts:
         assert "Try" in text
         assert " or " in text.split("Try")[1]
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(corpus, tmp_path):
-    settings = settings_for(corpus)
+@pytest.mark.parametrize(("name", "where"), [("scale_vae", "step 2"), ("agg_vae", "step 1")])
+def test_a_step_that_is_not_finite_stops_the_run_and_is_kept_for_replay(name, where, corpus, tmp_path, capsys):
+    """The learning rate is too large on purpose; all before the step is kept, and the step can be taken again."""
+    settings = settings_for(corpus, name, **EVERY_METHOD[name])
     settings.optim.learning_rate, settings.optim.clip = 1e30, 1e30
-    with pytest.raises(FloatingPointError, match="in epoch 1"):
+    for _ in range(2):  # the same command says the same
+        with pytest.raises(InputError, match=rf"not finite in {where} of epoch 1 .*lr 1e\+30.*replay") as said:
+            train.train(settings, tmp_path)
+        assert len(str(said.value).splitlines()) == 1
+    facts = json.loads((tmp_path / fault.FILE).read_text())
+    wanted = {"step", "epoch", "lr", "loss", "gradient_norm", "kl_weight", "factor", "batch", "parameters_not_finite"}
+    assert wanted <= set(facts)
+    assert facts["batch"]["tokens"]
+    state, _ = final(tmp_path, settings)
+    assert f"step {int(state.step) + 1}" == where
+    assert replay.replay(tmp_path)
+    assert f"recorded: {where} of epoch 1" in capsys.readouterr().out
+
+
+def test_one_bad_batch_is_skipped_and_counted_and_nothing_else_changes(corpus, tmp_path, monkeypatch):
+    """A batch that gives NaN in the second epoch, once."""
+    settings = settings_for(corpus, "vae")
+    settings.train.skip_nonfinite = True
+    make = steps.device_update
+
+    def spoiled(model, method, optimizer, steps_per_epoch, move="joint", skip=False):
+        weight = method.kl_weight
+        bad = dataclasses.replace(
+            method, kl_weight=lambda t: jnp.where(jnp.abs(t * steps_per_epoch - 6) < 0.5, jnp.nan, weight(t))
+        )
+        return make(model, bad, optimizer, steps_per_epoch, move, skip)
+
+    monkeypatch.setattr(steps, "device_update", spoiled)
+    monkeypatch.setattr(fit, "make_steps", steps.make_steps)
+    train.train(settings, tmp_path)
+    state, lines = final(tmp_path, settings)
+    assert [line["skipped"] for line in lines] == [0, 1, 1]
+    assert int(state.step) == 12
+    assert all(np.isfinite(tiny.flat(state.params)))
+
+
+def test_a_validation_loss_that_is_not_finite_ends_the_run_with_all_saved(corpus, tmp_path, monkeypatch):
+    settings = settings_for(corpus)
+    summary = measure.SplitInference.summary
+    monkeypatch.setattr(measure.SplitInference, "summary", lambda *a: summary(*a) | {"loss": float("nan")})
+    with pytest.raises(
+        InputError, match=r"the validation loss is nan after epoch 1 \(step 4, lr 0.5\), which is saved"
+    ):
         train.train(settings, tmp_path)
+    state, lines = final(tmp_path, settings)
+    assert (int(state.step), int(state.epoch), lines) == (4, 1, [])
+
+
+class Flagged(Interrupt):
+    """A signal that comes in the middle of validation."""
+
+    def __init__(self):
+        super().__init__(1000)
+
+    @contextlib.contextmanager
+    def at_once(self):
+        yield
+        raise command.Interrupted
+
+
+def test_a_signal_in_validation_is_obeyed_at_once(corpus, tmp_path, monkeypatch):
+    settings = settings_for(corpus)
+    train.train(settings, tmp_path / "whole")
+    expected, lines = final(tmp_path / "whole", settings)
+    monkeypatch.setattr(command, "Signals", Flagged)
+    with pytest.raises(command.Stopped, match="stopped at step 4, and saved"):
+        train.train(settings, tmp_path / "run")
+    monkeypatch.setattr(command, "Signals", lambda: Interrupt(1000))
+    train.train(settings, tmp_path / "run")
+    state, again = final(tmp_path / "run", settings)
+    assert again == lines
+    assert checkpoint.describe(state) == checkpoint.describe(expected)
+
+
+def test_a_damaged_checkpoint_does_not_lose_the_run(corpus, tmp_path, capsys):
+    settings = settings_for(corpus)
+    train.train(settings, tmp_path / "whole")
+    expected, lines = final(tmp_path / "whole", settings)
+    shutil.copytree(tmp_path / "whole", tmp_path / "run")
+    newest = max((tmp_path / "run/checkpoints/latest").iterdir(), key=lambda path: int(path.name))
+    shutil.rmtree(newest / "state")
+    train.train(settings, tmp_path / "run")
+    assert f"the latest checkpoint, of step {newest.name}, is damaged" in capsys.readouterr().out
+    state, again = final(tmp_path / "run", settings)
+    assert again == lines
+    assert checkpoint.describe(state) == checkpoint.describe(expected)
+    for manifest in (tmp_path / "run/checkpoints").rglob("manifest.ocdbt"):
+        manifest.write_bytes(b"")
+    with pytest.raises(InputError, match="no whole checkpoint is left"):
+        train.train(settings, tmp_path / "run")
+    with pytest.raises(InputError, match=r"the best checkpoint, of step .* --fallback takes the newest whole"):
+        workdir.load(tmp_path / "run")
+
+
+def test_fallback_takes_the_newest_whole_checkpoint(corpus, tmp_path, capsys):
+    settings = settings_for(corpus)
+    train.train(settings, tmp_path)
+    for manifest in (tmp_path / "checkpoints/best").rglob("manifest.ocdbt"):
+        manifest.write_bytes(b"")
+    assert workdir.load(tmp_path, fallback=True).epoch == 3
+    assert "the newest whole checkpoint is taken instead" in capsys.readouterr().out
+
+
+def test_steps_in_flight_are_bounded_by_their_time(monkeypatch, rng):
+    """Steps of 0.3 s: never more than a second of them after the first few."""
+    clock = [0.0]
+    monkeypatch.setattr(fit.time, "monotonic", lambda: clock[0])
+
+    class Step(np.ndarray):
+        def __int__(self):
+            clock[0] += 0.3
+            return 0
+
+    flight, batch = fit.Flight(wait=False), tiny.make_batch(rng)
+    told = steps.Told(training.zero_sums(), jnp.float32(0), jnp.float32(0), np.zeros((), np.int32).view(Step))
+    waiting = []
+    for _ in range(20):
+        flight.add(told, batch, lambda k: batch)
+        waiting.append(len(flight._steps))
+    assert max(waiting) == 3
+    flight.land()
+    assert len(flight._steps) == 0
+
+
+def test_a_checkpoint_that_can_not_be_written_ends_the_run_and_harms_no_other(corpus, tmp_path):
+    """Files larger than a kilobyte can not be written, as on a full disk; then they can."""
+    settings = settings_for(corpus)
+    settings.train.max_epochs = 1
+    train.train(settings, tmp_path)
+    settings.train.max_epochs = 3
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with pytest.raises(InputError, match=r"could not be written|File too large") as said:
+            train.train(settings, tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert len(str(said.value).splitlines()) == 1
+    state, _ = final(tmp_path, settings)
+    assert int(state.step) == 4
+    train.train(settings, tmp_path)
+    _, lines = final(tmp_path, settings)
+    assert [line["epoch"] for line in lines] == [1, 2, 3]
+
+
+def test_a_folder_that_can_not_be_made_and_one_that_vanishes_are_a_line(corpus, tmp_path, monkeypatch):
+    with pytest.raises(InputError, match="Make the folder writable"):
+        train.train(settings_for(corpus), pathlib.Path("/proc/run"))
+    write = report.EpochLog.write
+
+    def vanish(log, *rest):
+        (tmp_path / "run").rename(tmp_path / "gone")
+        write(log, *rest)
+
+    monkeypatch.setattr(report.EpochLog, "write", vanish)
+    with pytest.raises(InputError, match=r"No such file or directory|could not be written") as said:
+        train.train(settings_for(corpus), tmp_path / "run")
+    assert len(str(said.value).splitlines()) == 1
+
+
+def test_a_second_process_is_refused(corpus, tmp_path):
+    with lock.Lock(tmp_path), pytest.raises(InputError, match="is training here"):
+        train.train(settings_for(corpus), tmp_path)
 
 
 def test_only_what_may_change_changes(corpus):
@@ -177,3 +381,10 @@ def test_only_what_may_change_changes(corpus):
     assert train.differences(settings, longer) == []
     other = dataclasses.replace(settings, train=dataclasses.replace(settings.train, seed=9))
     assert train.differences(settings, other) == ["train.seed was 0 and is 9"]
+
+
+@pytest.mark.slow
+def test_a_run_killed_at_random_moments_reaches_the_same_end(tmp_path):
+    """Six of the forty kills of `python tests/kill_loop.py`."""
+    tally = kill_loop.loop(6, 1, tmp_path)
+    assert (tally["kills"], tally["mismatches"], tally["failed_lives"]) == (6, 0, 0), tally

@@ -63,9 +63,9 @@ def make_state(method: Method, seed: int = 0, scale: float = 20.0) -> training.T
     return jax.jit(create)()
 
 
-def on_mesh(method: Method, devices: int, moves: tuple[str, ...] = steps.ALL):
-    """One training step under jit(shard_map) on so many devices: (state, whole batch) -> (state, sums)."""
-    update = steps.device_update(make_model(method), method, OPTIMIZER, STEPS_PER_EPOCH, moves)
+def on_mesh(method: Method, devices: int, move: str = "joint", skip: bool = False):
+    """One training step under jit(shard_map) on so many devices: (state, whole batch) -> (state, told)."""
+    update = steps.device_update(make_model(method), method, OPTIMIZER, STEPS_PER_EPOCH, move, skip)
     mesh = Mesh(np.array(jax.devices()[:devices]), ("data",), axis_types=(AxisType.Auto,))
     mapped = jax.shard_map(update, mesh=mesh, in_specs=(P(), P("data")), out_specs=(P(), P()), check_vma=False)
     return jax.jit(mapped)
@@ -83,8 +83,8 @@ def train(method: Method, batches: list[Batch], step, state: training.TrainState
     """Two batches an epoch; the final state and the loss of each step in nats a sentence."""
     state, losses = make_state(method) if state is None else state, []
     for i, batch in enumerate(batches):
-        state, sums = step(state, batch)
-        losses.append(float(sums.loss) / float(sums.sentences))
+        state, told = step(state, batch)
+        losses.append(float(told.loss))
         state = advance(state, method, epoch_done=i % STEPS_PER_EPOCH == STEPS_PER_EPOCH - 1)
     return state, np.array(losses)
 

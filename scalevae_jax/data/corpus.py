@@ -2,7 +2,7 @@
 
 import dataclasses
 from array import array
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +24,13 @@ class Split:
     labels: np.ndarray | None
     digest: str = ""  # sha256 of the text before words became ids
     long: int = 0  # sentences over the longest length allowed
+
+    @classmethod
+    def of(cls, rows: Sequence[Sequence[int]]) -> "Split":
+        """Rows of ids, marks included."""
+        offsets = np.zeros(len(rows) + 1, np.int64)
+        np.cumsum([len(row) for row in rows], out=offsets[1:])
+        return cls(np.fromiter((i for row in rows for i in row), np.int32, offsets[-1]), offsets, None)
 
     def __len__(self) -> int:
         return len(self.offsets) - 1

@@ -43,9 +43,13 @@ def _tokeniser() -> str:
 
 
 def place(path: str) -> Path:
-    """Where the corpus lies; `package:NAME` is a corpus that comes with the package."""
+    """Where the corpus lies; `package:NAME` is a corpus that comes with the package. Raises InputError for a name that
+    leaves it."""
     if path.startswith(EMBEDDED):
-        return Path(str(resources.files("scalevae_jax.data") / path.removeprefix(EMBEDDED)))
+        name = path.removeprefix(EMBEDDED)
+        if not name.isidentifier():
+            raise InputError(f"{path}: no corpus of the package has such a name; there is {EMBEDDED}snli")
+        return Path(str(resources.files("scalevae_jax.data") / name))
     return Path(path).expanduser()
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from scalevae_jax.types import InputError
 
 PAD, BEGIN, END, UNKNOWN = range(4)
+LARGEST_FILE = 2**28  # bytes
 SPECIALS = ("<pad>", "<s>", "</s>", "<unk>")
 
 
@@ -60,6 +61,8 @@ def build(sentences: Iterable[Sequence[str]], size: int, min_count: int = 1) -> 
 def load(path: Path) -> Vocabulary:
     """Read what `save` wrote. Raises InputError where it is not a vocabulary."""
     try:
+        if path.stat().st_size > LARGEST_FILE:
+            raise OSError(f"larger than {LARGEST_FILE:,} bytes")
         words = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not a readable vocabulary ({error})") from error

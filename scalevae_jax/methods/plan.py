@@ -9,8 +9,8 @@ Draw = Callable[[int], Any]  # the k-th random training batch of this step
 
 
 class Plan(NamedTuple):
-    """`init` makes the plan's state, `step(steps, state, batch, draw)` takes one training step of the batch,
-    `end_epoch(plan_state, mi)` hears the validation MI (nats)."""
+    """`init` makes the plan's state, `step(steps, state, batch, draw)` takes one training step of the batch and returns
+    the state and what the step told, `end_epoch(plan_state, mi)` hears the validation MI (nats)."""
 
     init: Callable[[], Any]
     step: Callable[[Any, Any, Any, Draw], Any]
@@ -43,10 +43,10 @@ def aggressive(inner_steps: int = 99, window: int = 15) -> Plan:
             return steps.joint(state, batch)
         inner, before, losses = batch, 1e4, []
         for k in range(1, inner_steps + 1):
-            state, info = steps.encoder(state, inner)
-            losses.append((info.loss, info.tokens))
+            state, told = steps.encoder(state, inner)
+            losses.append((told.sums.loss, told.sums.tokens))
             if k % window == 0:
-                loss = sum(float(x) for x, _ in losses) / sum(float(n) for _, n in losses)
+                loss = sum(float(x) for x, _ in losses) / max(sum(float(n) for _, n in losses), 1.0)
                 if loss > before:
                     break
                 before, losses = loss, []

@@ -7,6 +7,7 @@ import pytest
 
 from scalevae_jax.methods import plan
 from scalevae_jax.state import Sums
+from scalevae_jax.steps import Told
 
 
 class _State(NamedTuple):
@@ -24,25 +25,27 @@ class _Steps:
         self.taken = 0
 
     def joint(self, state, batch):
-        return state._replace(diary=(*state.diary, ("joint", batch)))
+        return state._replace(diary=(*state.diary, ("joint", batch))), None
 
     def decoder(self, state, batch):
-        return state._replace(diary=(*state.diary, ("decoder", batch)))
+        return state._replace(diary=(*state.diary, ("decoder", batch))), None
 
     def encoder(self, state, batch):
         k, self.taken = self.taken, self.taken + 1
         sentences, tokens = self.sentences[k], self.tokens[k]
         sums = Sums(*map(np.float32, (sentences, tokens, self.per_token[k] * tokens, 0, 0)))
-        return state._replace(diary=(*state.diary, ("encoder", batch))), sums
+        return state._replace(diary=(*state.diary, ("encoder", batch))), Told(
+            sums, np.float32(0), np.float32(0), np.int32(0)
+        )
 
 
 def _aggressive(steps, inner_steps, window):
     kind = plan.aggressive(inner_steps, window)
-    return kind.step(steps, _State(kind.init()), "batch", lambda k: f"draw {k}").diary
+    return kind.step(steps, _State(kind.init()), "batch", lambda k: f"draw {k}")[0].diary
 
 
 def test_joint_takes_one_joint_step_and_never_draws():
-    diary = plan.joint.step(_Steps(), _State(plan.joint.init()), "batch", lambda k: pytest.fail("drew")).diary
+    diary = plan.joint.step(_Steps(), _State(plan.joint.init()), "batch", lambda k: pytest.fail("drew"))[0].diary
     assert diary == (("joint", "batch"),)
     assert plan.joint.end_epoch((), 1.0) == ()
 
@@ -85,7 +88,7 @@ def test_at_most_inner_steps_are_taken_whether_or_not_a_window_is_full(losses):
 def test_once_off_only_joint_steps_are_taken():
     kind = plan.aggressive(5, 2)
     off = kind.end_epoch(kind.end_epoch(kind.init(), 1.0), 0.5)
-    state = kind.step(_Steps(), _State(off), "batch", lambda k: pytest.fail("drew"))
+    state, _ = kind.step(_Steps(), _State(off), "batch", lambda k: pytest.fail("drew"))
     assert state.diary == (("joint", "batch"),)
 
 

@@ -1,0 +1,174 @@
+"""Decoding speed against the way of the PyTorch reference code (one step of nn.LSTM at a time, beam search sentence by
+sentence), in one run, with the same weights.
+
+Example:
+  python -m benchmarks.decode --sentences 100 --words 15
+
+100 sentences of 15 words at the paper's size: vocabulary 20,000, embedding 512, hidden 1,024, latent 32. Random weights
+hardly ever end a sentence, so every one runs to its last word. PyTorch's beam search is timed on --torch_beam_sentences
+and scaled. The two take turns; medians of wall and of processor seconds (all threads; the latter mean something on a
+busy machine too). Needs PyTorch, which the package itself does not. The last line is JSON.
+"""
+
+import json
+import os
+import statistics
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable
+
+import jax
+import numpy as np
+import torch
+from absl import flags
+
+from scalevae_jax import command, generate, report
+from scalevae_jax.data.vocab import BEGIN, END
+from scalevae_jax.generate import Decoding
+from scalevae_jax.model import Decoder, Encoder, Model
+
+FLAGS = flags.FlagValues()
+SENTENCES = flags.DEFINE_integer("sentences", 100, "sentences", 1, flag_values=FLAGS)
+WORDS = flags.DEFINE_integer("words", 15, "words a sentence", 1, flag_values=FLAGS)
+BEAM = flags.DEFINE_integer("beam", 5, "hypotheses", 2, flag_values=FLAGS)
+TORCH_BEAM = flags.DEFINE_integer(
+    "torch_beam_sentences", 10, "sentences of PyTorch's beam search", 1, flag_values=FLAGS
+)
+ROUNDS = flags.DEFINE_integer("rounds", 5, "turns of each; beam search takes 3 at most", 1, flag_values=FLAGS)
+VOCABULARY = flags.DEFINE_integer("vocabulary", 20_000, "words", 10, flag_values=FLAGS)
+EMBEDDING = flags.DEFINE_integer("embedding", 512, "dimensions of a word", 1, flag_values=FLAGS)
+HIDDEN = flags.DEFINE_integer("hidden", 1024, "units", 1, flag_values=FLAGS)
+LATENT = flags.DEFINE_integer("latent", 32, "dimensions of z", 1, flag_values=FLAGS)
+
+
+class TorchDecoder(torch.nn.Module):
+    """The reference's decoder: its modules and its loops, written anew."""
+
+    def __init__(self, weights: dict[str, np.ndarray]):
+        super().__init__()
+        given = {name: torch.from_numpy(np.array(x)) for name, x in weights.items()}
+        self.words = torch.nn.Embedding.from_pretrained(given["embedding"])
+        latent, hidden = given["latent_state"].shape
+        self.lstm = torch.nn.LSTM(given["embedding"].shape[1] + latent, hidden, batch_first=True)
+        self.state = torch.nn.Linear(latent, hidden, bias=False)
+        self.output = torch.nn.Linear(hidden, given["output"].shape[1], bias=False)
+        with torch.no_grad():
+            self.lstm.weight_ih_l0.copy_(torch.cat([given["input"], given["latent_input"]]).T)
+            self.lstm.weight_hh_l0.copy_(given["recurrent"].T)
+            self.lstm.bias_ih_l0.copy_(given["input_bias"])
+            self.lstm.bias_hh_l0.copy_(given["recurrent_bias"])
+            self.state.weight.copy_(given["latent_state"].T)
+            self.output.weight.copy_(given["output"].T)
+
+    def start(self, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        c = self.state(z).unsqueeze(0)
+        return torch.tanh(c), c
+
+    def step(self, token: torch.Tensor, z: torch.Tensor, state: tuple) -> tuple[torch.Tensor, tuple]:
+        features = torch.cat([self.words(token), z], dim=-1).unsqueeze(1)
+        output, state = self.lstm(features, state)
+        return self.output(output.squeeze(1)), state
+
+    def decode(self, z: torch.Tensor, words: int, choose: Callable[[torch.Tensor], torch.Tensor]) -> list[list[int]]:
+        """All sentences together, a word at a time."""
+        state, token = self.start(z), torch.full((len(z),), BEGIN)
+        sentences, live = [[] for _ in z], torch.ones(len(z), dtype=torch.bool)
+        for _ in range(words):
+            logits, state = self.step(token, z, state)
+            token = choose(logits)
+            for i, word in enumerate(token.tolist()):
+                if live[i]:
+                    sentences[i].append(word)
+            live &= token != END
+            if not live.any():
+                break
+        return sentences
+
+    def beam(self, z: torch.Tensor, words: int, width: int) -> list[list[int]]:
+        """One sentence after another; hypotheses are objects in lists."""
+        sentences = []
+        for point in z:
+            live, ended = [([BEGIN], 0.0, *self.start(point[None]))], []
+            for _ in range(words):
+                state = tuple(torch.cat([hypothesis[k] for hypothesis in live], dim=1) for k in (2, 3))
+                tokens = torch.tensor([hypothesis[0][-1] for hypothesis in live])
+                logits, (h, c) = self.step(tokens, point.expand(len(live), -1), state)
+                before = torch.tensor([hypothesis[1] for hypothesis in live])
+                scores = torch.log_softmax(logits, dim=-1) + before[:, None]
+                best, index = torch.topk(scores.view(-1), width - len(ended))
+                after = []
+                for score, at in zip(best.tolist(), index.tolist(), strict=True):
+                    row, word = divmod(at, scores.shape[1])
+                    grown = ([*live[row][0], word], score, h[:, row : row + 1], c[:, row : row + 1])
+                    (ended if word == END else after).append(grown)
+                live = after
+                if len(ended) == width:
+                    break
+            sentences.append(max(ended or live, key=lambda hypothesis: hypothesis[1])[0][1:])
+        return sentences
+
+
+def turns(rounds: int, contestants: dict[str, Callable[[], object]]) -> dict[str, float]:
+    """Median wall and processor seconds of each, taking turns after one unmeasured call of each."""
+    seconds: dict[str, list[float]] = defaultdict(list)
+    for turn in range(rounds + 1):
+        for name, function in contestants.items():
+            before = time.perf_counter(), time.process_time()
+            function()
+            if turn:
+                seconds[f"{name}_s"].append(time.perf_counter() - before[0])
+                seconds[f"{name}_cpu_s"].append(time.process_time() - before[1])
+    return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def _command() -> None:
+    sentences, words, beam = SENTENCES.value, WORDS.value, BEAM.value
+    sizes = (VOCABULARY.value, EMBEDDING.value, HIDDEN.value, LATENT.value)
+    model = Model(Encoder(*sizes), Decoder(*sizes))
+    rng = np.random.default_rng(0)
+    shapes = jax.eval_shape(model.init, jax.random.key(0))
+    params = jax.tree.map(lambda x: np.float32(rng.uniform(-0.1, 0.1, x.shape)), shapes)
+    z = np.float32(rng.normal(size=(sentences, sizes[-1])))
+    peer = TorchDecoder(params["decoder"])
+    params, keys = jax.device_put(params), jax.random.split(jax.random.key(0), sentences)
+    torch_z = torch.from_numpy(z)
+    torch.manual_seed(0)
+
+    def ours(**how) -> Callable[[], np.ndarray]:
+        chosen = Decoding(max_words=words, mask_unknown=False, **how)
+        return lambda: generate.decode(model, params, z, keys, chosen)
+
+    def draw(logits: torch.Tensor) -> torch.Tensor:
+        return torch.multinomial(torch.softmax(logits, dim=-1), 1).squeeze(1)
+
+    some = min(TORCH_BEAM.value, sentences)
+    contests = {
+        "greedy": (lambda: peer.decode(torch_z, words, lambda logits: logits.argmax(-1)), ours(), 1.0),
+        "sample": (lambda: peer.decode(torch_z, words, draw), ours(temperature=1.0), 1.0),
+        f"beam {beam}": (lambda: peer.beam(torch_z[:some], words, beam), ours(beam=beam), sentences / some),
+    }
+    result: dict = {"benchmark": "decode", "sentences": sentences, "words": words, "sizes": sizes}
+    with torch.no_grad():
+        for name, (theirs, mine, scale) in contests.items():
+            rounds = ROUNDS.value if scale == 1 else min(ROUNDS.value, 3)
+            took = turns(rounds, {"torch": theirs, "jax": mine})
+            took |= {key: scale * took[key] for key in ("torch_s", "torch_cpu_s")}
+            ratio, cpu = took["torch_s"] / took["jax_s"], took["torch_cpu_s"] / took["jax_cpu_s"]
+            result[name] = took | {"ratio": ratio, "cpu_ratio": cpu}
+            seconds = f"PyTorch {took['torch_s']:.3f} s, here {took['jax_s']:.3f} s"
+            report.say(f"{name}: {seconds}: {ratio:.2f} times ({cpu:.2f} by processor seconds)")
+        same = np.mean([list(a) == list(b)[: len(a)] for a, b in zip(contests["greedy"][0](), ours()(), strict=True)])
+    result |= {"same_greedy_sentences": float(same), "torch_beam_sentences": some, "load": os.getloadavg()[0]}
+    result |= {"torch": torch.__version__, "jax": jax.__version__, "threads": torch.get_num_threads()}
+    result["device"] = jax.devices()[0].device_kind
+    print(json.dumps(result))
+
+
+def main() -> int:
+    """The command."""
+    return command.run("benchmarks.decode", _command, FLAGS, __doc__ or "")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

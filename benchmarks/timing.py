@@ -1,0 +1,78 @@
+"""How every benchmark times: contestants take turns, medians are compared, and the matmul rate is taken in the
+same run; memory is the peak of a process of its own above what it held with its parameters loaded."""
+
+import gc
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+SIZE = 2048
+
+
+def turns(rounds: int, contestants: dict[str, Callable[[], object]]) -> dict[str, float]:
+    """Median seconds of each, taking turns, after one call of each that is not counted."""
+    seconds: dict[str, list[float]] = {name: [] for name in contestants}
+    for turn in range(rounds + 1):
+        for name, function in contestants.items():
+            begun = time.perf_counter()
+            jax.block_until_ready(function())
+            if turn:
+                seconds[name].append(time.perf_counter() - begun)
+    return {name: statistics.median(taken) for name, taken in seconds.items()}
+
+
+def matmul() -> Callable[[], jax.Array]:
+    """One 2048 x 2048 x 2048 product in float32 by JAX: the machine's rate is `rate` of its seconds."""
+    a = jnp.ones((SIZE, SIZE), jnp.float32)
+    product = jax.jit(jnp.matmul)
+    return lambda: product(a, a)
+
+
+def rate(seconds: float) -> float:
+    """Operations a second of `matmul`."""
+    return 2 * SIZE**3 / seconds
+
+
+def peak_mib(module: str, arguments: Sequence[str]) -> float:
+    """What `python -m module arguments` says as its last line, which is `above_loaded` of some work, in MiB."""
+    command = [sys.executable, "-m", module, *arguments]
+    root = Path(__file__).parents[1]
+    return float(subprocess.run(command, cwd=root, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
+
+
+def above_loaded(work: Callable[[], object]) -> float:
+    """MiB that `work` takes at its peak above what this process holds now (Linux)."""
+    gc.collect()
+    Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
+    before = _status("VmRSS")
+    jax.block_until_ready(work())
+    return (_status("VmHWM") - before) / 1024
+
+
+def _status(field: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(field + ":"))
+
+
+def report(headline: dict[str, Any], cases: dict[str, Any]) -> None:
+    """The last line: the headline case's figures at the top level, all others under `cases`, and the machine."""
+    versions = {"jax": jax.__version__, "python": platform.python_version()}
+    if "torch" in sys.modules:
+        versions["torch"] = sys.modules["torch"].__version__
+    machine = {"cpus": os.cpu_count(), "processor": _processor(), "load": os.getloadavg()[0], **versions}
+    print(json.dumps({**headline, "cases": cases, "machine": machine}))
+
+
+def _processor() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())

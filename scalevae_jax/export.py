@@ -1,0 +1,186 @@
+"""Write a trained model as files that any program can read, without this package and without orbax.
+
+Example:
+  python -m scalevae_jax.export --workdir runs/demo --out exported/demo --data_licence "CC BY-SA 4.0"
+
+The folder holds model.safetensors (weights, named as in the package), config.json, vocab.txt, fitted_prior.json (a
+Gaussian fitted to the aggregated posterior, where the training data are at hand), README.md (a model card) and
+SHA256SUMS. `scalevae_jax.load(folder)` reads it, and so does every command that takes --workdir.
+"""
+
+import hashlib
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import safetensors
+from absl import flags
+from safetensors.numpy import save_file
+
+from scalevae_jax import command, config, measure, parallel, report, workdir
+from scalevae_jax.data import source, vocab
+from scalevae_jax.evaluate import ROWS
+from scalevae_jax.types import InputError
+from scalevae_jax.workdir import CONFIG, VOCABULARY, Run
+
+WEIGHTS, CARD, DATA_LICENSE, SUMS = "model.safetensors", "README.md", "DATA_LICENSE", "SHA256SUMS"
+FORMAT = "scalevae_jax 1"
+
+
+def _named(params: Any, method_state: Any) -> dict[str, Any]:
+    """Leaves by dotted path: `decoder.embedding`, `method_state.f_bar`."""
+    leaves = jax.tree_util.tree_leaves_with_path({**params, "method_state": method_state})
+    return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
+
+
+def digest(path: Path) -> str:
+    """sha256 of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def save(run: Run, out: Path, data_licence: str = "") -> None:
+    """Write the exported folder; `SHA256SUMS`, which makes it valid, comes last.
+
+    Raises InputError where `out` holds something already.
+    """
+    if out.exists() and any(out.iterdir()):
+        raise InputError(f"--out {out}: not empty; choose a new folder")
+    out.mkdir(parents=True, exist_ok=True)
+    tensors = {name: np.asarray(x) for name, x in _named(run.params, run.method_state).items()}
+    about = {
+        "format": FORMAT,
+        "epoch": str(run.epoch),
+        "steps_per_epoch": str(workdir.read_record(run.workdir)["steps_per_epoch"]),
+    }
+    save_file(tensors | {"factor": np.asarray(run.factor)}, out / WEIGHTS, about)
+    (out / CONFIG).write_text(config.to_json(run.settings), encoding="utf-8")
+    run.words.save(out / VOCABULARY)
+    if run.model.latent:
+        try:
+            measure.fitted_prior(run)
+            shutil.copyfile(run.workdir / measure.FITTED_PRIOR, out / measure.FITTED_PRIOR)
+        except InputError as error:
+            report.warn(f"no {measure.FITTED_PRIOR} ({error})")
+    beside = source.place(run.settings.data.path) / "LICENSE"
+    if beside.is_file():
+        shutil.copyfile(beside, out / DATA_LICENSE)
+    (out / CARD).write_text(card(run, digest(out / WEIGHTS), data_licence), encoding="utf-8")
+    files = sorted(path for path in out.iterdir() if path.name != SUMS)
+    (out / SUMS).write_text("".join(f"{digest(path)}  {path.name}\n" for path in files), encoding="utf-8")
+
+
+def load(folder: Path) -> Run:
+    """Read what `save` wrote. Raises InputError where a file is missing, changed, or not of this format."""
+    try:
+        sums = dict(line.split("  ")[::-1] for line in (folder / SUMS).read_text(encoding="utf-8").splitlines())
+        changed = [name for name in (WEIGHTS, CONFIG, VOCABULARY) if digest(folder / name) != sums.get(name)]
+    except (OSError, ValueError) as error:
+        raise InputError(f"{folder}: not a whole exported model ({error}); export it again") from error
+    if changed:
+        raise InputError(f"{folder}: {', '.join(changed)}: not the file that was exported (see {SUMS}); export again")
+    settings, words = config.from_json(folder / CONFIG), vocab.load(folder / VOCABULARY)
+    method = config.build_method(settings)
+    model = workdir.build_model(settings, method, len(words))
+    with safetensors.safe_open(folder / WEIGHTS, framework="numpy") as file:
+        about = file.metadata() or {}
+        if about.get("format") != FORMAT:
+            raise InputError(f"{folder / WEIGHTS}: format {about.get('format')!r}; {FORMAT!r} is wanted")
+        like = workdir.abstract_state(settings, model, method, int(about["steps_per_epoch"]))
+        missing = _named(like.params, like.method_state).keys() - set(file.keys())
+        if missing:
+            raise InputError(f"{folder / WEIGHTS}: no tensor {min(missing)}; another version of the package wrote it")
+        tensors = {name: file.get_tensor(name) for name in _named(like.params, like.method_state)}
+    shape = jax.tree.structure({**like.params, "method_state": like.method_state})
+    tree = jax.tree.unflatten(shape, [jax.numpy.asarray(x) for x in tensors.values()])
+    method_state = tree.pop("method_state")
+    return Run(folder, settings, words, model, method, tree, method_state, int(about["epoch"]))
+
+
+def _rows(pairs: Any) -> str:
+    return "\n".join(f"| {' | '.join(map(str, pair))} |" for pair in pairs)
+
+
+def card(run: Run, weights: str, data_licence: str) -> str:
+    """The model card, in Markdown."""
+    data, record, settings = run.settings.data, workdir.read_record(run.workdir), config.with_defaults(run.settings)
+    if not data_licence and (source.place(data.path) / "LICENSE").is_file():
+        data_licence = f"see {DATA_LICENSE}"
+    measured = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(run.workdir.glob("eval_*.json"))]
+    columns = [f"{m['split']} ({m['examples']} sentences, {m['iw_samples']} draws)" for m in measured]
+    table = [("measure", *columns, "what it is"), ("---",) * (len(columns) + 2)]
+    table += [(key, *(report.cell(m[key], 3) for m in measured), meaning) for key, meaning in ROWS]
+    method = [(key, value) for key, value in config.hyperparameters(settings).items()]
+    network = f"embedding {settings.model.embedding}, hidden {settings.model.hidden}, latent {run.model.latent}"
+    return f"""# {settings.method.name}, a variational autoencoder of sentences
+
+An LSTM encoder and an LSTM decoder with a Gaussian variable between them, trained by scalevae_jax
+{record["versions"]["scalevae_jax"]} with the method `{settings.method.name}`.
+
+## Data
+
+`{data.path}`, one sentence a line, words separated by spaces; vocabulary of {len(run.words):,} words, special symbols
+counted. Licence of the data: {data_licence or "not stated by who exported the model"}.
+
+| split | sha256 |
+|---|---|
+{_rows(record["data"].items())}
+
+## Method
+
+{network}; seed {settings.train.seed}; best of the epochs by validation loss: {run.epoch}.
+
+| hyperparameter | value |
+|---|---|
+{_rows(method) or "| none | |"}
+
+## Measures
+
+{_rows(table) if measured else "None: the run was not evaluated before the export."}
+
+Nats a sentence, `</s>` counted and `<s>` not; ppl is a token. `nll` and `nll_unit_prior` are bounds on -log p(x).
+`nll_paper` is the reading of the Scale-VAE paper, and no bound unless the factor is 1: do not compare it with others.
+
+## Intended use
+
+Study of latent variables of text: reconstruction, interpolation, sampling, linear classification of sentences like
+those of the training data. The sentences are those of a small model: they repeat what its data hold, errors and
+prejudice of the data included, and state nothing true. Not for use where a sentence has consequences.
+
+## Files
+
+`{WEIGHTS}` (sha256 `{weights}`), `{CONFIG}`, `{VOCABULARY}` (line n, from 0, is the word of id n); all digests in
+`{SUMS}`. Read them with `scalevae_jax.load(folder)`, or with NumPy alone as docs/using.md of scalevae_jax shows.
+"""
+
+
+FLAGS = flags.FlagValues()
+WORKDIR = flags.DEFINE_string("workdir", None, "the folder of a run", flag_values=FLAGS)
+OUT = flags.DEFINE_string("out", None, "the folder to write; new or empty", flag_values=FLAGS)
+DATA_LICENCE = flags.DEFINE_string(
+    "data_licence", "", "licence of the training data, for the model card; a LICENSE beside the data is copied",
+    flag_values=FLAGS,
+)  # fmt: skip
+
+
+def _command() -> None:
+    if WORKDIR.value is None or OUT.value is None:
+        raise InputError("--workdir and --out are wanted: the folder of a run and the one to write (see --help)")
+    parallel.start()
+    out = Path(OUT.value)
+    save(workdir.load(Path(WORKDIR.value)), out, DATA_LICENCE.value)
+    report.say(f"written to {out}: " + ", ".join(sorted(path.name for path in out.iterdir())))
+    report.say(f"sha256 of {WEIGHTS}: {digest(out / WEIGHTS)}")
+    report.say(f"next: python -m scalevae_jax.sample --workdir {out} --num 10")
+
+
+def main() -> int:
+    """The command."""
+    return command.run("scalevae_jax.export", _command, FLAGS, __doc__ or "")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

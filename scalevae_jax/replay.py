@@ -1,0 +1,64 @@
+"""Take the step again at which a run was stopped because its numbers were not finite.
+
+Examples:
+  python -m scalevae_jax.replay --workdir runs/yahoo
+  JAX_DEBUG_NANS=True python -m scalevae_jax.replay --workdir runs/yahoo
+
+Prints what the run recorded of the step and what the same step on the same state and batch gives now. With
+JAX_DEBUG_NANS the traceback shows the first operation that gave NaN. The run itself is not changed.
+"""
+
+import sys
+from pathlib import Path
+
+from absl import flags
+
+from scalevae_jax import command, config, fault, parallel, report, workdir
+from scalevae_jax.checkpoint import FAULT
+from scalevae_jax.data import vocab
+from scalevae_jax.steps import make_steps
+from scalevae_jax.types import InputError
+
+FLAGS = flags.FlagValues()
+WORKDIR = flags.DEFINE_string("workdir", None, "the folder of a run", flag_values=FLAGS)
+
+
+def replay(folder: Path) -> bool:
+    """Whether the step gives what it gave."""
+    workdir.refuse_links(folder)
+    recorded, batch = fault.read(folder)
+    settings = config.from_json(folder / workdir.CONFIG)
+    words = vocab.load(folder / workdir.VOCABULARY)
+    if batch.tokens.max() >= len(words) or batch.tokens.min() < 0 or batch.tokens.shape[0] % parallel.rows_for(1):
+        raise InputError(f"{folder / fault.FILE}: a batch of other words, or for another number of devices")
+    method = config.build_method(settings)
+    model = workdir.build_model(settings, method, len(words))
+    steps_per_epoch = workdir.read_record(folder)["steps_per_epoch"]
+    keeper = workdir.checkpoints(folder, settings, words)
+    state = keeper.only(FAULT, workdir.abstract_state(settings, model, method, steps_per_epoch))
+    keeper.close()
+    steps = make_steps(model, method, workdir.optimizer(settings), steps_per_epoch)
+    now = fault.take_again(fault.Fault(state, recorded["move"], batch), steps, method, steps_per_epoch)
+    report.say(f"recorded: {fault.line(recorded)}")
+    report.say(f"again:    {fault.line(now)}")
+    for row, length, weight in zip(batch.tokens, batch.lengths, batch.weight, strict=True):
+        if weight:
+            report.say(f"  {words.decode(row[:length])}")
+    return now == recorded
+
+
+def _command() -> None:
+    if WORKDIR.value is None:
+        raise InputError("--workdir is wanted: the folder of a run (see --help)")
+    parallel.start()
+    same = replay(Path(WORKDIR.value))
+    report.say("the same numbers" if same else "other numbers: another device or another version computes them")
+
+
+def main() -> int:
+    """The command."""
+    return command.run("scalevae_jax.replay", _command, FLAGS, __doc__ or "")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

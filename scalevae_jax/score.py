@@ -1,0 +1,36 @@
+"""What each sentence costs the model, in nats, `</s>` counted.
+
+Examples:
+  python -m scalevae_jax.score --workdir runs/demo --input sentences.txt --iw_samples 100 > scores.tsv
+  echo "a man is playing a guitar ." | python -m scalevae_jax.score --workdir runs/demo
+
+Columns: nll, -log p(x) by importance-weighted draws, a bound; rec, -log p(x|z) of one draw; kl, KL(q || N(0, I));
+kl_model, KL(q_hat || the prior as sampled); tokens, the words and `</s>`; text. Of a language model nll is exact.
+"""
+
+import sys
+
+from absl import flags
+
+from scalevae_jax import command, options
+
+FLAGS = flags.FlagValues()
+MODEL, TEXTS = options.model(FLAGS), options.texts(FLAGS)
+OUT, SEED = options.output(FLAGS), options.seed(FLAGS)
+IW_SAMPLES = flags.DEFINE_integer(
+    "iw_samples", None, "draws a sentence; the run's own configuration says otherwise", 1, flag_values=FLAGS
+)
+
+
+def _command() -> None:
+    model, texts = MODEL(), TEXTS()
+    options.table(model.score(texts, IW_SAMPLES.value, SEED.value) | {"text": texts}, OUT())
+
+
+def main() -> int:
+    """The command."""
+    return command.run("scalevae_jax.score", _command, FLAGS, __doc__ or "")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

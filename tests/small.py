@@ -1,0 +1,52 @@
+"""A run on disk that was never trained: a corpus of a few words, random weights large enough for z to matter."""
+
+import functools
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from scalevae_jax import config, workdir
+from scalevae_jax.config import Config, Data, Eval, MethodConfig, Network
+from scalevae_jax.data import corpus, vocab
+from scalevae_jax.workdir import Run
+
+NOUNS, VERBS = "dog cat man bird horse".split(), "runs sleeps eats sings".split()
+SENTENCES = [f"the {noun} {verb} ." for noun in NOUNS for verb in VERBS]
+
+
+def write_corpus(folder: Path, labels: bool = False) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    for split in corpus.SPLITS:
+        lines = [f"{i % 2}\t{text}" if labels else text for i, text in enumerate(SENTENCES)]
+        (folder / f"{split}.txt").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def make_run(folder: Path, name: str = "scale_vae", labels: bool = False, spread: float = 0.8) -> Run:
+    """Weights are uniform in +-spread, the factor is 2, 2.5 and 3; `folder` holds config.json, vocab.txt, run.json."""
+    data = write_corpus(folder / "data", labels)
+    settings = Config(
+        data=Data(path=str(data), max_words=12),
+        model=Network(embedding=4, hidden=6, latent=3),
+        method=MethodConfig(name=name),
+        eval=Eval(batch_size=8, iw_samples=7),
+    )
+    words = vocab.build([text.split() for text in SENTENCES], 50)
+    method = config.build_method(settings)
+    model = workdir.build_model(settings, method, len(words))
+    like = workdir.abstract_state(settings, model, method, 3)
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(lambda x: np.float32(rng.uniform(-spread, spread, x.shape)), like.params)
+    method_state = method.posterior.init(model.latent, 3)
+    if name.startswith("scale_vae"):
+        method_state = method_state._replace(f_bar=np.float32([2, 2.5, 3]))
+    (folder / workdir.CONFIG).write_text(config.to_json(settings))
+    words.save(folder / workdir.VOCABULARY)
+    record = {"versions": {"scalevae_jax": "0"}, "data": {"train": "abc"}, "steps_per_epoch": 3}
+    (folder / workdir.RUN).write_text(json.dumps(record))
+    return Run(folder, settings, words, model, method, params, method_state, 2)
+
+
+cached_run = functools.cache(make_run)
