@@ -12,8 +12,8 @@ import pytest
 
 import scalevae_jax
 from scalevae_jax import checkpoint, config, fault, train, workdir
-from scalevae_jax.data import corpus as corpora
-from scalevae_jax.data import vocab
+from scalevae_jax.data import source, vocab
+from scalevae_jax.data.options import Data
 from scalevae_jax.types import InputError
 
 ROOT = Path(scalevae_jax.__file__).parent
@@ -91,7 +91,7 @@ def test_a_link_that_leaves_the_folder_is_refused(place, run, tmp_path):
 def test_a_corpus_of_the_package_does_not_climb_out_of_it():
     for path in ("package:../../tests", "package:/etc", "package:.."):
         with pytest.raises(InputError, match="no corpus of the package"):
-            corpora.locate(path, "train")
+            source.find(Data(path=path))
 
 
 @pytest.mark.parametrize("name", ["config.json", "vocab.txt", "run.json"])

@@ -181,7 +181,7 @@ def test_an_ablation_is_a_replace(rng):
 
 def test_vae_is_scale_vae_whose_factor_stays_one(rng):
     """A batch too small for a factor leaves f at 1, and Scale-VAE is the VAE."""
-    vae, scaled = tiny.make_method("vae"), tiny.make_method("scale_vae", factor_min_batch=100)
+    vae, scaled = tiny.make_method("vae"), tiny.make_method("scale_vae", factor_min_batch=100, encoder_init="paper")
     batches = [tiny.make_batch(rng) for _ in range(4)]
     expected, _ = tiny.train(vae, batches, tiny.on_mesh(vae, devices=1))
     state, _ = tiny.train(scaled, batches, tiny.on_mesh(scaled, devices=1))
