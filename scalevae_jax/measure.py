@@ -171,10 +171,14 @@ class Job(NamedTuple):
     identity: dict[str, Any]  # what the draws are a function of, beside the repeat
 
 
+ROWS_AT_ONCE = 2048  # sentences times draws: enough to keep a product busy; more would only leave the cache
+
+
 def draws_at_once(mib: int, rows: int, vocabulary: int, hidden: int) -> int:
-    """How many draws of `rows` sentences fit in so many MiB: of each the logits of a step, twice, and gates and
-    states."""
-    return max(1, mib * 2**18 // (rows * (2 * vocabulary + 8 * hidden)))
+    """How many draws of `rows` sentences are worth taking together and fit in so many MiB: of each the logits of a
+    step, twice, and gates and states."""
+    fit = mib * 2**18 // (rows * (2 * vocabulary + 8 * hidden))
+    return max(1, min(fit, -(-ROWS_AT_ONCE // rows)))
 
 
 def importance(job: Job, key: jax.Array, journal: Journal) -> dict[str, np.ndarray]:
