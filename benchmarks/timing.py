@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 
 SIZE = 2048
+SETTLE = 0.5  # seconds: threads of the one before go on spinning for a while after their work
 
 
 def turns(rounds: int, contestants: dict[str, Callable[[], object]]) -> dict[str, float]:
@@ -24,6 +25,7 @@ def turns(rounds: int, contestants: dict[str, Callable[[], object]]) -> dict[str
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
     for turn in range(rounds + 1):
         for name, function in contestants.items():
+            time.sleep(SETTLE)
             begun = time.perf_counter()
             jax.block_until_ready(function())
             if turn:
