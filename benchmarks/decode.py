@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from absl import flags
 
+from benchmarks import peer
 from scalevae_jax import command, generate, report
 from scalevae_jax.data.vocab import BEGIN, END
 from scalevae_jax.generate import Decoding
@@ -42,24 +43,8 @@ HIDDEN = flags.DEFINE_integer("hidden", 1024, "units", 1, flag_values=FLAGS)
 LATENT = flags.DEFINE_integer("latent", 32, "dimensions of z", 1, flag_values=FLAGS)
 
 
-class TorchDecoder(torch.nn.Module):
-    """The reference's decoder: its modules and its loops, written anew."""
-
-    def __init__(self, weights: dict[str, np.ndarray]):
-        super().__init__()
-        given = {name: torch.from_numpy(np.array(x)) for name, x in weights.items()}
-        self.words = torch.nn.Embedding.from_pretrained(given["embedding"])
-        latent, hidden = given["latent_state"].shape
-        self.lstm = torch.nn.LSTM(given["embedding"].shape[1] + latent, hidden, batch_first=True)
-        self.state = torch.nn.Linear(latent, hidden, bias=False)
-        self.output = torch.nn.Linear(hidden, given["output"].shape[1], bias=False)
-        with torch.no_grad():
-            self.lstm.weight_ih_l0.copy_(torch.cat([given["input"], given["latent_input"]]).T)
-            self.lstm.weight_hh_l0.copy_(given["recurrent"].T)
-            self.lstm.bias_ih_l0.copy_(given["input_bias"])
-            self.lstm.bias_hh_l0.copy_(given["recurrent_bias"])
-            self.state.weight.copy_(given["latent_state"].T)
-            self.output.weight.copy_(given["output"].T)
+class TorchDecoder(peer.Decoder):
+    """The counterpart's decoder with the loops that make sentences."""
 
     def start(self, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         c = self.state(z).unsqueeze(0)
@@ -130,7 +115,8 @@ def _command() -> None:
     shapes = jax.eval_shape(model.init, jax.random.key(0))
     params = jax.tree.map(lambda x: np.float32(rng.uniform(-0.1, 0.1, x.shape)), shapes)
     z = np.float32(rng.normal(size=(sentences, sizes[-1])))
-    peer = TorchDecoder(params["decoder"])
+    counterpart = TorchDecoder(*sizes)
+    counterpart.load(params["decoder"])
     params, keys = jax.device_put(params), jax.random.split(jax.random.key(0), sentences)
     torch_z = torch.from_numpy(z)
     torch.manual_seed(0)
@@ -144,9 +130,9 @@ def _command() -> None:
 
     some = min(TORCH_BEAM.value, sentences)
     contests = {
-        "greedy": (lambda: peer.decode(torch_z, words, lambda logits: logits.argmax(-1)), ours(), 1.0),
-        "sample": (lambda: peer.decode(torch_z, words, draw), ours(temperature=1.0), 1.0),
-        f"beam {beam}": (lambda: peer.beam(torch_z[:some], words, beam), ours(beam=beam), sentences / some),
+        "greedy": (lambda: counterpart.decode(torch_z, words, lambda logits: logits.argmax(-1)), ours(), 1.0),
+        "sample": (lambda: counterpart.decode(torch_z, words, draw), ours(temperature=1.0), 1.0),
+        f"beam {beam}": (lambda: counterpart.beam(torch_z[:some], words, beam), ours(beam=beam), sentences / some),
     }
     result: dict = {"benchmark": "decode", "sentences": sentences, "words": words, "sizes": sizes}
     with torch.no_grad():

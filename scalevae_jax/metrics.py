@@ -97,20 +97,19 @@ def information(q_hat: Gaussian, factor: Float[Array, " latent"], z: Float[Array
     return {key: float(value) for key, value in _information(q_hat, prior, z).items()}
 
 
+@jax.jit
+def _information_within(q_hat: Gaussian, z: Float[Array, "batches size latent"]) -> Scalar:
+    return jnp.sum(-gaussian.entropy(q_hat) - jax.vmap(gaussian.mixture_log_density)(q_hat, z))
+
+
 def information_by_batch(q_hat: Gaussian, z: Float[Array, "rows latent"], size: int = 32) -> float:
     """The estimator of He et al. 2019: `mi_analytic` within each `size` rows, in the order of the split, averaged over
     the sentences. Its ceiling is near log(`size`), whatever the split; for comparison with older tables."""
-
-    @jax.jit
-    def total(q_hat: Gaussian, z: Array) -> Scalar:
-        aggregate = jax.vmap(gaussian.mixture_log_density)(q_hat, z)
-        return jnp.sum(-gaussian.entropy(q_hat) - aggregate)
-
     rows = len(z)
     whole = rows - rows % size
     parts = ((slice(0, whole), size), (slice(whole, rows), rows - whole))
     sums = [
-        float(total(*jax.tree.map(lambda x, at=at, n=n: x[at].reshape(-1, n, x.shape[1]), (q_hat, z))))
+        float(_information_within(*jax.tree.map(lambda x, at=at, n=n: x[at].reshape(-1, n, x.shape[1]), (q_hat, z))))
         for at, n in parts
         if len(range(*at.indices(rows)))
     ]

@@ -72,14 +72,14 @@ class Trained:
         return np.asarray(generate.prior(self._prior(prior), self._keys(n, seed)[0]))
 
     def sample(
-        self, n: int, seed: int = 0, prior: str = "model", *, temperature: float | None = None, **decoding: Any
+        self, num: int, seed: int = 0, prior: str = "model", *, temperature: float | None = None, **decoding: Any
     ) -> list[str]:
-        """n sentences of points drawn from the prior (see `draw`); words too are drawn, at temperature 1 unless given,
-        or searched where `beam` is more than 1."""
+        """`num` sentences of points drawn from the prior (see `draw`); words too are drawn, at temperature 1 unless
+        given, or searched where `beam` is more than 1."""
         if temperature is None:
             temperature = 0.0 if decoding.get("beam", 1) > 1 else 1.0
         how = Decoding(temperature=temperature, **decoding)
-        return self._sentences(self.draw(n, seed, prior), self._keys(n, seed)[1], how)
+        return self._sentences(self.draw(num, seed, prior), self._keys(num, seed)[1], how)
 
     def interpolate(
         self, a: str | None = None, b: str | None = None, steps: int = 5, seed: int = 0, **decoding: Any
