@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 import jax
 from absl import flags
 
+from scalevae_jax import allocator
 from scalevae_jax.types import InputError
 
 
@@ -95,6 +96,7 @@ def run(
 
     With `positional` the arguments that are no flags go to `main` as a list; otherwise they are wrong.
     """
+    allocator.keep_pages()
     argv = list(sys.argv if argv is None else argv)
     if any(arg in ("-h", "--help", "-help") for arg in argv[1:]):
         sys.stdout.write(help_text(doc, values, more))

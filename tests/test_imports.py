@@ -39,6 +39,7 @@ ORDER = [
     "config",
     "report",
     "lock",
+    "allocator",
     "checkpoint",
     "workdir",
     "command",
