@@ -38,6 +38,7 @@ ORDER = [
     "generate",
     "config",
     "report",
+    "processes",
     "lock",
     "allocator",
     "checkpoint",
