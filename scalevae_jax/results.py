@@ -45,7 +45,7 @@ def _in(section: str, digits: int, *names: str) -> tuple[Column, ...]:
     return tuple(Column(name, digits, reader(name)) for name in names)
 
 
-def _quality(name: str, digits: int, times: float) -> Column:
+def _quality(name: str, digits: int, times: int) -> Column:
     def read(record: Record) -> float | None:
         value = record.get("text_quality", {}).get(name)
         return None if value is None else times * value["mean"]
@@ -117,7 +117,7 @@ def trained_on(scale: Scale, row: Row) -> str:
 
 
 def _values(columns: tuple[Column, ...], found: Sequence[Record]) -> dict[str, list[float]]:
-    return {c.name: [value for r in found if (value := c.read(r)) is not None] for c in columns}
+    return {c.name: [float(value) for r in found if (value := c.read(r)) is not None] for c in columns}
 
 
 def _beyond(table: str, scale: Scale, records: Sequence[Record]) -> list[Line]:
