@@ -28,6 +28,7 @@ STYLE: dict[Any, Any] = {
     "svg.hashsalt": "scalevae_jax",  # the same file from the same numbers
 }
 GRID = 160  # points a side of a contour plot
+LAYERS = 8  # in which the points of a scatter plot are drawn
 REGION = 2.0  # Figure 2 shows [-2, 2] on both axes
 
 
@@ -74,16 +75,19 @@ def latent_spaces(spaces: Sequence[Space]) -> Figure:
     axes = figure.subplots(2, len(spaces), squeeze=False)
     for (above, below), space in zip(axes.T, spaces, strict=True):
         mean = space.mean * space.factor
-        for i, label in enumerate(np.unique(space.labels)):
-            at = space.labels == label
-            above.scatter(*mean[at].T, s=5, marker=MARKERS[i % 5], color=COLOURS[i % 7], linewidths=0, alpha=0.6)
-        above.set_title(space.title)
+        for layer in range(LAYERS):  # so that no label hides another
+            for i, label in enumerate(np.unique(space.labels)):
+                at = np.flatnonzero(space.labels == label)[layer::LAYERS]
+                above.scatter(*mean[at].T, s=6, marker=MARKERS[i % 5], color=COLOURS[i % 7], linewidths=0, alpha=0.6)
+        above.set(title=space.title, xlabel="$z_1$")
+        above.set_aspect("equal", adjustable="datalim")
         low, high = _limits(mean, space.logvar)
         x, y = (np.linspace(low[d], high[d], GRID) for d in (0, 1))
         below.contourf(x, y, density(mean, space.logvar, x, y), levels=10, cmap="Blues")
         below.set_title(space.caption, fontsize=8)
-        for ax in (above, below):
-            ax.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), xlabel="$z_1$")
+        below.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), xlabel="$z_1$")
+        below.set_aspect("equal", adjustable="datalim")
+        below.set_facecolor(matplotlib.colormaps["Blues"](0.0))  # the density of 0, where the axes are longer
     axes[0, 0].set_ylabel("means of the posterior, $z_2$")
     axes[1, 0].set_ylabel("aggregated posterior, $z_2$")
     return figure
@@ -127,7 +131,9 @@ def curves(runs: Mapping[str, Mapping[str, list]]) -> Figure:
                 look = {"color": COLOURS[i % 7], "linestyle": LINES[i // 7 % 4], "marker": MARKERS[i % 5]}
                 ax.plot(run["epoch"], values, markersize=3, linewidth=1.2, label=name, **look)
         ax.set(xlabel="epoch", ylabel=label)
-        if logarithmic and ax.lines:
+        if not ax.lines:
+            ax.text(0.5, 0.5, "none of these has one", ha="center", transform=ax.transAxes)
+        elif logarithmic:
             ax.set_yscale("log")
         ax.xaxis.get_major_locator().set_params(integer=True)
     handles = {

@@ -53,9 +53,9 @@ def _spaces(table: str, scale: Scale, records: Sequence[Record], runs: Path) -> 
                 numbers = found["space"]
                 kl = numbers["kl_aggregate_q" if table == "figure2" else "kl_aggregate"]
                 purity = "" if table == "figure2" or numbers["purity"] is None else f"purity {numbers['purity']:.2f}, "
-                mi = "" if table == "figure2" else f", MI {numbers['mi']:.2f}"
+                mi = "" if table == "figure2" else f"\nMI {numbers['mi']:.2f} nats"
                 partition = "" if table == "figure2" else f", {row.partition}"
-                caption = f"{purity}KL from prior {kl:.2f}{mi}"
+                caption = f"{purity}KL from prior {kl:.2f} nats{mi}"
                 spaces.append(Space.read(f"{row.method}{partition}", arrays, caption))
                 break
     return spaces

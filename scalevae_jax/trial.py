@@ -59,12 +59,12 @@ SCALES = {
     ),
     "cpu": Scale(
         "yahoo_sentences for Yahoo, yelp_sentiment for Yelp, the first 20,000 training lines (sa_vae, agg_vae: 4,000), "
-        "hidden 256, embedding 128, 15 epochs, the first 1,000 test sentences, 100 draws; synthetic: 20 epochs",
+        "hidden 256, embedding 128, 15 epochs, the first 1,000 test sentences, 100 draws; synthetic: 60 epochs",
         {
             "yahoo": Setting("yahoo_sentences", "configs/yahoo_sentences.py", _SMALL),
             "yelp": Setting("yelp_sentiment", "configs/yelp_sentiment.py", _SMALL),
             "yelp_sentiment": Setting("yelp_sentiment", "configs/yelp_sentiment.py", _SMALL),
-            "synthetic": Setting("package:synthetic", "configs/synthetic.py", {"train.max_epochs": 20}),
+            "synthetic": Setting("package:synthetic", "configs/synthetic.py", {"train.max_epochs": 60}),
         },
         1,
         ("--iw_samples", "100", "--limit", "1000"),
@@ -75,7 +75,7 @@ SCALES = {
     "captions": Scale(
         "Yahoo's tables on the captions of the package, the first 5,000 training lines (sa_vae, agg_vae: 2,000), "
         "hidden 128, embedding 64, z of 16 dimensions, 12 epochs, the first 500 test sentences, 100 draws; "
-        "synthetic: 20 epochs",
+        "synthetic: 60 epochs",
         {
             "yahoo": Setting(
                 "package:snli",
@@ -83,7 +83,7 @@ SCALES = {
                 {"model.embedding": 64, "model.hidden": 128, "model.latent": 16, "data.vocab_size": 4000}
                 | {"data.max_words": 30, "data.buckets": 3, "data.limit_train": 5000, "train.max_epochs": 12},
             ),
-            "synthetic": Setting("package:synthetic", "configs/synthetic.py", {"train.max_epochs": 20}),
+            "synthetic": Setting("package:synthetic", "configs/synthetic.py", {"train.max_epochs": 60}),
         },
         1,
         ("--iw_samples", "100", "--limit", "500"),
