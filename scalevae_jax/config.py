@@ -156,6 +156,8 @@ _POSITIVE = [
 ]
 _NOT_NEGATIVE = [
     "data.buckets",
+    "data.limit_train",
+    "data.limit_valid",
     "data.split_seed",
     "train.max_steps",
     "train.seed",

@@ -59,7 +59,10 @@ def read_corpus(settings: Config, words: vocab.Vocabulary | None = None) -> Corp
         edges = loader.bucket_lengths(rows.lengths, data.buckets)
         loaders[split] = loader.Loader(rows, edges, size, parallel.rows_for(size), seed, data.partition)
     train, valid = loaders["train"], loaders["valid"]
-    counts = " ".join(f"{split} {found['sentences']:,}" for split, found in about.items())
+    counts = " ".join(
+        f"{split} {len(loaders[split].split) if split in loaders else found['sentences']:,}"
+        for split, found in about.items()
+    )
     unknown = f"{train.split.unknown:.1%} unknown (valid {valid.split.unknown:.1%})"
     report.say(f"data: {text.source.place}: {counts} sentences, {len(words):,} words, {unknown}")
     for remark in corpus.remarks(text, {split: of.split for split, of in loaders.items()}):

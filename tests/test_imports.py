@@ -57,11 +57,20 @@ ORDER = [
     "score",
     "text_quality",
     "probe",
+    "space",
     "explore",
     "fault",
     "fit",
     "train",
     "replay",
+    "rows",
+    "trial",
+    "record",
+    "results",
+    "page",
+    "figures",
+    "scheduler",
+    "reproduce",
 ]
 
 ROOT = Path(scalevae_jax.__file__).parent

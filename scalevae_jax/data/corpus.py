@@ -1,6 +1,7 @@
 """A corpus as numbers: the prepared text, its vocabulary, the ids of its splits."""
 
 import dataclasses
+import itertools
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -47,8 +48,8 @@ class Split:
         """The first so many rows; 0 is all."""
         if not rows:
             return self
-        labels = None if self.labels is None else self.labels[:rows]
-        return dataclasses.replace(self, offsets=self.offsets[: rows + 1], labels=labels)
+        offsets, labels = self.offsets[: rows + 1], None if self.labels is None else self.labels[:rows]
+        return dataclasses.replace(self, tokens=self.tokens[: offsets[-1]], offsets=offsets, labels=labels)
 
     @property
     def unknown(self) -> float:
@@ -78,8 +79,15 @@ class Corpus(NamedTuple):
             record = records[i]
             yield record["text"].decode().split("\n"), record["labels"]
 
+    def limit(self, split: str) -> int:
+        """How many sentences of the split the configuration takes; 0 is all."""
+        return {"train": self.data.limit_train, "valid": self.data.limit_valid}.get(split, 0)
+
     def sentences(self, split: str) -> Iterator[list[str]]:
-        """The words of each sentence that is not dropped; long ones are cut."""
+        """The words of each sentence that is not dropped, as far as the split's limit; long ones are cut."""
+        return itertools.islice(self._sentences(split), self.limit(split) or None)
+
+    def _sentences(self, split: str) -> Iterator[list[str]]:
         limit, drop = self.data.max_words, self.data.long == "drop"
         for texts, _ in self.blocks(split):
             for text in texts:
@@ -94,7 +102,7 @@ class Corpus(NamedTuple):
         return vocab.build(self.sentences("train"), self.data.vocab_size, self.data.min_count)
 
     def split(self, name: str, words: Vocabulary) -> Split:
-        """The split as ids. Raises InputError where it is missing, or every sentence was too long."""
+        """The split as ids, up to its limit. Raises InputError where it is missing or every sentence was too long."""
         limit, drop = self.data.max_words, self.data.long == "drop"
         tokens, ends, labels, long = array("i"), array("q", [0]), array("q"), 0
         for texts, block in self.blocks(name):
@@ -111,7 +119,7 @@ class Corpus(NamedTuple):
             raise InputError(f"{self.source.place}: every {name} sentence has more than config.data.max_words={limit}")
         ids, offsets = np.frombuffer(tokens, np.int32), np.frombuffer(ends, np.int64)
         of = np.frombuffer(labels, np.int64) if len(labels) else None
-        return Split(ids, offsets, of, self.about(name)["sha256"], long)
+        return Split(ids, offsets, of, self.about(name)["sha256"], long).first(self.limit(name))
 
     def about_all(self) -> dict[str, dict[str, Any]]:
         """`about` of every split that there is."""

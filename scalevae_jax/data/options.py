@@ -18,11 +18,15 @@ class Data:
     """The corpus and how it is cut into batches."""
 
     path: str = described(
-        "", "a folder with train, valid and test, or one file (.txt .tsv .jsonl, .gz or not), or package:snli"
+        "",
+        "a folder with train, valid and test, or one file (.txt .tsv .jsonl, .gz or not), or package:snli,"
+        " package:tiny, package:synthetic",
     )
     name: str = described("text", f"one of {', '.join(NAMES)}; all but text are downloaded where no path is given")
     field: str = described("text", "of a .jsonl line, the field that holds the sentence; `label` holds its label")
     raw: bool = described(False, "the text is not tokenised: lower-case it and cut it into words")
+    limit_train: int = described(0, "first so many sentences of the training split; 0 is all")
+    limit_valid: int = described(0, "first so many sentences of the validation split; 0 is all")
     split_seed: int = described(0, "of the cut of a single file into train, valid and test, 90/5/5")
     cache: str = described("", "folder of prepared corpora; ~/.cache/scalevae_jax without it")
     vocab: str = described("", "a vocab.txt to use instead of the training split's words")

@@ -1,5 +1,6 @@
 """Prepared corpora: whole or not at all, by what they were made of, and never TensorFlow."""
 
+import dataclasses
 import errno
 import gzip
 import multiprocessing
@@ -346,3 +347,20 @@ def test_the_embedded_corpus_reads(split, tmp_path):
     assert about["sentences"] >= 1000
     assert not about["labelled"]
     assert not about.get("in_train")
+
+
+def test_a_limit_takes_the_first_sentences_of_training_and_validation_and_their_words_alone(data):
+    whole, few = corpus.open(data), corpus.open(dataclasses.replace(data, limit_train=3, limit_valid=2))
+    words = few.vocabulary()
+    assert list(few.sentences("train")) == list(whole.sentences("train"))[:3]
+    assert set(words.words[4:]) == {word for sentence in few.sentences("train") for word in sentence}
+    rows = {split: few.split(split, words) for split in corpus.SPLITS}
+    assert [len(rows[split]) for split in corpus.SPLITS] == [3, 2, len(whole.split("test", words))]
+    assert rows["train"].unknown == 0
+    assert len(rows["train"].tokens) == sum(map(len, few.sentences("train"))) + 2 * 3
+
+
+def test_the_tiny_corpus_reads_with_its_labels(tmp_path):
+    text = corpus.open(Data(path="package:tiny", cache=str(tmp_path)))
+    assert [text.about(split)["sentences"] for split in corpus.SPLITS] == [666, 100, 100]
+    assert set(text.split("test", text.vocabulary()).labels.tolist()) == {0, 1}
