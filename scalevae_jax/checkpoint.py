@@ -142,7 +142,8 @@ class Checkpoints:
                         return
                     if there >= step:
                         manager.delete(there)
-                args = ocp.args.Composite(state=ocp.args.StandardSave(parallel.spread(state)), meta=ocp.args.JsonSave(meta))
+                arrays = ocp.args.StandardSave(parallel.spread(state))
+                args = ocp.args.Composite(state=arrays, meta=ocp.args.JsonSave(meta))
                 written = manager.save(step, args=args, force=True)
         except jax.errors.JaxRuntimeError:  # another process has gone
             raise

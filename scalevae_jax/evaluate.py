@@ -138,7 +138,7 @@ def _command() -> None:
         tuple(NAMED.value) if NAMED.value else None,
     )
     facts = {"model": run.digest, "configuration": config.to_json(run.settings), "request": str(request)}
-    processes.agree(facts, FLAGS["initialization_timeout"].value)
+    processes.agree(facts, FLAGS)
     evaluation = evaluate(run, request)
     show(run, evaluation.result)
     if PER_SENTENCE.value and processes.first():

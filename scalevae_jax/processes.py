@@ -10,7 +10,7 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import jax
 from absl import flags
@@ -112,21 +112,22 @@ def code_digest() -> str:
     return sha.hexdigest()
 
 
-def _client():
+def _client() -> Any:
     from jax._src import distributed  # the key-value store of the runtime has no public name yet
 
     return distributed.global_state.client
 
 
-def agree(facts: dict[str, str], timeout: int = 300) -> None:
+def agree(facts: dict[str, str], values: flags.FlagValues) -> None:
     """Compare what must be the same on all processes, and the code beside it; once in a life.
 
     Raises InputError, on every process, that names the first fact that differs and the processes, or the error that
-    another process met, or the process that has not come within `timeout` seconds.
+    another process met, or the process that has not come within --initialization_timeout seconds.
     """
     if jax.process_count() == 1:
         return
     facts = {"code": code_digest(), "jax": jax.__version__, **facts}
+    timeout: Any = values["initialization_timeout"].value
     client, until = _client(), time.monotonic() + timeout
     _tell({"facts": facts})
     said = []
@@ -135,7 +136,8 @@ def agree(facts: dict[str, str], timeout: int = 300) -> None:
         try:
             said.append(json.loads(client.blocking_key_value_get(f"scalevae_jax/{i}", left)))
         except RuntimeError as error:
-            raise InputError(f"process {i} did not say what it reads within {timeout} s ({_first_line(error)})") from error
+            late = f"process {i} did not say what it reads within {timeout} s ({_first_line(error)})"
+            raise InputError(late) from error
     for i, each in enumerate(said):
         if "error" in each:
             raise InputError(f"process {i}: {each['error']}")

@@ -98,7 +98,7 @@ def prepare(settings: Config, folder: Path) -> tuple[Corpus, Model, Method]:
         data = read_corpus(settings)
     facts = {"configuration": config.to_json(settings), "workdir": "begun" if begun else "new"}
     facts |= {f"{split} data": digest for split, digest in data.digests.items()}
-    processes.agree(facts, FLAGS["initialization_timeout"].value)
+    processes.agree(facts, FLAGS)
     if not begun:
         if processes.first():
             data.words.save(folder / workdir.VOCABULARY)

@@ -1,6 +1,6 @@
 """All methods on a layout of processes and devices: ten steps over ragged batches, then evaluation, as arrays.
 
-`python tests/layouts.py OUT PROCESS PROCESSES PORT DTYPE METHOD...` is one process of a layout; XLA_FLAGS has its devices.
+`python tests/layouts.py OUT PROCESS PROCESSES PORT DTYPE METHOD...` is one process of a layout.
 `python tests/layouts.py` runs the layouts of LAYOUTS for every method, prints the table, and ends in a line of JSON.
 """
 
