@@ -17,7 +17,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from scalevae_jax import report
+from scalevae_jax import parallel, processes, report
 from scalevae_jax.state import TrainState
 from scalevae_jax.types import InputError
 
@@ -142,8 +142,11 @@ class Checkpoints:
                         return
                     if there >= step:
                         manager.delete(there)
-                args = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
+                arrays = ocp.args.StandardSave(parallel.spread(state))
+                args = ocp.args.Composite(state=arrays, meta=ocp.args.JsonSave(meta))
                 written = manager.save(step, args=args, force=True)
+        except jax.errors.JaxRuntimeError:  # another process has gone
+            raise
         except Exception as error:  # orbax passes on whatever its threads met
             raise self._unwritten(error) from error
         if not written:
@@ -195,7 +198,7 @@ class Checkpoints:
         for name, array in _named(state).items():
             if _digest(array) != arrays[name][1]:
                 raise self._damaged(saved, f"array {name} is not the one that was saved (its digest differs)")
-        return state
+        return parallel.localize(state)
 
     def _damaged(self, saved: Saved, what: str) -> Damaged:
         return Damaged(f"{self._root.parent}: {saved} is damaged: {what}")
@@ -260,10 +263,13 @@ class Checkpoints:
         return True
 
     def _set_aside(self, saved: Saved) -> None:
-        aside = self._root / "damaged" / f"{saved.which}-{saved.step}"
-        aside.parent.mkdir(exist_ok=True)
-        shutil.rmtree(aside, ignore_errors=True)
-        (self._root / saved.which / str(saved.step)).rename(aside)
+        processes.meet("a damaged checkpoint is seen by all")
+        if processes.first():
+            aside = self._root / "damaged" / f"{saved.which}-{saved.step}"
+            aside.parent.mkdir(exist_ok=True)
+            shutil.rmtree(aside, ignore_errors=True)
+            (self._root / saved.which / str(saved.step)).rename(aside)
+        processes.meet("a damaged checkpoint is put aside")
         self._managers[saved.which].reload()
 
     def preempted(self, step: int) -> bool:

@@ -1,6 +1,7 @@
 """What all commands share: flags of their own, --help, exit codes, and a clean end on a signal.
 
-Exit codes: 0 done, 2 the user's input is wrong (one line), 1 a bug (traceback), 130 and 143 stopped by a signal.
+Exit codes: 0 done, 2 the user's input is wrong (one line), 1 a bug (traceback), 3 another process of the run has gone,
+130 and 143 stopped by a signal.
 """
 
 import contextlib
@@ -12,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 import jax
 from absl import flags
 
+from scalevae_jax import allocator, processes
 from scalevae_jax.types import InputError
 
 
@@ -95,10 +97,12 @@ def run(
 
     With `positional` the arguments that are no flags go to `main` as a list; otherwise they are wrong.
     """
+    allocator.keep_pages()
     argv = list(sys.argv if argv is None else argv)
     if any(arg in ("-h", "--help", "-help") for arg in argv[1:]):
         sys.stdout.write(help_text(doc, values, more))
         return 0
+    again = shlex.join(["python", "-m", name, *argv[1:]])
     try:
         try:
             rest = values(argv)
@@ -109,10 +113,14 @@ def run(
             raise InputError(f"stray argument {rest[1]!r} (see --help)")
         main(*([rest[1:]] if positional else []))
     except InputError as error:
+        processes.tell_error(str(error))
         sys.stderr.write(f"error: {error}\n")
         return 2
+    except jax.errors.JaxRuntimeError as error:
+        if not processes.lost(error):
+            raise
+        processes.leave_lost(error, again)
     except Stopped as stopped:
-        again = shlex.join(["python", "-m", name, *argv[1:]])
         sys.stderr.write(f"{stopped}; the same command goes on:\n  {again}\n")
         return 128 + stopped.number
     except KeyboardInterrupt:

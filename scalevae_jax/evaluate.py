@@ -17,7 +17,7 @@ import numpy as np
 from absl import flags
 from rich.table import Table
 
-from scalevae_jax import command, config, metrics, paper, parallel, report, workdir
+from scalevae_jax import command, config, metrics, paper, processes, report, workdir
 from scalevae_jax.linear import COMPUTE_DTYPES
 from scalevae_jax.measure import Request, evaluate, output
 from scalevae_jax.types import InputError
@@ -100,6 +100,7 @@ def write_sentences(path: Path, sentences: dict[str, np.ndarray]) -> None:
 
 FLAGS = flags.FlagValues()
 WORKDIR = flags.DEFINE_string("workdir", None, "the folder of a run", flag_values=FLAGS)
+processes.define_flags(FLAGS)
 FALLBACK = command.define_fallback(FLAGS)
 SPLIT = flags.DEFINE_string("split", "test", "train, valid or test", flag_values=FLAGS)
 IW_SAMPLES = flags.DEFINE_integer(
@@ -123,7 +124,7 @@ COMPUTE_DTYPE = flags.DEFINE_enum(
 def _command() -> None:
     if WORKDIR.value is None:
         raise InputError("--workdir is wanted: the folder of a run (see --help)")
-    parallel.start()
+    processes.start(FLAGS)
     run = workdir.load(Path(WORKDIR.value), FALLBACK.value)
     if COMPUTE_DTYPE.value:
         run = run.computing_in(COMPUTE_DTYPE.value)
@@ -136,9 +137,11 @@ def _command() -> None:
         REPEATS.value,
         tuple(NAMED.value) if NAMED.value else None,
     )
+    facts = {"model": run.digest, "configuration": config.to_json(run.settings), "request": str(request)}
+    processes.agree(facts, FLAGS)
     evaluation = evaluate(run, request)
     show(run, evaluation.result)
-    if PER_SENTENCE.value:
+    if PER_SENTENCE.value and processes.first():
         write_sentences(Path(PER_SENTENCE.value), evaluation.sentences)
         report.say(f"a line a sentence in {PER_SENTENCE.value}")
     report.say(f"written to {run.workdir / output(request)}")

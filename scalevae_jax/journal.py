@@ -11,10 +11,13 @@ class Journal:
     A line torn by a kill, and whatever follows it, is dropped.
     """
 
-    def __init__(self, path: Path, identity: dict[str, Any]):
+    def __init__(self, path: Path, identity: dict[str, Any], writing: bool = True):
         self._path = path
         lines = self._read()
         self.entries: list[Any] = lines[1:] if lines[:1] == [identity] else []
+        self._file = None
+        if not writing:  # another process does
+            return
         part = path.with_name(path.name + ".part")
         part.write_text("".join(json.dumps(line) + "\n" for line in (identity, *self.entries)), encoding="utf-8")
         part.replace(path)
@@ -35,9 +38,11 @@ class Journal:
     def write(self, entry: Any) -> None:
         """One more entry, on disk when this returns unless the machine itself fails."""
         self.entries.append(entry)
-        self._file.write(json.dumps(entry) + "\n")
-        self._file.flush()
+        if self._file is not None:
+            self._file.write(json.dumps(entry) + "\n")
+            self._file.flush()
 
     def close(self) -> None:
         """Leave the file for another time."""
-        self._file.close()
+        if self._file is not None:
+            self._file.close()

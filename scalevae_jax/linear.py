@@ -26,10 +26,29 @@ def dot(x: Float[Array, "*rows k"], kernel: Float[Array, "k n"]) -> Float[Array,
     return jnp.matmul(x.astype(kernel.dtype), kernel, preferred_element_type=accumulate)
 
 
+def dot_transposed(x: Float[Array, "*rows n"], kernel: Float[Array, "k n"]) -> Float[Array, "*rows k"]:
+    """x @ kernel^T, as `dot`."""
+    accumulate = jnp.promote_types(kernel.dtype, jnp.float32)
+    last = (((x.ndim - 1,), (1,)), ((), ()))
+    return jax.lax.dot_general(x.astype(kernel.dtype), kernel, last, preferred_element_type=accumulate)
+
+
 def outer(x: Float[Array, "*rows k"], y: Float[Array, "*rows n"], dtype: DType) -> Float[Array, "k n"]:
     """sum over rows of x y^T: the gradient of a kernel, by one product."""
-    flat = [a.reshape(-1, a.shape[-1]) for a in (x, y)]
-    return dot(flat[0].T, cast(flat[1], dtype))
+    flat = [cast(a.reshape(-1, a.shape[-1]), dtype) for a in (x, y)]
+    return dot(transposed(flat[0]), flat[1])
+
+
+def transposed(x: Float[Array, "rows k"]) -> Float[Array, "k rows"]:
+    """x^T as the left operand of a product.
+
+    On a CPU, XLA would fold the transpose into the product, which then takes a quarter longer in float32 and falls back
+    to float32 from bfloat16 (docs/performance.md). A barrier keeps the first apart; the second takes a gather of all
+    rows, which XLA does not see through.
+    """
+    if jax.default_backend() != "cpu":
+        return x.T
+    return x.T[jnp.arange(x.shape[1])] if x.dtype == jnp.bfloat16 else jax.lax.optimization_barrier(x.T)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -44,7 +63,7 @@ def _forward(x, kernel, dtype):
 
 def _backward(dtype, residuals, cotangent):
     x, kernel = residuals
-    return dot(cotangent, cast(kernel, dtype).T), outer(x, cotangent, dtype)
+    return dot_transposed(cotangent, cast(kernel, dtype)), outer(x, cotangent, dtype)
 
 
 linear.defvjp(_forward, _backward)

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float, Int
 
-from scalevae_jax.linear import DType, cast, dot, outer
+from scalevae_jax.linear import DType, cast, dot, dot_transposed, outer, transposed
 from scalevae_jax.types import Array
 
 State = tuple[Float[Array, "*rows hidden"], Float[Array, "*rows hidden"]]
@@ -72,7 +72,11 @@ def _backward(dtype, residuals, cotangent):
     recurrent, hs, cs, activations, h0, c0 = residuals
     c_before = jnp.concatenate([c0[None], cs[:-1]])
     h_before = jnp.concatenate([h0[None], hs[:-1]])
-    transposed = cast(recurrent, dtype).T
+    kernel = cast(recurrent, dtype)
+    if kernel.dtype == jnp.bfloat16:
+        back = functools.partial(dot_transposed, kernel=kernel)
+    else:  # of wider operands a product over rows is the faster one, and its kernel is turned once
+        back = functools.partial(dot, kernel=transposed(kernel))
 
     def one(carry, at):
         dh, dc = carry
@@ -89,7 +93,7 @@ def _backward(dtype, residuals, cotangent):
             ],
             axis=-1,
         )
-        return (dot(dgates, transposed), dc * f), dgates
+        return (back(dgates), dc * f), dgates
 
     zeros = jnp.zeros_like(h0), jnp.zeros_like(c0)
     (dh0, dc0), dgates = jax.lax.scan(one, zeros, (cotangent, cs, c_before, activations), reverse=True)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from scalevae_jax import config, gaussian, metrics, parallel, report, steps, workdir
+from scalevae_jax import config, gaussian, metrics, parallel, processes, report, steps, workdir
 from scalevae_jax.data import corpus, loader, source
 from scalevae_jax.journal import Journal
 from scalevae_jax.method import Method
@@ -156,6 +156,7 @@ def fitted_prior(run: Run) -> Gaussian:
     fitted = gaussian.mixture_moments(inferred.posteriors.q_hat)
     kept = {"model": digest, "data": split.digest, "mean": fitted.mean.tolist(), "logvar": fitted.logvar.tolist()}
     workdir.write_json(path, kept)
+    processes.meet("the fitted prior is written")
     return fitted
 
 
@@ -211,7 +212,7 @@ def _repeat(job: Job, repeat: int) -> Evaluation:
     inferred = _infer(run, batches, key)
     measured = inferred.summary(run.method)
     measured.pop("loss")
-    journal = Journal(run.workdir / JOURNALS / f"{repeat}.jsonl", job.identity | {"repeat": repeat})
+    journal = Journal(run.workdir / JOURNALS / f"{repeat}.jsonl", job.identity | {"repeat": repeat}, processes.first())
     try:
         nll = importance(job, key, journal)
     finally:
@@ -313,7 +314,9 @@ def evaluate(run: Run, request: Request) -> Evaluation:
     if unfinite:
         raise FloatingPointError(f"{run.workdir}: {', '.join(unfinite)} is not finite; the model has diverged")
     workdir.write_json(run.workdir / output(request), result)
-    shutil.rmtree(run.workdir / JOURNALS)
+    processes.meet("the evaluation is written")
+    if processes.first():
+        shutil.rmtree(run.workdir / JOURNALS)
     return Evaluation(result, {key: np.mean([e.sentences[key] for e in each], axis=0) for key in each[0].sentences})
 
 

@@ -177,7 +177,7 @@ class Decoder(nn.Module):
             total = total + mask * cross_entropy.log_likelihood(features, output, target)
             return (state, total), None
 
-        zeros = jnp.zeros(z.shape[:-1], jnp.float32)
+        zeros = jnp.zeros(z.shape[:-1], words.dtype)
         (_, total), _ = jax.lax.scan(one, (start.state, zeros), (words, batch.targets.T, batch.mask.T))
         return total
 

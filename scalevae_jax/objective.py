@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Float, Int
 
 from scalevae_jax import gaussian, parallel
@@ -59,7 +60,7 @@ class Setting(NamedTuple):
     train: bool
 
 
-EVALUATION = Setting(jnp.float32(1), jnp.int32(0), train=False)
+EVALUATION = Setting(np.ones((), np.float32), np.zeros((), np.int32), train=False)  # host arrays: no backend yet
 
 
 def infer(

@@ -5,6 +5,7 @@ count that has crossed too; a local loss is this device's share of the global on
 gradient of the global loss, also where the forward pass itself uses global moments.
 """
 
+import functools
 import os
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -12,6 +13,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Float
 
 from scalevae_jax.types import Array
@@ -21,6 +24,8 @@ AXIS = "data"
 
 def spmd(step: Callable, in_axes: Sequence[int | None], out_axes: Any = None, donate: Sequence[int] = ()) -> Callable:
     """Map `step` over the local and remote devices: 0 marks what is split over them, None what is the same on all."""
+    if jax.process_count() > 1 and jax.local_device_count() > 1:
+        donate = ()  # pmap then hands an output that is an input back as the buffer that was given away
     return jax.pmap(
         step,
         axis_name=AXIS,
@@ -41,14 +46,19 @@ def start() -> None:
             os.environ.setdefault("NPROC", str(2 * int(count)))
 
 
+def _alone() -> bool:
+    """Whether the mapped axis has one device: XLA would copy every operand of a collective even then."""
+    return jax.lax.axis_size(AXIS) == 1
+
+
 def total(tree: Any) -> Any:
     """Sum over the devices."""
-    return jax.lax.psum(tree, AXIS)
+    return tree if _alone() else jax.lax.psum(tree, AXIS)
 
 
 def gather(x: Float[Array, "rows ..."]) -> Float[Array, "all_rows ..."]:
     """The rows of every device, in the order of the global batch."""
-    return jax.lax.all_gather(x, AXIS, tiled=True)
+    return x if _alone() else jax.lax.all_gather(x, AXIS, tiled=True)
 
 
 def share_of_one() -> Float[Array, ""]:
@@ -77,13 +87,18 @@ def batch_moments(x: Float[Array, "batch latent"], weight: Float[Array, " batch"
 
 
 def shard(tree: Any) -> Any:
-    """Split the leading axis of host arrays over the local devices: [rows, ..] -> [devices, rows / devices, ..]."""
-    devices = jax.local_device_count()
-    return jax.tree.map(lambda x: x.reshape(devices, x.shape[0] // devices, *x.shape[1:]), tree)
+    """This process's share of the leading axis of host arrays, split over the local devices:
+    [rows, ..] -> [local devices, rows / devices, ..]."""
+    here, everywhere = jax.local_device_count(), jax.device_count()
+    mine = slice(jax.process_index() * here, (jax.process_index() + 1) * here)
+    return jax.tree.map(lambda x: x.reshape(everywhere, x.shape[0] // everywhere, *x.shape[1:])[mine], tree)
 
 
 def unshard(tree: Any) -> Any:
-    """The inverse of `shard`, on the host."""
+    """The inverse of `shard`, on every host: the rows of all processes."""
+    tree = jax.tree.map(np.asarray, tree)
+    if jax.process_count() > 1:
+        tree = multihost_utils.process_allgather(tree, tiled=True)
     return jax.tree.map(lambda x: np.asarray(x).reshape(x.shape[0] * x.shape[1], *x.shape[2:]), tree)
 
 
@@ -91,3 +106,28 @@ def rows_for(batch_size: int) -> int:
     """The number of rows of a batch: `batch_size`, filled up to a multiple of the devices."""
     devices = jax.device_count()
     return -(-batch_size // devices) * devices
+
+
+def _on_data(change: Callable, x: Any) -> Any:
+    """`change` of an array, or of what a key is made of."""
+    if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+        return jax.random.wrap_key_data(change(jax.random.key_data(x)))
+    return change(x)
+
+
+def spread(tree: Any) -> Any:
+    """What is the same on all processes, as arrays that belong to all of them, which checkpoints want."""
+    if jax.process_count() == 1:
+        return tree
+    mesh = Mesh(jax.devices(), (AXIS,))
+    change = functools.partial(
+        multihost_utils.host_local_array_to_global_array, global_mesh=mesh, pspecs=PartitionSpec()
+    )
+    return jax.tree.map(functools.partial(_on_data, change), tree)
+
+
+def localize(tree: Any) -> Any:
+    """The inverse of `spread`: arrays of this process alone."""
+    if jax.process_count() == 1:
+        return tree
+    return jax.tree.map(functools.partial(_on_data, lambda x: jnp.asarray(np.asarray(x))), tree)

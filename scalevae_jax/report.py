@@ -92,14 +92,17 @@ class EpochLog:
     """A line an epoch, to metrics.jsonl and TensorBoard. Opened at an epoch, it drops what an earlier, longer life of
     the run wrote from that epoch on."""
 
-    def __init__(self, workdir: Path, epoch: int, step: int):
+    def __init__(self, workdir: Path, epoch: int, step: int, writing: bool = True):
+        self._board = None
+        self._started, self._first = time.monotonic(), epoch
+        if not writing:  # another process does
+            return
         self._path = workdir / METRICS
         kept = [line for line in self._lines() if line["epoch"] < epoch]
         part = self._path.with_suffix(".part")
         part.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
         part.replace(self._path)
         self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=step)
-        self._started, self._first = time.monotonic(), epoch
 
     def _lines(self) -> list[dict[str, Any]]:
         if not self._path.exists():
@@ -114,6 +117,8 @@ class EpochLog:
 
     def write(self, line: dict[str, Any], max_epochs: int) -> None:
         """Write an epoch, and print it with the time that the epochs left would take."""
+        if self._board is None:
+            return
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
         for key, value in line.items():
@@ -136,4 +141,5 @@ class EpochLog:
 
     def close(self) -> None:
         """Flush what TensorBoard holds."""
-        self._board.close()
+        if self._board is not None:
+            self._board.close()

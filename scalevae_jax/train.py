@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from absl import flags
 from ml_collections import config_flags
 
-from scalevae_jax import command, config, measure, parallel, report, workdir
+from scalevae_jax import command, config, measure, parallel, processes, report, workdir
 from scalevae_jax.checkpoint import LATEST, Checkpoints
 from scalevae_jax.config import Config
 from scalevae_jax.data import corpus, loader, vocab
@@ -82,7 +82,8 @@ def prepare(settings: Config, folder: Path) -> tuple[Corpus, Model, Method]:
     versions = " ".join(f"{name} {version}" for name, version in about["versions"].items())
     report.say(f"{versions} | {about['device']} | seed {settings.train.seed} | workdir {folder}")
     method = config.build_method(settings)
-    if (folder / workdir.CONFIG).exists():
+    begun = (folder / workdir.CONFIG).exists()
+    if begun:
         before = config.from_json(folder / workdir.CONFIG)
         changed = differences(before, settings)
         if changed:
@@ -95,10 +96,18 @@ def prepare(settings: Config, folder: Path) -> tuple[Corpus, Model, Method]:
                 raise InputError(f"{folder}: trained on another {split} file than {settings.data.path} holds now")
     else:
         data = read_corpus(settings)
-        data.words.save(folder / workdir.VOCABULARY)
+    facts = {"configuration": config.to_json(settings), "workdir": "begun" if begun else "new"}
+    facts |= {f"{split} data": digest for split, digest in data.digests.items()}
+    processes.agree(facts, FLAGS)
+    if not begun:
+        if processes.first():
+            data.words.save(folder / workdir.VOCABULARY)
         record = {**about, "command": sys.argv, "data": data.digests, "steps_per_epoch": len(data.train)}
         workdir.write_json(folder / workdir.RUN, record)
     workdir.write_text(folder / workdir.CONFIG, config.to_json(settings))
+    processes.meet("the workdir is written")
+    if not (folder / workdir.CONFIG).exists():
+        raise InputError(f"{folder}: not on storage that all hosts see; give a --workdir that is")
     return data, workdir.build_model(settings, method, len(data.words)), method
 
 
@@ -124,7 +133,7 @@ def train(settings: Config, folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         workdir.refuse_links(folder)
-        with Lock(folder):
+        with Lock(folder) if processes.first() else contextlib.nullcontext():
             _train(config.with_defaults(settings), folder)
     except InputError:
         with contextlib.suppress(OSError):
@@ -148,7 +157,7 @@ def _train(settings: Config, folder: Path) -> None:
         parameters = sum(math.prod(x.shape) for x in jax.tree.leaves(state.params))
         options = " ".join(f"{key}={value}" for key, value in config.hyperparameters(settings).items())
         report.say(f"method: {settings.method.name} {options} | {parameters:,} parameters")
-        log = report.EpochLog(folder, int(state.epoch), int(state.step))
+        log = report.EpochLog(folder, int(state.epoch), int(state.step), processes.first())
         with command.Signals() as signals, contextlib.closing(log):
             fit(Fit(folder, settings, model, method, data.train, data.valid, keeper, log, signals), state)
 
@@ -185,6 +194,7 @@ def finish(settings: Config, folder: Path) -> None:
 
 
 FLAGS = flags.FlagValues()
+processes.define_flags(FLAGS)
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "the configuration, a file that defines get_config()", flag_values=FLAGS
 )
@@ -217,6 +227,7 @@ def _command() -> None:
         report.say(config.describe_methods())
         return
     settings, folder = _read_config()
+    processes.start(FLAGS)
     train(settings, folder)
     finish(settings, folder)
 

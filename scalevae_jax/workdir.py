@@ -95,7 +95,9 @@ def read_text(path: Path, limit: int = 2**24) -> str:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Whole or not at all."""
+    """Whole or not at all; of several processes the first one writes."""
+    if jax.process_index() != 0:
+        return
     part = path.with_name(path.name + ".part")
     part.write_text(text, encoding="utf-8")
     part.replace(path)

@@ -1,0 +1,164 @@
+"""A whole training step, ours against PyTorch's, with the machine's matmul rate, in one run.
+
+Examples:
+  python -m benchmarks.train_step
+  python -m benchmarks.train_step --cases 40 --rounds 9
+
+Batch 32. Full size: vocabulary 20,000, embedding 512, hidden 1,024, latent 32, sentences of 10 to 160 words. Small:
+vocabulary 10,000, embedding 128, hidden 256, 12 words. Counted operations: 8 hidden (inputs + hidden) a token of an
+LSTM, 2 hidden vocabulary a predicted token, the reverse pass twice that. The last line is JSON. Exit code 1 where
+PyTorch's full-size step of 40 words does not reach 0.80 of its own matmul rate: the comparison is then invalid.
+"""
+
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from absl import flags
+
+from benchmarks import peer, timing
+from scalevae_jax import command, config, parallel, report, workdir
+from scalevae_jax.config import Config, Data, MethodConfig, Network
+from scalevae_jax.steps import make_steps
+from scalevae_jax.types import Batch
+
+ROWS = 32
+
+
+class Size(NamedTuple):
+    """Of a network and its sentences; a sentence is `<s>`, words, `</s>`."""
+
+    vocabulary: int
+    embedding: int
+    hidden: int
+    latent: int
+    words: int
+
+    @property
+    def operations(self) -> float:
+        """Of the matrix products of a step: the encoder reads words + 2 tokens, the decoder predicts words + 1."""
+        lstm = 8 * self.hidden * (self.embedding + self.hidden)
+        decoder = lstm + 8 * self.hidden * self.latent + 2 * self.hidden * self.vocabulary
+        return 3 * ROWS * (lstm * (self.words + 2) + decoder * (self.words + 1))
+
+
+CASES = {
+    **{f"full, {words} words": Size(20_000, 512, 1024, 32, words) for words in (10, 40, 80, 160)},
+    "small, 12 words": Size(10_000, 128, 256, 32, 12),
+}
+HEADLINE = "full, 40 words"
+VALID = 0.80  # of its own matmul rate that PyTorch's step of the headline case must reach
+
+FLAGS = flags.FlagValues()
+ROUNDS = flags.DEFINE_integer("rounds", 7, "turns of each", 1, flag_values=FLAGS)
+ONLY = flags.DEFINE_list("cases", [], "only the cases whose names hold one of these", flag_values=FLAGS)
+MEMORY = flags.DEFINE_string(
+    "memory", "", "measure one peak: who,case (what the program calls itself)", flag_values=FLAGS
+)
+
+
+def sentences(size: Size) -> np.ndarray:
+    """Of random words, all of one length."""
+    tokens = np.random.default_rng(0).integers(4, size.vocabulary, (ROWS, size.words + 2)).astype(np.int32)
+    tokens[:, 0], tokens[:, -1] = 1, 2
+    return tokens
+
+
+def ours(size: Size, method_name: str = "vae", dtype: str = "float32") -> Callable[[], object]:
+    """The package's own joint step, as `train` runs it: state donated, the sums read by nobody."""
+    network = Network(embedding=size.embedding, hidden=size.hidden, latent=size.latent, compute_dtype=dtype)
+    settings = Config(data=Data(path=""), model=network, method=MethodConfig(name=method_name))
+    method = config.build_method(settings)
+    model = workdir.build_model(settings, method, size.vocabulary)
+    step = make_steps(model, method, workdir.optimizer(settings), 3125).joint
+    tokens = sentences(size)
+    full = np.full(ROWS, tokens.shape[1], np.int32)
+    batch = parallel.shard(Batch(tokens, full, np.ones(ROWS, np.float32), np.arange(ROWS, dtype=np.int32)))
+    held: list[Any] = [workdir.create_state(settings, model, method, 3125)]
+
+    def one() -> object:
+        held[0], told = step(held[0], batch)
+        return told.loss
+
+    return one
+
+
+def theirs(size: Size) -> Callable[[], object]:
+    """The reference code's step."""
+    torch.manual_seed(0)
+    network = peer.Vae(*size[:4])
+    tokens = torch.from_numpy(sentences(size)).long()
+    return lambda: network.step(tokens)
+
+
+def torch_matmul() -> Callable[[], object]:
+    """`timing.matmul` by PyTorch."""
+    a = torch.ones(timing.SIZE, timing.SIZE)
+    return lambda: a @ a
+
+
+def case(size: Size) -> dict[str, float]:
+    """Seconds a step of each, ratios, and shares of the matmul rates."""
+    contestants = {
+        "ours": ours(size),
+        "torch": theirs(size),
+        "bfloat16": ours(size, dtype="bfloat16"),
+        "scale_vae": ours(size, "scale_vae"),
+        "bn_vae": ours(size, "bn_vae"),
+        "matmul": timing.matmul(),
+        "matmul_torch": torch_matmul(),
+    }
+    seconds = timing.turns(ROUNDS.value, contestants)
+    rate, rate_torch = timing.rate(seconds["matmul"]), timing.rate(seconds["matmul_torch"])
+    return {
+        "seconds": seconds["ours"],
+        "seconds_torch": seconds["torch"],
+        "ratio_vs_torch": seconds["torch"] / seconds["ours"],
+        "share_of_matmul": size.operations / seconds["ours"] / rate,
+        "share_of_matmul_torch": size.operations / seconds["torch"] / rate_torch,
+        "bfloat16_vs_float32": seconds["ours"] / seconds["bfloat16"],
+        "bfloat16_vs_torch": seconds["torch"] / seconds["bfloat16"],
+        "scale_vae_vs_vae": seconds["scale_vae"] / seconds["ours"],
+        "bn_vae_vs_vae": seconds["bn_vae"] / seconds["ours"],
+        "matmul_gflops": rate / 1e9,
+        "matmul_gflops_torch": rate_torch / 1e9,
+    }
+
+
+def _memory(what: str) -> None:
+    """The child process that measures one peak; our compiled step comes from the cache, and one was taken before."""
+    who, name = what.split(",", 1)
+    work = ours(CASES[name]) if who == "ours" else theirs(CASES[name])
+    print(timing.above_loaded(work))
+
+
+def _chosen() -> Iterator[str]:
+    return (name for name in CASES if not ONLY.value or any(part in name for part in ONLY.value))
+
+
+def _command() -> None:
+    if MEMORY.value:
+        return _memory(MEMORY.value)
+    cases = {}
+    for name in _chosen():
+        figures = case(CASES[name])
+        for who, key in (("ours", "peak_mib"), ("torch", "peak_mib_torch")):
+            figures[key] = timing.peak_mib("benchmarks.train_step", ["--memory", f"{who},{name}"])
+        report.say(f"{name}: " + ", ".join(f"{key} {value:.3g}" for key, value in figures.items()))
+        cases[name] = figures
+    headline = cases.get(HEADLINE, {})
+    timing.report(headline, cases)
+    if headline and headline["share_of_matmul_torch"] < VALID:
+        report.warn(f"PyTorch reaches {headline['share_of_matmul_torch']:.2f} of its own matmul rate: not a valid peer")
+        sys.exit(1)
+
+
+def main() -> int:
+    """The command."""
+    return command.run("benchmarks.train_step", _command, FLAGS, __doc__ or "")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,90 @@
+"""Real processes: the same numbers on every layout, and a training of two that agrees with a training of one."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import layouts
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SMALL = [
+    "--config=configs/smoke.py",
+    "--config.train.max_epochs=1",
+    "--config.train.max_steps=6",
+    "--config.model.hidden=16",
+    "--config.model.embedding=16",
+    "--config.data.limit_train=200",
+]
+
+
+def _local(*arguments, processes="2"):
+    env = os.environ | {"PYTHON": sys.executable, "PYTHONPATH": str(ROOT), "XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"}
+    line = ["bash", "launch/local.sh", *arguments[:1], processes, *arguments[1:]]
+    return subprocess.run([part for part in line if part], cwd=ROOT, env=env, capture_output=True, text=True)
+
+
+def _largest(tmp_path, names, of, dtype="float32"):
+    one, other = (layouts.run(layout, tmp_path / layout, names, dtype) for layout in ("1x1", of))
+    return layouts.difference(one, other)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", ["1x4", "2x2", "4x1"])
+def test_every_method_has_the_same_numbers_on_every_layout(tmp_path, layout):
+    assert _largest(tmp_path, layouts.METHODS, layout, "float64") < 1e-9
+
+
+def test_scale_vae_on_two_processes_of_two_devices_is_that_of_one_device(tmp_path):
+    assert _largest(tmp_path, ["scale_vae"], "2x2") < 1e-5
+
+
+def test_a_dry_run_prints_a_line_a_process():
+    done = _local("--dry-run", *SMALL)
+    assert done.returncode == 0, done.stderr
+    first, second = done.stdout.splitlines()
+    assert "--process_id=0" in first
+    assert "--process_id=1" in second
+    assert "scalevae_jax.train --distributed" in first
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one_does(tmp_path):
+    lines = []
+    for processes in ("1", "2"):
+        folder = tmp_path / processes
+        done = _local("", *SMALL, f"--workdir={folder}", processes=processes)
+        assert done.returncode == 0, done.stderr
+        lines.append(json.loads((folder / "metrics.jsonl").read_text().splitlines()[0]))
+    one, two = lines
+    for key in ("step", "train_loss", "train_rec", "valid_rec", "mi", "factor_median"):
+        np.testing.assert_allclose(two[key], one[key], rtol=1e-4, err_msg=key)
+
+
+@pytest.mark.slow
+def test_another_configuration_on_one_process_is_refused_by_all(tmp_path):
+    """Both say so, in one line, with exit code 2, and nothing is begun."""
+    ports = _local("--dry-run", *SMALL).stdout
+    coordinator = next(word for word in ports.split() if word.startswith("--coordinator"))
+    env = os.environ | {"PYTHONPATH": str(ROOT), "XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"}
+    train = [sys.executable, "-m", "scalevae_jax.train", "--distributed", coordinator, "--num_processes=2"]
+    train += [*SMALL, f"--workdir={tmp_path / 'run'}"]
+    started = [
+        subprocess.Popen(
+            [*train, f"--process_id={i}", f"--config.train.seed={i}"],
+            cwd=ROOT,
+            env=env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for i in range(2)
+    ]
+    said = [process.communicate(timeout=200)[1] for process in started]
+    assert [process.returncode for process in started] == [2, 2], said
+    for text in said:
+        assert "configuration of process 1 is not that of process 0" in text
+        assert "Traceback" not in text
