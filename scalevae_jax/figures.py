@@ -75,7 +75,7 @@ def _limits(mean: np.ndarray, logvar: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
 def latent_spaces(spaces: Sequence[Space]) -> Figure:
     """Figure 1: the means of q_hat by label above, the aggregated q_hat below, a column a space."""
-    figure = Figure((2.5 * len(spaces), 5.2), layout="constrained")
+    figure = Figure((max(2.5 * len(spaces), 4.5), 5.6), layout="constrained")
     axes = figure.subplots(2, len(spaces), squeeze=False)
     for (above, below), space in zip(axes.T, spaces, strict=True):
         mean = space.mean * space.factor
