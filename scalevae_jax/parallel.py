@@ -25,7 +25,7 @@ AXIS = "data"
 def spmd(step: Callable, in_axes: Sequence[int | None], out_axes: Any = None, donate: Sequence[int] = ()) -> Callable:
     """Map `step` over the local and remote devices: 0 marks what is split over them, None what is the same on all."""
     if jax.process_count() > 1 and jax.local_device_count() > 1:
-        donate = ()  # pmap then hands an output that is an input back as the buffer that was given away
+        donate = ()  # a donated array was found deleted there at the next step; why is not known
     return jax.pmap(
         step,
         axis_name=AXIS,
