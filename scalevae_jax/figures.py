@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.rcsetup import cycler
 
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#000000")
@@ -65,13 +66,16 @@ def density(mean: np.ndarray, logvar: np.ndarray, x: np.ndarray, y: np.ndarray) 
 
 
 def _limits(mean: np.ndarray, logvar: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Two opposite corners of a square that shows all of the rows' Gaussians."""
     spread = 2 * np.exp(0.5 * logvar)
-    return np.min(mean - spread, axis=0), np.max(mean + spread, axis=0)
+    low, high = np.min(mean - spread, axis=0), np.max(mean + spread, axis=0)
+    middle, half = (low + high) / 2, np.max(high - low) / 2
+    return middle - half, middle + half
 
 
 def latent_spaces(spaces: Sequence[Space]) -> Figure:
     """Figure 1: the means of q_hat by label above, the aggregated q_hat below, a column a space."""
-    figure = Figure((2.5 * len(spaces), 5.2), layout="constrained")
+    figure = Figure((max(2.5 * len(spaces), 4.5), 5.6), layout="constrained")
     axes = figure.subplots(2, len(spaces), squeeze=False)
     for (above, below), space in zip(axes.T, spaces, strict=True):
         mean = space.mean * space.factor
@@ -86,8 +90,12 @@ def latent_spaces(spaces: Sequence[Space]) -> Figure:
         below.contourf(x, y, density(mean, space.logvar, x, y), levels=10, cmap="Blues")
         below.set_title(space.caption, fontsize=8)
         below.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), xlabel="$z_1$")
-        below.set_aspect("equal", adjustable="datalim")
-        below.set_facecolor(matplotlib.colormaps["Blues"](0.0))  # the density of 0, where the axes are longer
+        below.set_aspect("equal")
+    handles = [
+        Line2D([], [], marker=MARKERS[i % 5], color=COLOURS[i % 7], linestyle="", markersize=4, label=f"label {label}")
+        for i, label in enumerate(np.unique(spaces[0].labels))
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
     axes[0, 0].set_ylabel("means of the posterior, $z_2$")
     axes[1, 0].set_ylabel("aggregated posterior, $z_2$")
     return figure
