@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from scalevae_jax import command, fault, measure, parallel, plateau, report, workdir
+from scalevae_jax import allocator, command, fault, measure, parallel, plateau, report, workdir
 from scalevae_jax import state as training
 from scalevae_jax.checkpoint import BEST, FAULT, LATEST, Checkpoints
 from scalevae_jax.compiling import Compiling
@@ -173,6 +173,7 @@ def fit(run: Fit, state: TrainState) -> TrainState:
             best = run.keeper.only(BEST, state)
             state = state._replace(params=best.params, method_state=best.method_state)
         run.keeper.save(LATEST, state)
+        allocator.give_back()
     return state
 
 
