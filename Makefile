@@ -26,10 +26,11 @@ test: install  ## the fast tests
 test-slow: install  ## the tests that take minutes
 	$(BIN)/python -m pytest -n 2 -m slow
 
-lint: install  ## format, lint, types
+lint: install  ## format, lint, types, shell
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/shellcheck launch/*.sh launch/*.sbatch
 
 lock:  ## pin what pyproject.toml allows (needs uv)
 	uv pip compile --quiet --universal --fork-strategy fewest --generate-hashes --extra dev --no-header --output-file requirements.lock pyproject.toml
