@@ -6,6 +6,7 @@ locked, and nothing appended to.
 
 import importlib.util
 import io
+import logging
 import os
 import pathlib
 import shutil
@@ -28,6 +29,8 @@ def path(text: str | os.PathLike[str]) -> Path:
         raise InputError(f"{name}: a folder, or {BUCKETS}BUCKET/FOLDER, is wanted")
     if importlib.util.find_spec("gcsfs") is None:
         raise InputError(f"{name}: wants the package gcsfs: pip install 'scalevae_jax[gcs]'")
+    for loud in ("gcsfs", "google.auth"):  # what matters of it is in the exception
+        logging.getLogger(loud).setLevel(logging.CRITICAL)
     found = epath.Path(name)
     try:
         next(found.iterdir(), None)

@@ -79,8 +79,8 @@ def missing(where: Path, split: str) -> str:
     """What to say where a split is not there."""
     wanted = ", ".join(f"{name}.txt" for name in SPLITS)
     return (
-        f"no {split}.txt or {split}.txt.gz in {storage.absolute(where)}: put {wanted} there (or .txt.gz, .tsv, .jsonl), "
-        "one sentence a line, or give another folder, or one file to be split, with --config.data.path=PATH"
+        f"no {split}.txt or {split}.txt.gz in {storage.absolute(where)}: put {wanted} there (or .txt.gz, .tsv, .jsonl) "
+        "with one sentence a line, or give another folder, or one file to be split, with --config.data.path=PATH"
     )
 
 
