@@ -5,7 +5,6 @@ import functools
 import math
 import signal
 import time
-from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 import jax
@@ -26,6 +25,7 @@ from scalevae_jax.plateau import Decision
 from scalevae_jax.profiler import Profiler
 from scalevae_jax.state import TrainState
 from scalevae_jax.steps import Steps, Told, make_inference, make_steps
+from scalevae_jax.storage import Path
 from scalevae_jax.types import Batch, InputError
 
 RUNAWAY_FACTOR = 50.0
