@@ -64,8 +64,8 @@ def peak_mib(module: str, arguments: Sequence[str]) -> float:
 
 
 def above_loaded(work: Callable[[], object], times: int = 1) -> float:
-    """MiB that `work` takes at its peak, so many times in a row, above what this process holds now (Linux); freed memory
-    that was kept is not held."""
+    """MiB that `work` takes at its peak, so many times in a row, above what this process holds now (Linux); freed
+    memory that was kept is not held."""
     gc.collect()
     allocator.give_back()
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
