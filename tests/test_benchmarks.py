@@ -1,0 +1,39 @@
+"""The page of figures is made of what the programs said, and of nothing else."""
+
+import json
+
+import pytest
+from benchmarks import __main__ as benchmarks
+
+
+def said(**figures) -> dict:
+    machine = {"cpus": 2, "processor": "a"}
+    return {"loader": {"share_of_step": 0.5, "cases": {"small": {"batch_ms": 0.25} | figures}, "machine": machine}}
+
+
+def test_a_figure_is_reached_at_its_bound_and_not_past_it():
+    least = benchmarks.Reach("", "", "", "", 1.5)
+    most = least._replace(least=False)
+    assert [least.met(x) for x in (1.4, 1.5, 1.6)] == [False, True, True]
+    assert [most.met(x) for x in (1.4, 1.5, 1.6)] == [True, True, False]
+
+
+def test_the_page_has_every_figure_and_says_what_was_not_measured():
+    found = {name: each | {"date": "2026-01-02", "git": "abc"} for name, each in said().items()}
+    page = benchmarks.page(found)
+    assert "| a batch of the loader over a small model's step | 0.500 | at most 0.02 | no |" in page
+    assert page.count("not measured") == len(benchmarks.REACH) - 1
+    assert "`python -m benchmarks.loader`, 2026-01-02, commit abc (cpus 2, processor a):" in page
+    assert "| batch ms | 0.25 |" in page
+
+
+def test_every_figure_to_reach_is_one_that_a_program_prints():
+    kept = json.loads(benchmarks.FIGURES.read_text(encoding="utf-8"))
+    for reach in benchmarks.REACH:
+        assert benchmarks.value(kept, reach) is not None, reach
+
+
+@pytest.mark.parametrize("name", benchmarks.PROGRAMS)
+def test_every_program_has_an_example_that_runs_it(name):
+    text = (benchmarks.ROOT / f"benchmarks/{name}.py").read_text(encoding="utf-8")
+    assert f"\n  python -m benchmarks.{name}" in text
