@@ -38,6 +38,8 @@ ORDER = [
     "generate",
     "config",
     "report",
+    "relay",
+    "watch",
     "processes",
     "lock",
     "allocator",
