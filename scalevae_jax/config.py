@@ -63,6 +63,7 @@ class Train:
     max_epochs: int = _field(120, "epochs at most")
     max_steps: int = _field(0, "steps at most; 0 is no limit")
     batch_size: int = _field(32, "sentences of the global batch")
+    steps_per_dispatch: int = _field(1, "steps given to the device at once where their batches have one length")
     skip_nonfinite: bool = _field(False, "skip and count steps whose loss or gradient is not finite, instead of ending")
     seed: int = _field(0, "of initial values, data order and all draws")
 
@@ -150,6 +151,7 @@ _POSITIVE = [
     "optim.max_decays",
     "train.max_epochs",
     "train.batch_size",
+    "train.steps_per_dispatch",
     "eval.batch_size",
     "eval.iw_samples",
     "eval.memory_mib",

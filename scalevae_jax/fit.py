@@ -10,32 +10,41 @@ from typing import Any, NamedTuple, NoReturn
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from scalevae_jax import command, fault, measure, parallel, plateau, report, workdir
 from scalevae_jax import state as training
 from scalevae_jax.checkpoint import BEST, FAULT, LATEST, Checkpoints
+from scalevae_jax.compiling import Compiling
 from scalevae_jax.config import Config
 from scalevae_jax.data.loader import Loader
 from scalevae_jax.method import Method
 from scalevae_jax.methods.plan import Draw
 from scalevae_jax.model import Model
 from scalevae_jax.plateau import Decision
+from scalevae_jax.profiler import Profiler
 from scalevae_jax.state import TrainState
 from scalevae_jax.steps import Steps, Told, make_inference, make_steps
 from scalevae_jax.types import Batch, InputError
 
 RUNAWAY_FACTOR = 50.0
 IN_FLIGHT = 1.0  # seconds of training steps given to the device ahead of what the host has seen the end of
-MOST_IN_FLIGHT = 20  # steps, however short
+MOST_IN_FLIGHT = 20  # dispatches, however short
 TICK_EVERY = 20  # steps
 
 
 def epoch_line(
-    state: TrainState, method: Method, valid: dict[str, Any], steps_per_epoch: int, seconds: float, tokens: float
+    state: TrainState,
+    method: Method,
+    valid: dict[str, Any],
+    steps_per_epoch: int,
+    seconds: float,
+    compiling: float,
+    tokens: float,
 ) -> dict[str, Any]:
     """What is logged of an epoch, nats a sentence; of it, `seconds` were trained in this life of the run, from the
-    token on that is given."""
+    token on that is given, `compiling` of them before there was a program to run."""
     sums = jax.tree.map(float, state.sums)
     count = max(sums.sentences, 1.0)
     return {
@@ -53,6 +62,7 @@ def epoch_line(
         **{key: valid[key] for key in ("factor_min", "factor_median", "factor_max")},
         "skipped": int(state.skipped),
         "seconds": seconds,
+        "seconds_compiling": compiling,
         "tokens_per_second": (sums.tokens - tokens) / seconds,
     }
 
@@ -86,27 +96,31 @@ class Fit(NamedTuple):
     keeper: Checkpoints
     log: report.EpochLog
     signals: command.Signals
+    profiler: Profiler
+    compiling: Compiling
 
 
 class Flight:
-    """Training steps that the device has been given and that the host has not seen the end of: about IN_FLIGHT seconds
-    of them, so that a signal is soon obeyed, and always one, so that the device never waits."""
+    """Training steps that the device has been given, one or several a dispatch, and that the host has not seen the end
+    of: about IN_FLIGHT seconds of them, so that a signal is soon obeyed, and always one dispatch, so that the device
+    never waits."""
 
     def __init__(self, wait: bool):
-        self._steps: collections.deque[tuple[Told, Batch, Draw]] = collections.deque()
+        self._steps: collections.deque[tuple[Told, list[Batch], Draw]] = collections.deque()
         self._wait, self._room, self._seen = wait, 1, time.monotonic()
 
-    def add(self, told: Told, batch: Batch, draw: Draw) -> None:
+    def add(self, told: Told, batches: list[Batch], draw: Draw) -> None:
         """One more; waits for older ones. Raises Faulted where one of them was not taken."""
-        self._steps.append((told, batch, draw))
+        self._steps.append((told, batches, draw))
         self.land(0 if self._wait else self._room)
 
     def land(self, room: int = 0) -> None:
         """Wait until at most so many are left. Raises Faulted where one was not taken."""
         while len(self._steps) > room:
-            told, batch, draw = self._steps.popleft()
-            if int(told.fault):
-                raise Faulted(batch, draw)
+            told, batches, draw = self._steps.popleft()
+            faults = np.atleast_1d(told.fault)
+            if faults.any():
+                raise Faulted(batches[int(np.argmax(faults > 0))], draw)
             now = time.monotonic()
             self._room = max(1, min(self._room + 1, int(IN_FLIGHT / (now - self._seen + 1e-6)), MOST_IN_FLIGHT))
             self._seen = now
@@ -132,10 +146,11 @@ def fit(run: Fit, state: TrainState) -> TrainState:
     valid_key = jax.random.key(settings.train.seed)
     while not finished(settings, state):
         started, tokens = time.monotonic(), float(state.sums.tokens)
+        run.compiling.take()
         state, signal_number = _one_epoch(run, steps, state)
         if signal_number is not None:
             _stop(run, state, signal_number)
-        seconds = time.monotonic() - started
+        seconds, compiling = time.monotonic() - started, run.compiling.take()
         method_state = method.posterior.end_epoch(state.method_state)
         try:
             with run.signals.at_once():
@@ -146,7 +161,7 @@ def fit(run: Fit, state: TrainState) -> TrainState:
             _stop(run, state, run.signals.received)
         _check(run, state, valid)
         state = state._replace(method_state=method_state)
-        line = epoch_line(state, method, valid, len(run.train), seconds, tokens)
+        line = epoch_line(state, method, valid, len(run.train), seconds, compiling, tokens)
         ills = warnings(line, method)
         run.log.write(line | {ill: text is not None for ill, text in ills.items()}, settings.train.max_epochs)
         for text in filter(None, ills.values()):
@@ -211,23 +226,30 @@ def _one_epoch(run: Fit, steps: Steps, state: TrainState) -> tuple[TrainState, i
     alone = jax.process_count() == 1  # several processes save at the same step, and their clocks differ
     what = f"epoch {epoch}/{run.settings.train.max_epochs}"
     number = None
+    most = run.settings.train.steps_per_dispatch if run.method.plan.several else 1
+    end = position + max(0, limit - step) if (limit := run.settings.train.max_steps) else None
     try:
         with report.Ticker(what, len(run.train), position) as ticker:
-            for batch in run.train.epoch(epoch, position):
+            for batches in run.train.groups(epoch, position, end, most):
                 number = run.signals.received or (signal.SIGTERM if run.keeper.preempted(step) else None)
-                if number is not None or step >= (run.settings.train.max_steps or math.inf):
+                if number is not None:
                     break
-                draw = functools.partial(run.train.draw, epoch, step)
-                state, told = run.method.plan.step(
-                    steps, state, parallel.shard(batch), lambda k, draw=draw: parallel.shard(draw(k))
-                )
-                flight.add(told, batch, draw)
-                step, position = step + 1, position + 1
-                if step % TICK_EVERY == 0 and ticker.due:
+                draw, count = functools.partial(run.train.draw, epoch, step), len(batches)
+                sharded = [parallel.shard(batch) for batch in batches]
+                if count > 1:
+                    state, told = steps.several(state, parallel.stack(sharded))
+                else:
+                    state, told = run.method.plan.step(
+                        steps, state, sharded[0], lambda k, draw=draw: parallel.shard(draw(k))
+                    )
+                flight.add(told, batches, draw)
+                step, position = step + count, position + count
+                run.profiler.after_dispatch(flight.land)
+                if step % TICK_EVERY < count and ticker.due:
                     before, seen = seen, _seen(state)
                     ticker.tick(position, f"loss {(seen[0] - before[0]) / max(seen[1] - before[1], 1):.2f}")
                 late = alone and often.every_minutes and time.monotonic() - saved > 60 * often.every_minutes
-                due = late or (often.every_steps and step % often.every_steps == 0)
+                due = late or (often.every_steps and step % often.every_steps < count)
                 if due and position < len(run.train):  # the end of the epoch is saved in a moment
                     flight.land()
                     run.keeper.save(LATEST, state)

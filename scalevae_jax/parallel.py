@@ -94,6 +94,11 @@ def shard(tree: Any) -> Any:
     return jax.tree.map(lambda x: x.reshape(everywhere, x.shape[0] // everywhere, *x.shape[1:])[mine], tree)
 
 
+def stack(trees: Sequence[Any]) -> Any:
+    """Sharded trees as one, behind the axis of the devices: [local devices, trees, rows / devices, ..]."""
+    return jax.tree.map(lambda *x: np.stack(x, axis=1), *trees)
+
+
 def unshard(tree: Any) -> Any:
     """The inverse of `shard`, on every host: the rows of all processes."""
     tree = jax.tree.map(np.asarray, tree)

@@ -51,23 +51,18 @@ def _public(argument: str) -> str:
 
 
 def training(lines: list[dict[str, Any]]) -> dict[str, Any]:
-    """Of the lines of metrics.jsonl: epochs, the best one, seconds, and curves.
-
-    The first epoch compiles; what it took beyond the median of the others counts as compilation.
-    """
-    seconds = [line["seconds"] for line in lines]
-    usual = statistics.median(seconds[1:] or seconds)
+    """Of the lines of metrics.jsonl: epochs, the best one, seconds, and curves."""
+    seconds = [line["seconds"] - line["seconds_compiling"] for line in lines]
     best = min(lines, key=lambda line: line["valid_loss"])["epoch"]
-    compiling = max(0.0, seconds[0] - usual)
     return {
         "epochs": len(lines),
         "best_epoch": best,
         "steps": lines[-1]["step"],
         "learning_rate": lines[-1]["lr"],
-        "hours": (sum(seconds) - compiling) / 3600,
-        "hours_to_best": (sum(seconds[:best]) - compiling) / 3600,
-        "seconds_epoch": usual,
-        "seconds_compiling": compiling,
+        "hours": sum(seconds) / 3600,
+        "hours_to_best": sum(seconds[:best]) / 3600,
+        "seconds_epoch": statistics.median(seconds),
+        "seconds_compiling": sum(line["seconds_compiling"] for line in lines),
         "runaway": any(line.get("runaway") for line in lines),
         "curves": {key: [line.get(key) for line in lines] for key in CURVES},
     }

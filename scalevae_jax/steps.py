@@ -35,9 +35,14 @@ class Told(NamedTuple):
 
 
 class Steps(NamedTuple):
-    """Mapped functions; batches are sharded, everything else is the same on all devices. State is donated."""
+    """Mapped functions; batches are sharded, everything else is the same on all devices. State is donated.
+
+    `several` takes joint steps over the second axis of its batches, [devices, steps, rows / devices, ..], and tells of
+    each.
+    """
 
     joint: Callable[[TrainState, Batch], tuple[TrainState, Told]]
+    several: Callable[[TrainState, Batch], tuple[TrainState, Told]]
     encoder: Callable[[TrainState, Batch], tuple[TrainState, Told]]
     decoder: Callable[[TrainState, Batch], tuple[TrainState, Told]]
 
@@ -105,7 +110,7 @@ def make_steps(
 ) -> Steps:
     """The training steps of a method; counters stand still in a state that has a fault."""
 
-    def outer(move: str) -> Callable:
+    def device_step(move: str) -> Callable:
         update = device_update(model, method, optimizer, steps_per_epoch, move, skip)
 
         def step(state: TrainState, batch: Batch) -> tuple[TrainState, Told]:
@@ -119,15 +124,22 @@ def make_steps(
             )
             return state, told
 
-        return parallel.spmd(step, (None, 0), donate=(0,))
+        return step
 
+    mapped = functools.partial(parallel.spmd, in_axes=(None, 0), donate=(0,))
+    joint = device_step("joint")
     update = device_update(model, method, optimizer, steps_per_epoch, "encoder", skip)
 
     def inner(state: TrainState, batch: Batch) -> tuple[TrainState, Told]:
         state, told = update(state, batch)
         return state._replace(substep=state.substep + (state.fault == 0)), told
 
-    return Steps(joint=outer("joint"), encoder=parallel.spmd(inner, (None, 0), donate=(0,)), decoder=outer("decoder"))
+    return Steps(
+        joint=mapped(joint),
+        several=mapped(functools.partial(jax.lax.scan, joint)),
+        encoder=mapped(inner),
+        decoder=mapped(device_step("decoder")),
+    )
 
 
 @functools.cache  # a model used many times is compiled once

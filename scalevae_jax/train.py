@@ -4,6 +4,7 @@ Examples:
   python -m scalevae_jax.train --config configs/demo.py
   python -m scalevae_jax.train --config configs/yahoo.py --workdir runs/yahoo --config.data.path=DIR
   python -m scalevae_jax.train --config configs/demo.py --workdir runs/vae --config.method.name=vae
+  python -m scalevae_jax.train --config configs/yahoo.py --config.data.path=DIR --dry_run
 
 Any field of the configuration is changed with --config.section.field=value. All that the run writes is in the workdir.
 """
@@ -14,15 +15,16 @@ import math
 import runpy
 import sys
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from absl import flags
 from ml_collections import config_flags
 
-from scalevae_jax import command, config, measure, parallel, processes, report, workdir
+from scalevae_jax import command, config, dry_run, measure, parallel, processes, profiler, report, workdir
 from scalevae_jax.checkpoint import LATEST, Checkpoints
+from scalevae_jax.compiling import Compiling
 from scalevae_jax.config import Config
 from scalevae_jax.data import corpus, loader, vocab
 from scalevae_jax.evaluate import show
@@ -75,12 +77,18 @@ def read_corpus(settings: Config, words: vocab.Vocabulary | None = None) -> Corp
     return Corpus(words, train, valid, {split: found["sha256"] for split, found in about.items()})
 
 
-def prepare(settings: Config, folder: Path) -> tuple[Corpus, Model, Method]:
-    """Corpus, model and method, and the workdir's own record of them; an older record is kept and must agree."""
+def introduce(settings: Config, folder: Path) -> dict[str, Any]:
+    """The run's first line; what it is made of, for the record."""
     parallel.start()
     about = workdir.provenance()
     versions = " ".join(f"{name} {version}" for name, version in about["versions"].items())
     report.say(f"{versions} | {about['device']} | seed {settings.train.seed} | workdir {folder}")
+    return about
+
+
+def prepare(settings: Config, folder: Path) -> tuple[Corpus, Model, Method]:
+    """Corpus, model and method, and the workdir's own record of them; an older record is kept and must agree."""
+    about = introduce(settings, folder)
     method = config.build_method(settings)
     begun = (folder / workdir.CONFIG).exists()
     if begun:
@@ -128,13 +136,16 @@ def differences(before: Config, now: Config) -> list[str]:
     ]
 
 
-def train(settings: Config, folder: Path) -> None:
-    """Train, or go on. Raises command.Stopped after a signal, InputError where the folder can not be written."""
+def train(settings: Config, folder: Path, profile: bool = False) -> None:
+    """Train, or go on; with `profile`, leave a trace.
+
+    Raises command.Stopped after a signal, InputError where the folder can not be written.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         workdir.refuse_links(folder)
         with Lock(folder) if processes.first() else contextlib.nullcontext():
-            _train(config.with_defaults(settings), folder)
+            _train(config.with_defaults(settings), folder, profile)
     except InputError:
         with contextlib.suppress(OSError):
             folder.rmdir()  # where nothing was written yet
@@ -146,7 +157,7 @@ def train(settings: Config, folder: Path) -> None:
         ) from error
 
 
-def _train(settings: Config, folder: Path) -> None:
+def _train(settings: Config, folder: Path, profile: bool) -> None:
     data, model, method = prepare(settings, folder)
     with contextlib.closing(workdir.checkpoints(folder, settings, data.words, writing=True)) as keeper:
         state = _begin(settings, model, method, data, keeper)
@@ -158,8 +169,15 @@ def _train(settings: Config, folder: Path) -> None:
         options = " ".join(f"{key}={value}" for key, value in config.hyperparameters(settings).items())
         report.say(f"method: {settings.method.name} {options} | {parameters:,} parameters")
         log = report.EpochLog(folder, int(state.epoch), int(state.step), processes.first())
-        with command.Signals() as signals, contextlib.closing(log):
-            fit(Fit(folder, settings, model, method, data.train, data.valid, keeper, log, signals), state)
+        trace = profiler.Profiler(folder / profiler.FOLDER if profile and processes.first() else None)
+        with (
+            command.Signals() as signals,
+            Compiling() as compiling,
+            contextlib.closing(log),
+            contextlib.closing(trace),
+        ):
+            run = Fit(folder, settings, model, method, data.train, data.valid, keeper, log, signals, trace, compiling)
+            fit(run, state)
 
 
 def _begin(settings: Config, model: Model, method: Method, data: Corpus, keeper: Checkpoints) -> TrainState:
@@ -201,6 +219,15 @@ CONFIG = config_flags.DEFINE_config_file(
 WORKDIR = flags.DEFINE_string(
     "workdir", None, "the folder of the run; runs/<config name> without it", flag_values=FLAGS
 )
+DRY_RUN = flags.DEFINE_bool(
+    "dry_run",
+    False,
+    "print what the run would take (parameters, buckets, memory, operations) and end",
+    flag_values=FLAGS,
+)
+PROFILE = flags.DEFINE_bool(
+    "profile", False, f"write a trace of {profiler.TRACED} steps into the workdir", flag_values=FLAGS
+)
 LIST_METHODS = flags.DEFINE_bool("list_methods", False, "list the methods and end", flag_values=FLAGS)
 
 
@@ -228,7 +255,12 @@ def _command() -> None:
         return
     settings, folder = _read_config()
     processes.start(FLAGS)
-    train(settings, folder)
+    if DRY_RUN.value:
+        introduce(settings, folder)
+        data = read_corpus(settings)
+        dry_run.show(config.with_defaults(settings), len(data.words), data.train)
+        return
+    train(settings, folder, PROFILE.value)
     finish(settings, folder)
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-CLOCK = ("seconds", "tokens_per_second")
+CLOCK = ("seconds", "seconds_compiling", "tokens_per_second")
 WORDS = "a the cat dog sees hears runs red old big".split()
 
 

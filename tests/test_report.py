@@ -8,7 +8,9 @@ from scalevae_jax import report
 
 
 def line(epoch: int, **changes) -> dict:
-    numbers = dict.fromkeys(("lr", "kl_weight", "train_rec", "valid_rec", "seconds", "tokens_per_second"), 1.0)
+    numbers = dict.fromkeys(
+        ("lr", "kl_weight", "train_rec", "valid_rec", "seconds", "seconds_compiling", "tokens_per_second"), 1.0
+    )
     nothing = dict.fromkeys(("train_kl", "valid_kl", "mi", "au", "factor_min", "factor_median", "factor_max"))
     return {"epoch": epoch, "step": 10 * epoch} | numbers | nothing | changes
 
@@ -33,11 +35,13 @@ def test_a_resumed_log_has_no_doubled_and_no_torn_line(tmp_path):
 def test_an_epoch_line_has_a_dash_where_there_is_no_value_and_the_factor_where_there_is(tmp_path, capsys):
     log = report.EpochLog(tmp_path, 1, 0)
     log.write(line(1), max_epochs=3)
-    log.write(line(2, factor_min=1.5, factor_median=2.0, factor_max=3.25), max_epochs=3)
+    log.write(line(2, seconds_compiling=0.4, factor_min=1.5, factor_median=2.0, factor_max=3.25), max_epochs=3)
     log.close()
     without, with_factor = capsys.readouterr().out.strip().splitlines()
     assert "kl -" in without
     assert "factor" not in without
+    assert "1 s (1 s compiling) eta" in without
+    assert "1 s eta" in with_factor
     assert "factor 1.5/2/3.25" in with_factor
     assert "eta" in with_factor
 

@@ -63,7 +63,7 @@ def test_paper_scale_is_section_4_and_changes_nothing_but_method_seed_and_place(
         assert settings.optim == Optim(1.0, 5.0, 5, 0.5, 5, 15, True)
         assert settings.eval.iw_samples == 500
     synthetic = runpy.run_path(str(ROOT / "configs/synthetic.py"))["get_config"]()
-    assert (synthetic.model, synthetic.train) == (Network(50, 50, 2), Train())
+    assert (synthetic.model, synthetic.train) == (Network(50, 50, 2), Train(steps_per_dispatch=16))
 
 
 @pytest.mark.parametrize("scale", SCALES)
@@ -172,16 +172,17 @@ def test_a_record_is_made_of_the_workdir_alone_and_names_no_folder_of_the_machin
     make_run(tmp_path / "a_run")
     line = dict.fromkeys((*record.CURVES, "valid_loss"), 1.0)
     lines = [
-        line | {"epoch": i + 1, "step": i, "seconds": s, "lr": 1.0, "valid_loss": abs(i - 1.0)}
-        for i, s in enumerate((9.0, 2.0, 2.0))
+        line | {"epoch": i + 1, "step": i, "seconds": s, "seconds_compiling": c, "lr": 1.0, "valid_loss": abs(i - 1.0)}
+        for i, (s, c) in enumerate(((9.0, 6.5), (2.5, 0.5), (2.0, 0.0)))
     ]
     (tmp_path / "a_run/metrics.jsonl").write_text("".join(json.dumps(each) + "\n" for each in lines))
     (tmp_path / "a_run/eval_test.json").write_text(json.dumps({"nll": 3.0, "data": {"path": "/home/me/text"}}))
     found = record.read(tmp_path / "a_run")
     assert found["evaluation"] == {"nll": 3.0, "data": {"path": "text"}}
     assert found["training"]["seconds_compiling"] == 7.0
-    assert found["training"]["hours"] == pytest.approx(6 / 3600)
-    assert found["training"]["hours_to_best"] == pytest.approx(4 / 3600)
+    assert found["training"]["seconds_epoch"] == 2.0
+    assert found["training"]["hours"] == pytest.approx(6.5 / 3600)
+    assert found["training"]["hours_to_best"] == pytest.approx(4.5 / 3600)
     assert (found["training"]["best_epoch"], found["corpus"], found["method"]) == (2, "data", "scale_vae")
     assert str(tmp_path) not in json.dumps(found)
 

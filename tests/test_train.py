@@ -17,12 +17,26 @@ import optax
 import pytest
 import tiny
 
-from scalevae_jax import checkpoint, command, config, fault, fit, lock, measure, replay, report, steps, train, workdir
+from scalevae_jax import (
+    checkpoint,
+    command,
+    config,
+    fault,
+    fit,
+    lock,
+    measure,
+    profiler,
+    replay,
+    report,
+    steps,
+    train,
+    workdir,
+)
 from scalevae_jax import state as training
 from scalevae_jax.method import METHODS
 from scalevae_jax.types import InputError
 
-CLOCK = {"seconds", "tokens_per_second"}
+CLOCK = {"seconds", "seconds_compiling", "tokens_per_second"}
 
 
 @pytest.fixture(scope="module")
@@ -134,6 +148,35 @@ def test_a_run_stopped_anywhere_ends_as_the_uninterrupted_one(name, hyperparamet
     assert checkpoint.describe(state) == checkpoint.describe(expected)
 
 
+def test_several_steps_a_dispatch_are_the_same_steps(corpus, tmp_path, monkeypatch):
+    """To rounding; stopped and resumed, to the bit. A profile does not change them."""
+    settings = settings_for(corpus)
+    train.train(settings, tmp_path / "single")
+    expected, _ = final(tmp_path / "single", settings)
+    settings.train.steps_per_dispatch = 3  # of four an epoch
+    monkeypatch.setattr(profiler, "SKIPPED", 2)
+    train.train(settings, tmp_path / "several", profile=True)
+    assert list((tmp_path / "several" / profiler.FOLDER).rglob("perfetto_trace.json.gz"))
+    state, lines = final(tmp_path / "several", settings)
+    np.testing.assert_allclose(tiny.flat(state.params), tiny.flat(expected.params), rtol=1e-4, atol=1e-5)
+    monkeypatch.setattr(command, "Signals", lambda: Interrupt(3))
+    with pytest.raises(command.Stopped, match="stopped at step 7"):
+        train.train(settings, tmp_path / "stopped")
+    monkeypatch.setattr(command, "Signals", lambda: Interrupt(1000))
+    train.train(settings, tmp_path / "stopped")
+    again, same = final(tmp_path / "stopped", settings)
+    assert same == lines
+    assert checkpoint.describe(again) == checkpoint.describe(state)
+
+
+def test_a_profile_of_a_run_that_is_too_short_says_so(corpus, tmp_path, capsys):
+    settings = settings_for(corpus)
+    settings.train.max_steps = 2
+    train.train(settings, tmp_path, profile=True)
+    assert "profile: the run ended before its 10th dispatch; nothing was traced" in capsys.readouterr().out
+    assert not (tmp_path / profiler.FOLDER).exists()
+
+
 def test_a_finished_run_is_left_alone_and_another_configuration_is_refused(corpus, tmp_path, capsys):
     settings = settings_for(corpus)
     train.train(settings, tmp_path)
@@ -205,10 +248,13 @@ def test_collapse_and_a_runaway_factor_are_said_with_two_remedies(changes, said)
         assert " or " in text.split("Try")[1]
 
 
-@pytest.mark.parametrize(("name", "where"), [("scale_vae", "step 2"), ("agg_vae", "step 1")])
-def test_a_step_that_is_not_finite_stops_the_run_and_is_kept_for_replay(name, where, corpus, tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("name", "where", "several"), [("scale_vae", "step 2", 1), ("agg_vae", "step 1", 1), ("scale_vae", "step 2", 3)]
+)
+def test_a_step_that_is_not_finite_stops_the_run_and_is_kept_for_replay(name, where, several, corpus, tmp_path, capsys):
     """The learning rate is too large on purpose; all before the step is kept, and the step can be taken again."""
     settings = settings_for(corpus, name, **EVERY_METHOD[name])
+    settings.train.steps_per_dispatch = several
     settings.optim.learning_rate, settings.optim.clip = 1e30, 1e30
     for _ in range(2):  # the same command says the same
         with pytest.raises(InputError, match=rf"not finite in {where} of epoch 1 .*lr 1e\+30.*replay") as said:
@@ -318,16 +364,16 @@ def test_steps_in_flight_are_bounded_by_their_time(monkeypatch, rng):
     clock = [0.0]
     monkeypatch.setattr(fit.time, "monotonic", lambda: clock[0])
 
-    class Step(np.ndarray):
-        def __int__(self):
+    class Step:
+        def __array__(self, dtype=None, copy=None):
             clock[0] += 0.3
-            return 0
+            return np.zeros((), np.int32)
 
     flight, batch = fit.Flight(wait=False), tiny.make_batch(rng)
-    told = steps.Told(training.zero_sums(), jnp.float32(0), jnp.float32(0), np.zeros((), np.int32).view(Step))
+    told = steps.Told(training.zero_sums(), jnp.float32(0), jnp.float32(0), Step())
     waiting = []
     for _ in range(20):
-        flight.add(told, batch, lambda k: batch)
+        flight.add(told, [batch], lambda k: batch)
         waiting.append(len(flight._steps))
     assert max(waiting) == 3
     flight.land()

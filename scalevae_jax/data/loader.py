@@ -5,6 +5,7 @@ What an epoch's k-th batch holds is a pure function of (seed, epoch, k), so the 
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -134,19 +135,32 @@ class Loader:
         counts = np.unique(self._pools, return_counts=True)[1]
         return int(np.sum(-(-counts // self.batch_size)))
 
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """The batches of an epoch from position `start` on, made ahead in a thread."""
+    def order(self, epoch: int) -> np.ndarray:
+        """The batches of the epoch's plan in the order in which they are trained on."""
+        count = len(self.plan(epoch).rows)
+        if self.seed is None:
+            return np.arange(count)
+        return np.random.default_rng([self.seed, ORDER_STREAM, epoch]).permutation(count)
+
+    def epoch(self, epoch: int, start: int = 0, end: int | None = None) -> Iterator[Batch]:
+        """The batches of an epoch from position `start` to before `end`, made ahead in a thread."""
         import grain  # here, since importing it takes two seconds that no other command needs
 
-        plan = self.plan(epoch)
-        order = np.arange(len(plan.rows))
-        if self.seed is not None:
-            order = np.random.default_rng([self.seed, ORDER_STREAM, epoch]).permutation(order)
-        if start >= len(order):
+        order = self.order(epoch)[start:end]
+        if not len(order):
             return iter(())
-        batches: Any = _Source(self.split, plan, order[start:], self.size)
+        batches: Any = _Source(self.split, self.plan(epoch), order, self.size)
         source = grain.MapDataset.source(batches)
         return iter(source.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)))
+
+    def groups(self, epoch: int, start: int = 0, end: int | None = None, most: int = 1) -> Iterator[list[Batch]]:
+        """The batches of `epoch`, `most` at once where so many of one length follow one another, else one."""
+        batches, plan = self.epoch(epoch, start, end), self.plan(epoch)
+        lengths = [plan.lengths[at] for at in self.order(epoch)[start:end]]
+        while lengths:
+            count = most if lengths[:most] == lengths[:1] * most else 1
+            yield list(itertools.islice(batches, count))
+            del lengths[:count]
 
     def draw(self, epoch: int, step: int, k: int) -> Batch:
         """The k-th random training batch of a step, with replacement."""

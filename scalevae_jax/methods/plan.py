@@ -10,17 +10,20 @@ Draw = Callable[[int], Any]  # the k-th random training batch of this step
 
 class Plan(NamedTuple):
     """`init` makes the plan's state, `step(steps, state, batch, draw)` takes one training step of the batch and returns
-    the state and what the step told, `end_epoch(plan_state, mi)` hears the validation MI (nats)."""
+    the state and what the step told, `end_epoch(plan_state, mi)` hears the validation MI (nats). `several` says that a
+    step is nothing but the joint one, so that steps may follow one another without the host."""
 
     init: Callable[[], Any]
     step: Callable[[Any, Any, Any, Draw], Any]
     end_epoch: Callable[[Any, float], Any]
+    several: bool = False
 
 
 joint = Plan(
     init=lambda: (),
     step=lambda steps, state, batch, draw: steps.joint(state, batch),
     end_epoch=lambda plan_state, mi: plan_state,
+    several=True,
 )
 
 

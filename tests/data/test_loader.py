@@ -106,6 +106,18 @@ def test_an_epoch_from_a_position_is_the_tail_of_the_epoch(split, mode):
         _same(data.epoch(3, start), whole[start:])
 
 
+@pytest.mark.parametrize(("start", "end", "most"), [(0, None, 2), (1, 5, 2), (0, None, 1), (2, 2, 3)])
+def test_groups_are_the_batches_of_the_epoch_several_where_they_have_one_length(split, start, end, most):
+    data = _loader(split, buckets=2)
+    groups = list(data.groups(2, start, end, most))
+    _same([batch for group in groups for batch in group], list(data.epoch(2))[start:end])
+    assert {len(group) for group in groups} <= {1, most}
+    for group in groups:
+        assert len({batch.tokens.shape for batch in group}) == 1
+    if (start, most) == (0, 2):
+        assert {len(group) for group in groups} == {1, 2}
+
+
 def test_same_seed_same_batches_and_another_seed_others(split):
     _same(_loader(split).epoch(2), _loader(split).epoch(2))
     assert {frozenset(rows) for rows in _rows(_loader(split).epoch(2))} != {
