@@ -107,10 +107,10 @@ def unshard(tree: Any) -> Any:
     return jax.tree.map(lambda x: np.asarray(x).reshape(x.shape[0] * x.shape[1], *x.shape[2:]), tree)
 
 
-def rows_for(batch_size: int) -> int:
-    """The number of rows of a batch: `batch_size`, filled up to a multiple of the devices."""
-    devices = jax.device_count()
-    return -(-batch_size // devices) * devices
+def rows_for(batch_size: int, parts: int = 1) -> int:
+    """The number of rows of a batch: `batch_size`, filled up to a multiple of the parts of all devices."""
+    shares = jax.device_count() * parts
+    return -(-batch_size // shares) * shares
 
 
 def _on_data(change: Callable, x: Any) -> Any:

@@ -16,7 +16,7 @@ def _cut(tree: Any, parts: int) -> Any:
 
 
 def _join(tree: Any) -> Any:
-    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), tree)
+    return jax.tree.map(lambda x: x.reshape(x.shape[0] * x.shape[1], *x.shape[2:]), tree)
 
 
 def mapped(of: Callable[[Any, Any], Any], parts: int) -> Callable[[Any, Any], Any]:
@@ -31,8 +31,8 @@ def mapped(of: Callable[[Any, Any], Any], parts: int) -> Callable[[Any, Any], An
 
 
 def summed(of: Callable[[Any, Any, Any], Any], parts: int) -> Callable[[Any, Any, Any], Any]:
-    """`of(params, z, rows)`: a sum over rows, which alone carries a gradient, to `params` and `z`, and something of each
-    row. Where a gradient is wanted it is taken of each part at once, so that nothing is computed twice."""
+    """`of(params, z, rows)`: a sum over rows, which alone carries a gradient, to `params` and `z`, and something of
+    each row. Where a gradient is wanted it is taken of each part at once, so that nothing is computed twice."""
     if parts == 1:
         return of
 

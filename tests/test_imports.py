@@ -23,6 +23,7 @@ ORDER = [
     "data.builder",
     "data.corpus",
     "data.loader",
+    "parts",
     "model",
     "methods.schedule",
     "methods.posterior",

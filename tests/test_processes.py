@@ -51,11 +51,11 @@ def test_a_dry_run_prints_a_line_a_process():
 
 
 @pytest.mark.slow
-def test_two_processes_train_as_one_does(tmp_path):
+def test_two_processes_train_in_parts_as_one_does_in_one_piece(tmp_path):
     lines = []
-    for processes in ("1", "2"):
+    for processes, more in (("1", []), ("2", ["--config.optim.accumulate=3"])):
         folder = tmp_path / processes
-        done = _local("", *SMALL, f"--workdir={folder}", processes=processes)
+        done = _local("", *SMALL, *more, f"--workdir={folder}", processes=processes)
         assert done.returncode == 0, done.stderr
         lines.append(json.loads((folder / "metrics.jsonl").read_text().splitlines()[0]))
     one, two = lines
