@@ -89,9 +89,8 @@ def batch_moments(x: Float[Array, "batch latent"], weight: Float[Array, " batch"
 def shard(tree: Any) -> Any:
     """This process's share of the leading axis of host arrays, split over the local devices:
     [rows, ..] -> [local devices, rows / devices, ..]."""
-    here, everywhere = jax.local_device_count(), jax.device_count()
-    mine = slice(jax.process_index() * here, (jax.process_index() + 1) * here)
-    return jax.tree.map(lambda x: x.reshape(everywhere, x.shape[0] // everywhere, *x.shape[1:])[mine], tree)
+    here = jax.local_device_count()
+    return jax.tree.map(lambda x: (y := x[rows_here(len(x))]).reshape(here, len(y) // here, *x.shape[1:]), tree)
 
 
 def stack(trees: Sequence[Any]) -> Any:
@@ -111,6 +110,12 @@ def rows_for(batch_size: int, parts: int = 1) -> int:
     """The number of rows of a batch: `batch_size`, filled up to a multiple of the parts of all devices."""
     shares = jax.device_count() * parts
     return -(-batch_size // shares) * shares
+
+
+def rows_here(rows: int) -> slice:
+    """Which rows of a batch are this process's share."""
+    share = rows // jax.device_count() * jax.local_device_count()
+    return slice(jax.process_index() * share, (jax.process_index() + 1) * share)
 
 
 def _on_data(change: Callable, x: Any) -> Any:

@@ -59,7 +59,9 @@ def read_corpus(settings: Config, words: vocab.Vocabulary | None = None) -> Corp
     ):
         rows = text.split(split, words)
         edges = loader.bucket_lengths(rows.lengths, data.buckets)
-        loaders[split] = loader.Loader(rows, edges, size, parallel.rows_for(size, parts), seed, data.partition)
+        whole = parallel.rows_for(size, parts)
+        here = parallel.rows_here(whole)
+        loaders[split] = loader.Loader(rows, edges, size, whole, seed, data.partition, here)
     train, valid = loaders["train"], loaders["valid"]
     counts = " ".join(
         f"{split} {len(loaders[split].split) if split in loaders else found['sentences']:,}"
