@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
 export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0
 
-.PHONY: install demo test test-slow lint lock clean
+.PHONY: install demo test test-slow lint bench lock clean
 
 install: $(INSTALLED)
 
@@ -30,6 +30,10 @@ lint: install  ## format, lint, types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
+
+bench: install  ## what this library is to reach, measured; on a machine that does nothing else
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
+	$(BIN)/python -m benchmarks --write
 
 lock:  ## pin what pyproject.toml allows (needs uv)
 	uv pip compile --quiet --universal --fork-strategy fewest --generate-hashes --extra dev --no-header --output-file requirements.lock pyproject.toml

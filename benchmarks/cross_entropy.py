@@ -17,7 +17,7 @@ import torch
 from absl import flags
 
 from benchmarks import timing
-from scalevae_jax import command, cross_entropy, report
+from scalevae_jax import command, cross_entropy
 
 CASES = {
     "full, 40 tokens": (32 * 41, 1024, 20_000),
@@ -77,10 +77,11 @@ def case(tokens: int, hidden: int, vocabulary: int) -> dict[str, float]:
 
 
 def _command() -> None:
-    cases = {name: case(*sizes) for name, sizes in CASES.items()}
-    for name, figures in cases.items():
-        report.say(f"{name}: " + ", ".join(f"{key} {value:.3g}" for key, value in figures.items()))
-    timing.report(cases["full, 40 tokens"], cases)
+    cases = {}
+    for name, sizes in CASES.items():
+        cases[name] = case(*sizes)
+        timing.line(name, cases[name])
+    timing.finish(cases, "full, 40 tokens")
 
 
 def main() -> int:

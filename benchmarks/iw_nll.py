@@ -20,7 +20,7 @@ import torch
 from absl import flags
 
 from benchmarks import peer, timing
-from scalevae_jax import command, gaussian, metrics, report
+from scalevae_jax import command, gaussian, metrics
 from scalevae_jax.measure import draws_at_once
 from scalevae_jax.model import Decoder, Encoder, Model
 from scalevae_jax.types import Batch, Gaussian, Posteriors
@@ -156,8 +156,8 @@ def _command() -> None:
         "peak_mib_500_draws_8_rows": peak("ours", 40, 500, 8),
     }
     for name, figures in cases.items():
-        report.say(f"{name}: " + ", ".join(f"{key} {value:.3g}" for key, value in figures.items()))
-    timing.report(cases["full, 40 words"], cases)
+        timing.line(name, figures)
+    timing.finish(cases, "full, 40 words")
 
 
 def main() -> int:

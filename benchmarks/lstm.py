@@ -18,7 +18,7 @@ import torch
 from absl import flags
 
 from benchmarks import timing
-from scalevae_jax import command, lstm, report
+from scalevae_jax import command, lstm
 from scalevae_jax.linear import linear
 
 BATCH = 32
@@ -89,10 +89,11 @@ def case(inputs: int, hidden: int, time: int) -> dict[str, float]:
 
 
 def _command() -> None:
-    cases = {name: case(*sizes) for name, sizes in CASES.items()}
-    for name, figures in cases.items():
-        report.say(f"{name}: " + ", ".join(f"{key} {value:.3g}" for key, value in figures.items()))
-    timing.report(cases["full, 40 tokens"], cases)
+    cases = {}
+    for name, sizes in CASES.items():
+        cases[name] = case(*sizes)
+        timing.line(name, cases[name])
+    timing.finish(cases, "full, 40 tokens")
 
 
 def main() -> int:

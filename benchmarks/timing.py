@@ -11,10 +11,11 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
+
+from scalevae_jax import report
 
 SIZE = 2048
 SETTLE = 0.5  # seconds: threads of the one before go on spinning for a while after their work
@@ -66,13 +67,18 @@ def _status(field: str) -> int:
     return next(int(line.split()[1]) for line in lines if line.startswith(field + ":"))
 
 
-def report(headline: dict[str, Any], cases: dict[str, Any]) -> None:
-    """The last line: the headline case's figures at the top level, all others under `cases`, and the machine."""
+def line(name: str, figures: dict[str, float]) -> None:
+    """A case for the eye, as soon as it is measured."""
+    report.say(f"{name}: " + ", ".join(f"{key} {value:.3g}" for key, value in figures.items()))
+
+
+def finish(cases: dict[str, dict[str, float]], headline: str) -> None:
+    """The last line, JSON: the headline case's figures at the top level, all under `cases`, and the machine."""
     versions = {"jax": jax.__version__, "python": platform.python_version()}
     if "torch" in sys.modules:
         versions["torch"] = sys.modules["torch"].__version__
     machine = {"cpus": os.cpu_count(), "processor": _processor(), "load": os.getloadavg()[0], **versions}
-    print(json.dumps({**headline, "cases": cases, "machine": machine}))
+    print(json.dumps({**cases.get(headline, {}), "cases": cases, "machine": machine}))
 
 
 def _processor() -> str:

@@ -146,10 +146,11 @@ def _command() -> None:
         figures = case(CASES[name])
         for who, key in (("ours", "peak_mib"), ("torch", "peak_mib_torch")):
             figures[key] = timing.peak_mib("benchmarks.train_step", ["--memory", f"{who},{name}"])
-        report.say(f"{name}: " + ", ".join(f"{key} {value:.3g}" for key, value in figures.items()))
+        figures["peak_vs_torch"] = figures["peak_mib"] / figures["peak_mib_torch"]
+        timing.line(name, figures)
         cases[name] = figures
     headline = cases.get(HEADLINE, {})
-    timing.report(headline, cases)
+    timing.finish(cases, HEADLINE)
     if headline and headline["share_of_matmul_torch"] < VALID:
         report.warn(f"PyTorch reaches {headline['share_of_matmul_torch']:.2f} of its own matmul rate: not a valid peer")
         sys.exit(1)

@@ -147,7 +147,7 @@ def fit(run: Fit, state: TrainState) -> TrainState:
     while not finished(settings, state):
         started, tokens = time.monotonic(), float(state.sums.tokens)
         run.compiling.take()
-        state, signal_number = _one_epoch(run, steps, state)
+        state, signal_number = train_epoch(run, steps, state)
         if signal_number is not None:
             _stop(run, state, signal_number)
         seconds, compiling = time.monotonic() - started, run.compiling.take()
@@ -217,7 +217,7 @@ def _end_epoch(
     return state, decision
 
 
-def _one_epoch(run: Fit, steps: Steps, state: TrainState) -> tuple[TrainState, int | None]:
+def train_epoch(run: Fit, steps: Steps, state: TrainState) -> tuple[TrainState, int | None]:
     """The rest of the state's epoch, or less where a signal or the limit of steps comes first; the signal's number."""
     epoch, step, position = int(state.epoch), int(state.step), int(state.position)
     often = run.settings.checkpoint

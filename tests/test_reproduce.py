@@ -63,7 +63,7 @@ def test_paper_scale_is_section_4_and_changes_nothing_but_method_seed_and_place(
         assert settings.optim == Optim(1.0, 5.0, 5, 0.5, 5, 15, True)
         assert settings.eval.iw_samples == 500
     synthetic = runpy.run_path(str(ROOT / "configs/synthetic.py"))["get_config"]()
-    assert (synthetic.model, synthetic.train) == (Network(50, 50, 2), Train(steps_per_dispatch=16))
+    assert (synthetic.model, synthetic.train) == (Network(50, 50, 2), Train(steps_per_dispatch=25))
 
 
 @pytest.mark.parametrize("scale", SCALES)

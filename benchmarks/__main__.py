@@ -1,0 +1,149 @@
+"""All figures that this library is to reach: every program in turn, one table, docs/performance.md.
+
+Examples:
+  python -m benchmarks
+  python -m benchmarks --only start,loader --data DIR --write
+
+On a machine that does nothing else. With --write the table replaces the one in docs/performance.md, and what the
+programs said is kept in docs/performance.json; programs left out by --only keep what stands there.
+"""
+
+import datetime
+import json
+import operator
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from absl import flags
+from rich.table import Table
+
+from scalevae_jax import command, report, workdir
+from scalevae_jax.types import InputError
+
+ROOT = Path(__file__).parents[1]
+PAGE, FIGURES = ROOT / "docs/performance.md", ROOT / "docs/performance.json"
+PROGRAMS = ("train_step", "epoch_small", "epoch_text", "loader", "start", "lstm", "cross_entropy")
+ON_TEXT = ("epoch_text", "start")
+
+FLAGS = flags.FlagValues()
+ONLY = flags.DEFINE_list("only", [], f"of {', '.join(PROGRAMS)}; all without it", flag_values=FLAGS)
+DATA = flags.DEFINE_string("data", None, f"the corpus of {' and '.join(ON_TEXT)}", flag_values=FLAGS)
+WRITE = flags.DEFINE_bool("write", False, "write docs/performance.md and .json", flag_values=FLAGS)
+
+
+class Reach(NamedTuple):
+    """A figure and where it should be; the case "" is a program's headline."""
+
+    what: str
+    program: str
+    case: str
+    figure: str
+    bound: float
+    least: bool = True  # else at most
+
+    def met(self, value: float) -> bool:
+        """Whether it is reached."""
+        return (operator.ge if self.least else operator.le)(value, self.bound)
+
+
+STEP = "train_step"
+REACH = [
+    *(Reach(f"full size, {n} words: operations over the matmul rate", STEP, f"full, {n} words", "share_of_matmul", 0.8)
+      for n in (40, 80)),
+    *(Reach(f"full size, {n} words: PyTorch's time over ours", STEP, f"full, {n} words", "ratio_vs_torch", bound)
+      for n, bound in ((10, 1.15), (40, 1.05), (80, 1.05), (160, 1.05))),
+    *(Reach(f"the same in bfloat16, {n} words: over our float32", STEP, f"full, {n} words", "bfloat16_vs_float32", 1.5)
+      for n in (40, 80)),
+    *(Reach(f"the same in bfloat16, {n} words: over PyTorch's", STEP, f"full, {n} words", "bfloat16_vs_torch", 1.6)
+      for n in (40, 80)),
+    Reach("small size, 12 words: PyTorch's time over ours", STEP, "small, 12 words", "ratio_vs_torch", 1.5),
+    Reach("an epoch of the synthetic set, validation too: over PyTorch", "epoch_small", "", "ratio_vs_torch", 2),
+    Reach("real text, full size: true tokens a second over PyTorch's", "epoch_text", "", "ratio_vs_torch", 1),
+    Reach("Scale-VAE's step over the VAE's, 40 words", STEP, "full, 40 words", "scale_vae_vs_vae", 1.03, least=False),
+    Reach("BN-VAE's step over the VAE's, 40 words", STEP, "full, 40 words", "bn_vae_vs_vae", 1.03, least=False),
+    Reach("peak memory, 80 words, over PyTorch's", STEP, "full, 80 words", "peak_vs_torch", 0.85, least=False),
+    Reach("a batch of the loader over a small model's step", "loader", "", "share_of_step", 0.02, least=False),
+    Reach("second start: seconds from the command to the first step", "start", "", "seconds", 10, least=False),
+]  # fmt: skip
+
+
+def value(said: dict[str, Any], reach: Reach) -> float | None:
+    """The figure among what the programs said, if it was measured."""
+    found = said.get(reach.program, {})
+    return (found.get("cases", {}).get(reach.case, {}) if reach.case else found).get(reach.figure)
+
+
+def run(program: str) -> dict[str, Any]:
+    """A program's last line; the others are shown as they come. Raises InputError where it ended badly."""
+    line = [sys.executable, "-m", f"benchmarks.{program}"]
+    if DATA.value and program in ON_TEXT:
+        line += ["--data", DATA.value]
+    report.say(f"$ {' '.join(line[1:])}")
+    last = ""
+    with subprocess.Popen(line, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for text in process.stdout:
+            if text.startswith("{"):
+                last = text
+            else:
+                report.say(text.rstrip())
+    if process.returncode or not last:
+        raise InputError(
+            f"benchmarks.{program} ended with {process.returncode}; see above (PyTorch: pip install .[bench])"
+        )
+    return json.loads(last)
+
+
+def rows(said: dict[str, Any]) -> list[tuple[str, str, str, str]]:
+    """What is to be reached, the figure, the reach, and whether."""
+    found = []
+    for reach in REACH:
+        measured = value(said, reach)
+        sign = "at least" if reach.least else "at most"
+        met = "not measured" if measured is None else "yes" if reach.met(measured) else "no"
+        found.append((reach.what, report.cell(measured, 3), f"{sign} {reach.bound:g}", met))
+    return found
+
+
+def page(said: dict[str, Any]) -> str:
+    """The table as Markdown, with the machine of each program."""
+    lines = ["| | measured | to reach | reached |", "|---|---|---|---|"]
+    lines += ["| " + " | ".join(row) + " |" for row in rows(said)]
+    lines.append("")
+    for program, found in said.items():
+        machine = ", ".join(f"{key} {text}" for key, text in found["machine"].items())
+        lines.append(f"- `python -m benchmarks.{program}`, {found['date']}, commit {found['git']}: {machine}.")
+    return "\n".join(lines)
+
+
+def _command() -> None:
+    for name in ONLY.value:
+        if name not in PROGRAMS:
+            raise InputError(f"--only {name}: of {', '.join(PROGRAMS)}")
+    said = json.loads(FIGURES.read_text()) if ONLY.value and FIGURES.is_file() else {}
+    git = (workdir.provenance()["git"] or "unknown")[:12]
+    for program in PROGRAMS:
+        if not ONLY.value or program in ONLY.value:
+            said[program] = run(program) | {"date": str(datetime.date.today()), "git": git}
+    table = Table("what", "measured", "to reach", "reached")
+    for row in rows(said):
+        table.add_row(*row)
+    report.console.print(table)
+    if WRITE.value:
+        workdir.write_json(FIGURES, said)
+        text = PAGE.read_text(encoding="utf-8")
+        block = re.compile(r"(<!-- python -m benchmarks --write -->\n).*(\n<!-- end -->)", re.DOTALL)
+        workdir.write_text(PAGE, block.sub(lambda found: found[1] + page(said) + found[2], text))
+        report.say(f"written: {PAGE.relative_to(ROOT)}, {FIGURES.relative_to(ROOT)}")
+
+
+def main() -> int:
+    """The command."""
+    return command.run("benchmarks", _command, FLAGS, __doc__ or "")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,110 @@
+"""An epoch of the synthetic experiment with its validation, ours against PyTorch's, in one run.
+
+Example:
+  python -m benchmarks.epoch_small --rounds 5
+
+Section 4.4's set as configs/synthetic.py has it: 16,000 training and 2,000 validation sentences of 10 words, embedding
+and hidden 50, latent 2, batch 32; a plain VAE, ours by the package's own loop, 25 steps a dispatch and one; Scale-VAE
+too. Our validation takes rec, KL, mutual information and active units, PyTorch's the loss alone. The last line is JSON.
+"""
+
+import contextlib
+import runpy
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import numpy as np
+import torch
+from absl import flags
+
+from benchmarks import peer, timing
+from scalevae_jax import command, config, measure, report, steps, train, workdir
+from scalevae_jax.compiling import Compiling
+from scalevae_jax.config import Config
+from scalevae_jax.fit import Fit, train_epoch
+from scalevae_jax.profiler import Profiler
+
+FLAGS = flags.FlagValues()
+ROUNDS = flags.DEFINE_integer("rounds", 5, "turns of each", 1, flag_values=FLAGS)
+
+
+def ours(settings: Config, data: train.Corpus, folder: Path) -> Callable[[], object]:
+    """An epoch of the package's loop, then its validation."""
+    method = config.build_method(settings)
+    model = workdir.build_model(settings, method, len(data.words))
+    keeper = workdir.checkpoints(folder, settings, data.words, writing=True)
+    log, quiet = report.EpochLog(folder, 1, 0), Profiler(None)
+    run = Fit(
+        folder, settings, model, method, data.train, data.valid, keeper, log, command.Signals(), quiet, Compiling()
+    )
+    made = steps.make_steps(model, method, workdir.optimizer(settings), len(data.train))
+    inference, key = steps.make_inference(model, method), jax.random.key(0)
+    held = [workdir.create_state(settings, model, method, len(data.train))]
+
+    def epoch() -> object:
+        state, _ = train_epoch(run, made, held[0]._replace(position=held[0].position * 0))
+        held[0] = state
+        found = measure.infer(inference, method, state.params, state.method_state, data.valid, key, model.latent)
+        return found.summary(method)["loss"]
+
+    return epoch
+
+
+def theirs(data: train.Corpus, settings: Config) -> Callable[[], object]:
+    """An epoch of the reference code's loop over batches made beforehand, and the loss on those of validation."""
+    torch.manual_seed(0)
+    sizes = settings.model
+    network = peer.Vae(len(data.words), sizes.embedding, sizes.hidden, sizes.latent)
+    batches = [torch.from_numpy(batch.tokens).long() for batch in data.train.epoch(1)]
+    valid = [torch.from_numpy(batch.tokens[batch.weight > 0]).long() for batch in data.valid.epoch(1)]
+
+    def epoch() -> object:
+        network.train()
+        for at in np.random.permutation(len(batches)):
+            network.step(batches[at])
+        network.eval()
+        with torch.no_grad():
+            return sum(network.losses(batch, 1.0).sum().item() for batch in valid)
+
+    return epoch
+
+
+def _command() -> None:
+    path = Path(__file__).parents[1] / "configs/synthetic.py"
+    settings = config.with_defaults(runpy.run_path(str(path))["get_config"]())
+    data = train.read_corpus(settings)
+    vae = replace(settings, method=config.MethodConfig(name="vae"))
+    one = replace(vae, train=replace(vae.train, steps_per_dispatch=1))
+    with contextlib.ExitStack() as stack:
+        folders = [Path(stack.enter_context(tempfile.TemporaryDirectory())) for _ in range(3)]
+        contestants = {
+            "ours": ours(vae, data, folders[0]),
+            "one_a_dispatch": ours(one, data, folders[1]),
+            "scale_vae": ours(settings, data, folders[2]),
+            "torch": theirs(data, settings),
+            "matmul": timing.matmul(),
+        }
+        seconds = timing.turns(ROUNDS.value, contestants)
+    figures = {
+        "seconds": seconds["ours"],
+        "seconds_torch": seconds["torch"],
+        "ratio_vs_torch": seconds["torch"] / seconds["ours"],
+        "one_a_dispatch_vs_ours": seconds["one_a_dispatch"] / seconds["ours"],
+        "scale_vae_vs_vae": seconds["scale_vae"] / seconds["ours"],
+        "matmul_gflops": timing.rate(seconds["matmul"]) / 1e9,
+    }
+    timing.line("synthetic", figures)
+    timing.finish({"synthetic": figures}, "synthetic")
+
+
+def main() -> int:
+    """The command."""
+    return command.run("benchmarks.epoch_small", _command, FLAGS, __doc__ or "")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

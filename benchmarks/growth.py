@@ -1,0 +1,145 @@
+"""How time and memory of a training step grow with batch, length, vocabulary and hidden size, and those of the
+importance-weighted step with draws.
+
+Example:
+  python -m benchmarks.growth --rounds 5 --picture docs/images/growth
+
+One size is changed at a time around batch 32, 40 words, vocabulary 5,000, hidden 256 (embedding 128, latent 32), and
+100 draws of 8 sentences. Time is a median; memory is what XLA sets aside for the compiled step beside state and batch.
+An exponent is the slope of a straight line through the points on a log-log plot, and `last` that of the last two alone.
+The last line is JSON.
+"""
+
+import math
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from absl import flags
+from matplotlib.figure import Figure
+
+from benchmarks import timing
+from scalevae_jax import command, config, dry_run, figures, gaussian, parallel, report, workdir
+from scalevae_jax.config import Config, Data, MethodConfig, Network
+from scalevae_jax.measure import draws_at_once
+from scalevae_jax.steps import make_importance, make_steps
+from scalevae_jax.types import Batch
+
+FLAGS = flags.FlagValues()
+ROUNDS = flags.DEFINE_integer("rounds", 5, "calls of each point", 1, flag_values=FLAGS)
+PICTURE = flags.DEFINE_string("picture", None, "PNG and SVG of this name", flag_values=FLAGS)
+
+
+class Size(NamedTuple):
+    """Of a step."""
+
+    batch: int = 32
+    words: int = 40
+    vocabulary: int = 5000
+    hidden: int = 256
+    draws: int = 0  # 0 is a training step
+
+
+AXES: dict[str, list[Size]] = {
+    "batch": [Size(batch=n) for n in (8, 16, 32, 64, 128)],
+    "words": [Size(words=n) for n in (10, 20, 40, 80, 160)],
+    "vocabulary": [Size(vocabulary=n) for n in (1250, 2500, 5000, 10_000, 20_000, 40_000)],
+    "hidden": [Size(hidden=n) for n in (64, 128, 256, 512, 1024)],
+    "draws": [Size(batch=8, draws=n) for n in (25, 50, 100, 200, 400)],
+}
+
+
+class Point(NamedTuple):
+    """Seconds, MiB beside state and batch, operations of the matrix products."""
+
+    seconds: float
+    mib: float
+    operations: float
+
+
+def build(size: Size) -> tuple[Callable, list[Any]]:
+    """The mapped function of a size and its arguments."""
+    network = Network(embedding=128, hidden=size.hidden, latent=32)
+    settings = Config(data=Data(path=""), model=network, method=MethodConfig(name="vae"))
+    method = config.build_method(settings)
+    model = workdir.build_model(settings, method, size.vocabulary)
+    tokens = np.random.default_rng(0).integers(4, size.vocabulary, (size.batch, size.words + 2)).astype(np.int32)
+    full = np.full(size.batch, size.words + 2, np.int32)
+    rows = Batch(tokens, full, np.ones(size.batch, np.float32), np.arange(size.batch, dtype=np.int32))
+    batch, state = parallel.shard(rows), workdir.create_state(settings, model, method, 1000)
+    if not size.draws:
+        return make_steps(model, method, workdir.optimizer(settings), 1000).joint, [state, batch]
+    chunk = min(size.draws, draws_at_once(settings.eval.memory_mib, size.batch, size.vocabulary, size.hidden))
+    weigh = make_importance(model, method, size.draws, chunk)
+    return weigh, [state.params, state.method_state, batch, jax.random.key(0), gaussian.standard(model.latent)]
+
+
+def measure(size: Size) -> Point:
+    """Of one size, compiled first."""
+    step, arguments = build(size)
+    compiled: Any = step
+    memory = compiled.lower(*arguments).compile().memory_analysis().temp_size_in_bytes
+    operations = dry_run.operations(jax.make_jaxpr(step)(*arguments).jaxpr)
+
+    def one() -> object:
+        out = step(*arguments)
+        if not size.draws:  # the state was donated
+            arguments[0] = out[0]
+        return out
+
+    return Point(timing.turns(ROUNDS.value, {"ours": one})["ours"], memory / dry_run.MIB, operations)
+
+
+def exponent(x: Sequence[float], y: Sequence[float]) -> float:
+    """The slope on a log-log plot."""
+    return float(np.polyfit(np.log(x), np.log(y), 1)[0])
+
+
+def draw(points: dict[str, list[Point]]) -> Figure:
+    """Time and memory over each size, as multiples of the middle one."""
+    figure = Figure(figsize=(7.2, 3.2), layout="constrained")
+    for axes, name, unit in zip(
+        figure.subplots(1, 2), ("seconds", "mib"), ("seconds a step", "MiB for the step"), strict=True
+    ):
+        for i, (axis, measured) in enumerate(points.items()):
+            x = [getattr(size, axis) for size in AXES[axis]]
+            middle = x[len(x) // 2]
+            axes.plot([n / middle for n in x], [getattr(p, name) for p in measured],
+                      marker=figures.MARKERS[i], label=f"{axis}, of {middle:,}")  # fmt: skip
+        axes.set(xscale="log", yscale="log", xlabel="size over the middle one", ylabel=unit)
+    figure.axes[0].legend()
+    return figure
+
+
+def _command() -> None:
+    points: dict[str, list[Point]] = {}
+    cases: dict[str, dict[str, float]] = {}
+    for axis, sizes in AXES.items():
+        points[axis] = [measure(size) for size in sizes]
+        x = [getattr(size, axis) for size in sizes]
+        cases[axis] = {}
+        for name in Point._fields:
+            y = [getattr(point, name) for point in points[axis]]
+            cases[axis] |= {
+                f"{name}_exponent": exponent(x, y),
+                f"{name}_last": math.log(y[-1] / y[-2]) / math.log(x[-1] / x[-2]),
+            }
+            cases[axis] |= {f"{name}_{n}": value for n, value in zip(x, y, strict=True)}
+        timing.line(axis, {key: value for key, value in cases[axis].items() if key.endswith(("exponent", "last"))})
+    if PICTURE.value:
+        with figures.style():
+            figures.save(draw(points), Path(PICTURE.value))
+        report.say(f"{PICTURE.value}.png and .svg are written")
+    timing.finish(cases, "words")
+
+
+def main() -> int:
+    """The command."""
+    return command.run("benchmarks.growth", _command, FLAGS, __doc__ or "")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

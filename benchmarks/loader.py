@@ -1,0 +1,98 @@
+"""What the loader costs: a batch of ours and of PyTorch's DataLoader beside a small model's step, in one run.
+
+Example:
+  python -m benchmarks.loader --rounds 5
+
+The captions that come with the package, batch 32, buckets of the data's own choice; the small model has vocabulary
+10,000, embedding 128, hidden 256, latent 32. `batch_ms` is the time of an epoch of batches that nobody waits for;
+training makes them in a thread beside the device. `fed_vs_held` is a step that is fed by the loader over one whose
+batches lie ready. The last line is JSON.
+"""
+
+import itertools
+import sys
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import jax
+import torch
+from absl import flags
+from torch.utils.data import DataLoader
+
+from benchmarks import timing
+from scalevae_jax import command, config, parallel, steps, train, workdir
+from scalevae_jax.config import Config, Data, MethodConfig, Network
+from scalevae_jax.data.loader import Loader
+from scalevae_jax.types import Batch
+
+STEPS = 40
+FLAGS = flags.FlagValues()
+ROUNDS = flags.DEFINE_integer("rounds", 5, "turns of each", 1, flag_values=FLAGS)
+
+
+def theirs(data: Loader) -> Callable[[], object]:
+    """A DataLoader over batches of the same rows, padded in its collate function."""
+    sentences = [torch.from_numpy(data.split[row]) for row in range(len(data.split))]
+
+    def collate(rows: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True), torch.tensor([len(row) for row in rows])
+
+    batches = DataLoader(sentences, batch_sampler=data.plan(1).rows, collate_fn=collate)  # type: ignore[arg-type]
+    return lambda: sum(1 for _ in batches)
+
+
+def stepping(
+    settings: Config, words: int, data: Loader, batches: Callable[[], Iterable[Batch]]
+) -> Callable[[], object]:
+    """Some training steps over what `batches` gives."""
+    method = config.build_method(settings)
+    model = workdir.build_model(settings, method, words)
+    step = steps.make_steps(model, method, workdir.optimizer(settings), len(data)).joint
+    held: list[Any] = [workdir.create_state(settings, model, method, len(data))]
+
+    def some() -> object:
+        for batch in itertools.islice(batches(), STEPS):
+            held[0], told = step(held[0], parallel.shard(batch))
+        return jax.block_until_ready(told)
+
+    return some
+
+
+def _command() -> None:
+    settings = Config(
+        data=Data(path="package:snli", vocab_size=10_000),
+        model=Network(embedding=128, hidden=256, latent=32),
+        method=MethodConfig(name="vae"),
+    )
+    corpus = train.read_corpus(settings)
+    data = corpus.train
+    ready = list(itertools.islice(data.epoch(1), STEPS))
+    contestants = {
+        "loader": lambda: sum(1 for _ in data.epoch(1)),
+        "torch": theirs(data),
+        "held": stepping(settings, len(corpus.words), data, lambda: ready),
+        "fed": stepping(settings, len(corpus.words), data, lambda: data.epoch(1)),
+        "matmul": timing.matmul(),
+    }
+    seconds = timing.turns(ROUNDS.value, contestants)
+    batch, step = seconds["loader"] / len(data), seconds["held"] / STEPS
+    figures = {
+        "batch_ms": 1e3 * batch,
+        "batch_ms_torch": 1e3 * seconds["torch"] / len(data),
+        "ratio_vs_torch": seconds["torch"] / seconds["loader"],
+        "step_ms": 1e3 * step,
+        "share_of_step": batch / step,
+        "fed_vs_held": seconds["fed"] / seconds["held"],
+        "matmul_gflops": timing.rate(seconds["matmul"]) / 1e9,
+    }
+    timing.line("small", figures)
+    timing.finish({"small": figures}, "small")
+
+
+def main() -> int:
+    """The command."""
+    return command.run("benchmarks.loader", _command, FLAGS, __doc__ or "")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
