@@ -232,7 +232,10 @@ def leave(code: int, why: str, tell: bool = True) -> NoReturn:
         sys.stderr.flush()
         for watch in _watches:
             if tell:
-                watch.tell(WRONG if code == WRONG else LOST, f"{_name()}: {why}")
+                words = WRONG if code == WRONG else LOST, f"{_name()}: {why}"
+                telling = threading.Thread(target=watch.tell, args=words, daemon=True)
+                telling.start()
+                telling.join(GRACE)  # where process 0 has gone too, the call may hang
             if first():
                 time.sleep(GRACE)
         os._exit(code)

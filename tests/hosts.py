@@ -47,9 +47,9 @@ class Hosts:
             text=True,
         )
 
-    def kill(self, process: int) -> None:
+    def kill(self, process: int, number: int = signal.SIGKILL) -> None:
         """As a host does that loses its power, but for its connections, which the system closes."""
-        self._running[process].send_signal(signal.SIGKILL)
+        self._running[process].send_signal(number)
         self.since = time.monotonic()
 
     def wait_for(self, there: Path, seconds: float = 120) -> None:

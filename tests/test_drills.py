@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import signal
 
 import pytest
 from hosts import ROOT, Hosts
@@ -77,3 +78,29 @@ def test_other_data_on_one_host(tmp_path):
     for end in ends.values():
         says(end, 2, "train data of process 1 is not that of process 0")
     assert not (tmp_path / "run" / "config.json").exists()
+
+
+def test_an_error_of_one_host_ends_all(tmp_path):
+    """The data is not there: that host says so, and the other says which host it was."""
+    shutil.copytree(ROOT / "scalevae_jax" / "data" / "tiny", tmp_path / "0" / "data")
+    (tmp_path / "1").mkdir()
+    with Hosts(2, [*SMALL, f"--workdir={tmp_path / 'run'}", "--config.data.path=data"]) as hosts:
+        for process in (0, 1):
+            hosts.start(process, here=tmp_path / str(process))
+        ends = hosts.ends()
+    says(ends[1], 2, "error: no train.txt")
+    says(ends[0], 2, "error: process 1 of 2: no train.txt")
+
+
+def test_sigterm_at_one_host_saves_and_stops_all(tmp_path):
+    folder = tmp_path / "run"
+    with Hosts(2, [*SMALL, f"--workdir={folder}"]) as hosts:
+        for process in (0, 1):
+            hosts.start(process)
+        hosts.wait_for(folder / "checkpoints" / "latest" / "[1-9]*[0-9]")
+        hosts.kill(1, signal.SIGTERM)
+        ends = hosts.ends()
+    said = [end.stderr.splitlines()[-2] for end in ends.values()]
+    assert [end.code for end in ends.values()] == [143, 143], ends
+    assert said[0] == said[1]
+    assert said[0].startswith("SIGTERM: stopped at step ")
