@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Float
 
 from scalevae_jax.types import Array
@@ -24,15 +24,23 @@ AXIS = "data"
 
 def spmd(step: Callable, in_axes: Sequence[int | None], out_axes: Any = None, donate: Sequence[int] = ()) -> Callable:
     """Map `step` over the local and remote devices: 0 marks what is split over them, None what is the same on all."""
-    if jax.process_count() > 1 and jax.local_device_count() > 1:
-        donate = ()  # a donated array was found deleted there at the next step; why is not known
-    return jax.pmap(
+    mapped = jax.pmap(
         step,
         axis_name=AXIS,
         in_axes=tuple(in_axes),
         out_axes=out_axes,
         donate_argnums=tuple(donate),
     )
+    if not donate or jax.process_count() == 1 or jax.local_device_count() == 1:
+        return mapped
+
+    @functools.wraps(mapped)
+    def call(*args: Any) -> Any:
+        # pmap (jax 0.10) deletes a donated scalar that is on one device only, and then uses it
+        everywhere = NamedSharding(Mesh(jax.local_devices(), (AXIS,)), PartitionSpec())
+        return mapped(*(jax.device_put(arg, everywhere) if i in donate else arg for i, arg in enumerate(args)))
+
+    return call
 
 
 def start() -> None:
