@@ -38,6 +38,15 @@ from scalevae_jax.types import Batch, InputError
 
 SMALL, FULL = (10_000, 128, 256, 32, 12), (20_000, 512, 1024, 32, 40)  # vocabulary, embedding, hidden, latent, words
 
+COLUMNS = {
+    "weak, s": "weak_seconds",
+    "efficiency": "efficiency",
+    "collectives": "weak_collectives",
+    "strong, s": "strong_seconds",
+    "speed": "speed",
+    "of collectives": "strong_collectives",
+}  # of the table; efficiency and speed are against the first layout
+
 FLAGS = flags.FlagValues()
 processes.define_flags(FLAGS)
 LAYOUTS = flags.DEFINE_list("layouts", ["1x1", "1x2", "1x4", "2x1", "2x2", "4x1"], "to try", flag_values=FLAGS)
@@ -72,19 +81,21 @@ def _step(rows: int) -> Callable[[], object]:
 def measure(rows: int) -> dict[str, float]:
     """Seconds of a step of a global batch of so many rows, and the share of it that the collectives take."""
     step, alone = _step(rows), _step(rows)
-    with mock.patch.object(parallel, "_alone", return_value=True):
-        jax.block_until_ready(alone())  # compiled as if each device were the only one
+    for _ in range(2):  # again for a state that lies on all devices
+        jax.block_until_ready(step())
+        with mock.patch.object(parallel, "_alone", return_value=True):  # compiled as if each device were the only one
+            jax.block_until_ready(alone())
     seconds = timing.turns(ROUNDS.value, {"step": step, "alone": alone})
     return {"seconds": seconds["step"], "collectives": max(0.0, 1 - seconds["alone"] / seconds["step"])}
 
 
-def _measured() -> dict[str, Any]:
-    devices = jax.device_count()
-    strong = parallel.rows_for(MOST.value * ROWS.value)
-    return {"devices": devices, "weak": measure(ROWS.value * devices), "strong": measure(strong)}
+def _measured() -> dict[str, float]:
+    rows = {"weak": ROWS.value * jax.device_count(), "strong": parallel.rows_for(MOST.value * ROWS.value)}
+    measured = {kind: measure(count) for kind, count in rows.items()}
+    return {f"{kind}_{key}": value for kind, of in measured.items() for key, value in of.items()}
 
 
-def _run(layout: str) -> dict[str, Any]:
+def _run(layout: str) -> dict[str, float]:
     """`--measure` by processes of this machine."""
     try:
         count, devices = map(int, layout.split("x"))
@@ -126,25 +137,21 @@ def _command() -> None:
             print(json.dumps(measured))
         return
     cores = os.cpu_count() or 1
-    cases: dict[str, Any] = {}
-    table = Table(
-        "layout", "weak s", "efficiency", "collectives", "strong s", "speed", "collectives", title="a training step"
-    )
+    cases: dict[str, dict[str, float]] = {}
+    table = Table("layout", *COLUMNS, title="a training step")
     for layout in LAYOUTS.value:
-        cases[layout] = _run(layout)
-        weak, strong, first = cases[layout]["weak"], cases[layout]["strong"], cases[LAYOUTS.value[0]]
-        weak["efficiency"] = first["weak"]["seconds"] / weak["seconds"]
-        strong["speed"] = first["strong"]["seconds"] / strong["seconds"]
-        row = (weak["seconds"], weak["efficiency"], weak["collectives"])
-        row += (strong["seconds"], strong["speed"], strong["collectives"])
-        table.add_row(layout, *(f"{x:.3g}" for x in row))
-        report.say(f"{layout}: weak {weak['seconds']:.3g} s, strong {strong['seconds']:.3g} s")
+        figures = cases[layout] = _run(layout)
+        one = cases[LAYOUTS.value[0]]
+        figures["efficiency"] = one["weak_seconds"] / figures["weak_seconds"]
+        figures["speed"] = one["strong_seconds"] / figures["strong_seconds"]
+        timing.line(layout, figures)
+        table.add_row(layout, *(f"{figures[key]:.3g}" for key in COLUMNS.values()))
     report.console.print(table)
     report.say(
-        f"{cores} cores are shared by all virtual devices: with n of them no efficiency above {cores}/n can be, and no "
-        f"speed above that of one device, which uses all {cores}. These figures show overheads only."
+        f"All virtual devices share {cores} cores: this shows what collectives and processes cost, not what more "
+        "devices gain. What 1x1 says of collectives is noise: it has none."
     )
-    timing.report({"cores": cores, "layouts": list(cases)}, cases)
+    timing.finish(cases, LAYOUTS.value[-1])
 
 
 def main() -> int:
