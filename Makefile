@@ -26,10 +26,11 @@ test: install  ## the fast tests
 test-slow: install  ## the tests that take minutes
 	$(BIN)/python -m pytest -n 2 -m slow
 
-lint: install  ## format, lint, types
+lint: install  ## format, lint, types, shell
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/shellcheck launch/*.sh launch/*.sbatch
 
 bench: install  ## what this library is to reach, measured; on a machine that does nothing else
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'

@@ -109,13 +109,17 @@ def rows(said: dict[str, Any]) -> list[tuple[str, str, str, str]]:
 
 
 def page(said: dict[str, Any]) -> str:
-    """The table as Markdown, with the machine of each program."""
+    """The table as Markdown, then all figures of each program, with its machine."""
     lines = ["| | measured | to reach | reached |", "|---|---|---|---|"]
     lines += ["| " + " | ".join(row) + " |" for row in rows(said)]
-    lines.append("")
     for program, found in said.items():
+        cases = found["cases"]
         machine = ", ".join(f"{key} {text}" for key, text in found["machine"].items())
-        lines.append(f"- `python -m benchmarks.{program}`, {found['date']}, commit {found['git']}: {machine}.")
+        lines += ["", f"`python -m benchmarks.{program}`, {found['date']}, commit {found['git']} ({machine}):", ""]
+        lines += [f"| | {' | '.join(cases)} |", "|---" * (len(cases) + 1) + "|"]
+        for figure in next(iter(cases.values())):
+            shown = (f"{case[figure]:,.3g}" if figure in case else "" for case in cases.values())
+            lines.append(f"| {figure.replace('_', ' ')} | {' | '.join(shown)} |")
     return "\n".join(lines)
 
 

@@ -3,6 +3,7 @@ same run; memory is the peak of a process of its own above what it held with its
 
 import gc
 import json
+import math
 import os
 import platform
 import statistics
@@ -15,22 +16,31 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
-from scalevae_jax import report
+from scalevae_jax import allocator, report
 
 SIZE = 2048
 SETTLE = 0.5  # seconds: threads of the one before go on spinning for a while after their work
+TURN = 0.5  # seconds at least, so that short steps follow one another as they do in training
 
 
 def turns(rounds: int, contestants: dict[str, Callable[[], object]]) -> dict[str, float]:
-    """Median seconds of each, taking turns, after one call of each that is not counted."""
-    seconds: dict[str, list[float]] = {name: [] for name in contestants}
-    for turn in range(rounds + 1):
+    """Median seconds a call of each, taking turns of TURN seconds at least, after two calls that are not counted."""
+
+    def timed(function: Callable[[], object], calls: int) -> float:
+        begun = time.perf_counter()
+        for _ in range(calls):
+            last = function()
+        jax.block_until_ready(last)
+        return (time.perf_counter() - begun) / calls
+
+    calls, seconds = {}, {name: [] for name in contestants}
+    for name, function in contestants.items():
+        timed(function, 1)
+        calls[name] = math.ceil(TURN / timed(function, 1))
+    for _ in range(rounds):
         for name, function in contestants.items():
             time.sleep(SETTLE)
-            begun = time.perf_counter()
-            jax.block_until_ready(function())
-            if turn:
-                seconds[name].append(time.perf_counter() - begun)
+            seconds[name].append(timed(function, calls[name]))
     return {name: statistics.median(taken) for name, taken in seconds.items()}
 
 
@@ -53,12 +63,15 @@ def peak_mib(module: str, arguments: Sequence[str]) -> float:
     return float(subprocess.run(command, cwd=root, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
 
 
-def above_loaded(work: Callable[[], object]) -> float:
-    """MiB that `work` takes at its peak above what this process holds now (Linux)."""
+def above_loaded(work: Callable[[], object], times: int = 1) -> float:
+    """MiB that `work` takes at its peak, so many times in a row, above what this process holds now (Linux); freed
+    memory that was kept is not held."""
     gc.collect()
+    allocator.give_back()
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
     before = _status("VmRSS")
-    jax.block_until_ready(work())
+    for _ in range(times):
+        jax.block_until_ready(work())
     return (_status("VmHWM") - before) / 1024
 
 

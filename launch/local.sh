@@ -1,26 +1,32 @@
 #!/usr/bin/env bash
-# N processes of one run on this machine: launch/local.sh [--dry-run] PROCESSES <arguments of train>
-# DEVICES (default 1): virtual CPU devices a process. PYTHON: the interpreter. COMMAND (default train): train or evaluate.
+# N processes of one run on this machine.
+#
+#   launch/local.sh [--dry-run] PROCESSES <arguments of train>
+#
+# DEVICES (1): virtual CPU devices a process. PYTHON (python): the interpreter. COMMAND (train): train or evaluate.
+# PORT (a free one): where they meet. Ends with the first exit code that is not 0.
 set -euo pipefail
+source "$(dirname "$0")/common.sh"
 dry=false
-if [[ "${1:-}" == --dry-run ]]; then dry=true; shift; fi
-if [[ ! "${1:-}" =~ ^[1-9][0-9]*$ ]]; then
-  sed -n 2,3p "$0" | cut -c 3- >&2
-  exit 2
-fi
-processes=$1
+case "${1:-}" in
+  -h | --help) help ;;
+  --dry-run) dry=true && shift ;;
+esac
+processes=${1:-}
+[[ $processes =~ ^[1-9][0-9]*$ ]] || refuse "PROCESSES is a number from 1 on, not '$processes'"
 shift
+[[ $# -gt 0 ]] || refuse "arguments of train are wanted, such as --config configs/smoke.py"
 python=${PYTHON:-python}
 devices=${DEVICES:-1}
 port=${PORT:-$("$python" -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')}
-export NPROC=$((2 * processes * devices))
-export XLA_FLAGS="${XLA_FLAGS:-} --xla_force_host_platform_device_count=$devices"
+settings=("NPROC=$((2 * processes * devices))"
+  "XLA_FLAGS=${XLA_FLAGS:+$XLA_FLAGS }--xla_force_host_platform_device_count=$devices")
 pids=()
 for ((i = 0; i < processes; i++)); do
-  line=("$python" -m "scalevae_jax.${COMMAND:-train}" --distributed "--coordinator=127.0.0.1:$port"
-    "--num_processes=$processes" "--process_id=$i" "$@")
+  line=(env "${settings[@]}" "$python" -m "scalevae_jax.${COMMAND:-train}" --distributed
+    "--coordinator=127.0.0.1:$port" "--num_processes=$processes" "--process_id=$i" "$@")
   if $dry; then
-    echo "NPROC=$NPROC XLA_FLAGS='${XLA_FLAGS# }' ${line[*]}"
+    quoted "${line[@]}"
   else
     "${line[@]}" &
     pids+=($!)
@@ -31,4 +37,5 @@ code=0
 for pid in "${pids[@]}"; do
   wait "$pid" || { last=$?; [[ $code -ne 0 ]] || code=$last; }
 done
+wait # a signal ends the waits above before the processes
 exit "$code"

@@ -1,6 +1,6 @@
 """Text variational autoencoders that do not collapse. `load("runs/demo")` gives a trained model to use."""
 
-from pathlib import Path
+import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 __all__ = ["load"]
 
 
-def load(folder: "str | Path") -> "Trained":
+def load(folder: "str | os.PathLike[str]") -> "Trained":
     """The best model of a run's folder, or an exported one: encode, decode, reconstruct, sample, interpolate, analogy,
     nearest, score (see `scalevae_jax.trained.Trained`).
 

@@ -5,10 +5,8 @@ import contextlib
 import gc
 import hashlib
 import logging
-import shutil
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 import jax
@@ -17,8 +15,9 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from scalevae_jax import parallel, processes, report
+from scalevae_jax import parallel, processes, report, storage
 from scalevae_jax.state import TrainState
+from scalevae_jax.storage import Path
 from scalevae_jax.types import InputError
 
 FOLDER = "checkpoints"
@@ -113,7 +112,7 @@ class Checkpoints:
     """
 
     def __init__(self, workdir: Path, about: dict[str, str], writing: bool = False):
-        self._root, self._about, self._writing = (workdir / FOLDER).absolute(), about, writing
+        self._root, self._about, self._writing = storage.absolute(workdir / FOLDER), about, writing
         there = [which for which in KEPT if writing or (self._root / which).is_dir()]
         with _quiet():
             self._managers = {which: self._manager(which) for which in there}
@@ -170,7 +169,8 @@ class Checkpoints:
 
     def _steps(self, which: str) -> list[int]:
         root = self._root / which
-        return [int(path.name) for path in root.iterdir() if path.name.isdecimal()] if root.is_dir() else []
+        there = [path for path in root.iterdir() if path.name.isdecimal()] if root.is_dir() else []
+        return [int(path.name) for path in there if ocp.utils.is_checkpoint_finalized(path)]
 
     def _read_meta(self, saved: Saved) -> Any:
         with _quiet():
@@ -219,7 +219,7 @@ class Checkpoints:
                 is_there, is_wanted = (" of ".join(map(str, x)) if x else "nothing" for x in (there, wanted.get(name)))
                 raise InputError(f"{self._root.parent}: {saved} has {name} as {is_there}; the run wants {is_wanted}")
         folder = self._root / saved.which / str(saved.step)
-        on_disk = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        on_disk = storage.size_below(folder)
         in_memory = sum(np.prod(shape) for _, shape in wanted.values()) * 4
         if in_memory > LARGEST_RATIO * on_disk:
             raise self._damaged(saved, f"{on_disk:,} bytes on disk can not hold arrays of {int(in_memory):,} bytes")
@@ -270,9 +270,7 @@ class Checkpoints:
         processes.meet("a damaged checkpoint is seen by all")
         if processes.first():
             aside = self._root / "damaged" / f"{saved.which}-{saved.step}"
-            aside.parent.mkdir(exist_ok=True)
-            shutil.rmtree(aside, ignore_errors=True)
-            (self._root / saved.which / str(saved.step)).rename(aside)
+            storage.move(self._root / saved.which / str(saved.step), aside)
         processes.meet("a damaged checkpoint is put aside")
         self._managers[saved.which].reload()
 

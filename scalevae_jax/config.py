@@ -4,14 +4,14 @@ import dataclasses
 import json
 import types
 import typing
-from pathlib import Path
 from typing import Any
 
 from scalevae_jax import method as methods
-from scalevae_jax import paper
+from scalevae_jax import paper, storage
 from scalevae_jax.data.options import LONG, NAMES, PARTITIONS, Data
 from scalevae_jax.data.options import described as _field
 from scalevae_jax.linear import COMPUTE_DTYPES
+from scalevae_jax.storage import Path
 from scalevae_jax.types import InputError
 
 
@@ -235,7 +235,7 @@ LARGEST_FILE = 2**20  # bytes; a configuration has two thousand
 def from_json(path: Path) -> Config:
     """Read what `to_json` wrote; nothing in the file is executed. Raises InputError naming file and field."""
     try:
-        if path.stat().st_size > LARGEST_FILE:
+        if storage.size(path) > LARGEST_FILE:
             raise ValueError(f"larger than {LARGEST_FILE:,} bytes")
         tree = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:

@@ -17,7 +17,7 @@ import numpy as np
 from absl import flags
 from rich.table import Table
 
-from scalevae_jax import command, config, metrics, paper, processes, report, workdir
+from scalevae_jax import command, config, metrics, paper, processes, report, storage, workdir
 from scalevae_jax.linear import COMPUTE_DTYPES
 from scalevae_jax.measure import Request, evaluate, output
 from scalevae_jax.types import InputError
@@ -125,7 +125,7 @@ def _command() -> None:
     if WORKDIR.value is None:
         raise InputError("--workdir is wanted: the folder of a run (see --help)")
     processes.start(FLAGS)
-    run = workdir.load(Path(WORKDIR.value), FALLBACK.value)
+    run = workdir.load(storage.path(WORKDIR.value), FALLBACK.value)
     if COMPUTE_DTYPE.value:
         run = run.computing_in(COMPUTE_DTYPE.value)
     request = Request(

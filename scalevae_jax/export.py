@@ -10,7 +10,6 @@ SHA256SUMS. `scalevae_jax.load(folder)` reads it, and so does every command that
 
 import hashlib
 import json
-import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ import safetensors
 from absl import flags
 from safetensors.numpy import save_file
 
-from scalevae_jax import command, config, measure, parallel, report, workdir
+from scalevae_jax import command, config, measure, parallel, report, storage, workdir
 from scalevae_jax.data import source, vocab
 from scalevae_jax.evaluate import ROWS
 from scalevae_jax.types import InputError
@@ -62,12 +61,12 @@ def save(run: Run, out: Path, data_licence: str = "") -> None:
     if run.model.latent:
         try:
             measure.fitted_prior(run)
-            shutil.copyfile(run.workdir / measure.FITTED_PRIOR, out / measure.FITTED_PRIOR)
+            (out / measure.FITTED_PRIOR).write_bytes((run.workdir / measure.FITTED_PRIOR).read_bytes())
         except InputError as error:
             report.warn(f"no {measure.FITTED_PRIOR} ({error})")
     beside = source.place(run.settings.data.path) / "LICENSE"
     if beside.is_file():
-        shutil.copyfile(beside, out / DATA_LICENSE)
+        (out / DATA_LICENSE).write_bytes(beside.read_bytes())
     (out / CARD).write_text(card(run, digest(out / WEIGHTS), data_licence), encoding="utf-8")
     files = sorted(path for path in out.iterdir() if path.name != SUMS)
     (out / SUMS).write_text("".join(f"{digest(path)}  {path.name}\n" for path in files), encoding="utf-8")
@@ -171,7 +170,7 @@ def _command() -> None:
         raise InputError("--workdir and --out are wanted: the folder of a run and the one to write (see --help)")
     parallel.start()
     out = Path(OUT.value)
-    save(workdir.load(Path(WORKDIR.value)), out, DATA_LICENCE.value)
+    save(workdir.load(storage.path(WORKDIR.value)), out, DATA_LICENCE.value)
     report.say(f"written to {out}: " + ", ".join(sorted(path.name for path in out.iterdir())))
     report.say(f"sha256 of {WEIGHTS}: {digest(out / WEIGHTS)}")
     report.say(f"next: python -m scalevae_jax.sample --workdir {out} --num 10")

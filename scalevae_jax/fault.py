@@ -2,7 +2,6 @@
 
 import json
 import math
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -13,6 +12,7 @@ from scalevae_jax import parallel, workdir
 from scalevae_jax.method import Method
 from scalevae_jax.state import TrainState
 from scalevae_jax.steps import MOVES, Steps
+from scalevae_jax.storage import Path
 from scalevae_jax.types import Batch, InputError
 
 FILE = "fault.json"

@@ -5,7 +5,6 @@ import functools
 import math
 import signal
 import time
-from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 import jax
@@ -13,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from scalevae_jax import command, fault, measure, parallel, plateau, report, workdir
+from scalevae_jax import allocator, command, fault, measure, parallel, plateau, report, workdir
 from scalevae_jax import state as training
 from scalevae_jax.checkpoint import BEST, FAULT, LATEST, Checkpoints
 from scalevae_jax.compiling import Compiling
@@ -26,6 +25,7 @@ from scalevae_jax.plateau import Decision
 from scalevae_jax.profiler import Profiler
 from scalevae_jax.state import TrainState
 from scalevae_jax.steps import Steps, Told, make_inference, make_steps
+from scalevae_jax.storage import Path
 from scalevae_jax.types import Batch, InputError
 
 RUNAWAY_FACTOR = 50.0
@@ -173,6 +173,7 @@ def fit(run: Fit, state: TrainState) -> TrainState:
             best = run.keeper.only(BEST, state)
             state = state._replace(params=best.params, method_state=best.method_state)
         run.keeper.save(LATEST, state)
+        allocator.give_back()
     return state
 
 

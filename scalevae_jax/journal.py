@@ -1,8 +1,10 @@
 """Results on disk as they come, so that a long computation that was stopped goes on where it was."""
 
 import json
-from pathlib import Path
 from typing import Any
+
+from scalevae_jax import storage
+from scalevae_jax.storage import Path
 
 
 class Journal:
@@ -18,15 +20,13 @@ class Journal:
         self._file = None
         if not writing:  # another process does
             return
-        part = path.with_name(path.name + ".part")
-        part.write_text("".join(json.dumps(line) + "\n" for line in (identity, *self.entries)), encoding="utf-8")
-        part.replace(path)
+        storage.write(path, "".join(json.dumps(line) + "\n" for line in (identity, *self.entries)))
         self._file = path.open("a", encoding="utf-8")
 
     def _read(self) -> list[Any]:
         lines = []
         if self._path.exists():
-            for text in self._path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True):
+            for text in self._path.read_bytes().decode("utf-8", "replace").splitlines(keepends=True):
                 try:
                     lines.append(json.loads(text))
                 except ValueError:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from scalevae_jax import config, gaussian, metrics, parallel, processes, report, steps, workdir
+from scalevae_jax import config, gaussian, metrics, parallel, processes, report, steps, storage, workdir
 from scalevae_jax.data import corpus, loader, source
 from scalevae_jax.journal import Journal
 from scalevae_jax.method import Method
@@ -213,7 +213,8 @@ def _repeat(job: Job, repeat: int) -> Evaluation:
     inferred = _infer(run, batches, key)
     measured = inferred.summary(run.method)
     measured.pop("loss")
-    journal = Journal(run.workdir / JOURNALS / f"{repeat}.jsonl", job.identity | {"repeat": repeat}, processes.first())
+    keeping = processes.first() and not storage.remote(run.workdir)  # nothing is appended to in a bucket
+    journal = Journal(run.workdir / JOURNALS / f"{repeat}.jsonl", job.identity | {"repeat": repeat}, keeping)
     try:
         nll = importance(job, key, journal)
     finally:
@@ -289,7 +290,7 @@ def evaluate(run: Run, request: Request) -> Evaluation:
         "seed": run.settings.train.seed,
     }
     job = Job(run, _batches(run, split), samples, chunk, readings, fitted, identity)
-    (run.workdir / JOURNALS).mkdir(exist_ok=True)
+    (run.workdir / JOURNALS).mkdir(exist_ok=True)  # of which a bucket has none
     each = [_repeat(job, repeat) for repeat in range(request.repeats)]
     results = [evaluation.result for evaluation in each]
     spread = {
@@ -317,7 +318,7 @@ def evaluate(run: Run, request: Request) -> Evaluation:
     workdir.write_json(run.workdir / output(request), result)
     processes.meet("the evaluation is written")
     if processes.first():
-        shutil.rmtree(run.workdir / JOURNALS)
+        shutil.rmtree(run.workdir / JOURNALS, ignore_errors=storage.remote(run.workdir))
     return Evaluation(result, {key: np.mean([e.sentences[key] for e in each], axis=0) for key in each[0].sentences})
 
 

@@ -9,14 +9,14 @@ JAX_DEBUG_NANS the traceback shows the first operation that gave NaN. The run it
 """
 
 import sys
-from pathlib import Path
 
 from absl import flags
 
-from scalevae_jax import command, config, fault, parallel, report, workdir
+from scalevae_jax import command, config, fault, parallel, report, storage, workdir
 from scalevae_jax.checkpoint import FAULT
 from scalevae_jax.data import vocab
 from scalevae_jax.steps import make_steps
+from scalevae_jax.storage import Path
 from scalevae_jax.types import InputError
 
 FLAGS = flags.FlagValues()
@@ -52,7 +52,7 @@ def _command() -> None:
     if WORKDIR.value is None:
         raise InputError("--workdir is wanted: the folder of a run (see --help)")
     parallel.start()
-    same = replay(Path(WORKDIR.value))
+    same = replay(storage.path(WORKDIR.value))
     report.say("the same numbers" if same else "other numbers: another device or another version computes them")
 
 

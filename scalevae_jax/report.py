@@ -2,7 +2,6 @@
 
 import json
 import time
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -14,6 +13,9 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from tensorboardX import SummaryWriter
+
+from scalevae_jax import storage
+from scalevae_jax.storage import Path
 
 METRICS = "metrics.jsonl"
 console = Console(highlight=False, soft_wrap=True)
@@ -90,19 +92,21 @@ def cell(value: Any, digits: int = 2) -> str:
 
 class EpochLog:
     """A line an epoch, to metrics.jsonl and TensorBoard. Opened at an epoch, it drops what an earlier, longer life of
-    the run wrote from that epoch on."""
+    the run wrote from that epoch on. In a bucket it is metrics.jsonl alone: TensorBoard's files are appended to."""
 
     def __init__(self, workdir: Path, epoch: int, step: int, writing: bool = True):
-        self._board = None
+        self._board, self._writing = None, writing
         self._started, self._first = time.monotonic(), epoch
         if not writing:  # another process does
             return
         self._path = workdir / METRICS
-        kept = [line for line in self._lines() if line["epoch"] < epoch]
-        part = self._path.with_suffix(".part")
-        part.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
-        part.replace(self._path)
-        self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=step)
+        self._kept = [line for line in self._lines() if line["epoch"] < epoch]
+        self._save()
+        if not storage.remote(workdir):
+            self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=step)
+
+    def _save(self) -> None:
+        storage.write(self._path, "".join(json.dumps(line) + "\n" for line in self._kept))
 
     def _lines(self) -> list[dict[str, Any]]:
         if not self._path.exists():
@@ -117,14 +121,15 @@ class EpochLog:
 
     def write(self, line: dict[str, Any], max_epochs: int) -> None:
         """Write an epoch, and print it with the time that the epochs left would take."""
-        if self._board is None:
+        if not self._writing:
             return
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
-        for key, value in line.items():
-            if isinstance(value, int | float) and key not in ("epoch", "step"):
-                self._board.add_scalar(key, value, line["step"])
-        self._board.flush()
+        self._kept.append(line)
+        self._save()
+        if self._board is not None:
+            for key, value in line.items():
+                if isinstance(value, int | float) and key not in ("epoch", "step"):
+                    self._board.add_scalar(key, value, line["step"])
+            self._board.flush()
         done = line["epoch"] - self._first + 1
         left = (time.monotonic() - self._started) / done * (max_epochs - line["epoch"])
         factor = ""

@@ -12,9 +12,9 @@ Any field of the configuration is changed with --config.section.field=value. All
 import contextlib
 import dataclasses
 import math
+import pathlib
 import runpy
 import sys
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -22,7 +22,7 @@ import jax.numpy as jnp
 from absl import flags
 from ml_collections import config_flags
 
-from scalevae_jax import command, config, dry_run, measure, parallel, processes, profiler, report, workdir
+from scalevae_jax import command, config, dry_run, measure, parallel, processes, profiler, report, storage, workdir
 from scalevae_jax.checkpoint import LATEST, Checkpoints
 from scalevae_jax.compiling import Compiling
 from scalevae_jax.config import Config
@@ -33,6 +33,7 @@ from scalevae_jax.lock import Lock
 from scalevae_jax.method import Method
 from scalevae_jax.model import Model
 from scalevae_jax.state import TrainState
+from scalevae_jax.storage import Path
 from scalevae_jax.trained import Trained
 from scalevae_jax.types import InputError
 
@@ -146,17 +147,27 @@ def train(settings: Config, folder: Path, profile: bool = False) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         workdir.refuse_links(folder)
-        with Lock(folder) if processes.first() else contextlib.nullcontext():
+        with _lock(folder):
             _train(config.with_defaults(settings), folder, profile)
     except InputError:
-        with contextlib.suppress(OSError):
-            folder.rmdir()  # where nothing was written yet
+        if not storage.remote(folder):
+            with contextlib.suppress(OSError):
+                folder.rmdir()  # where nothing was written yet
         raise
     except OSError as error:
         raise InputError(
             f"{error.filename or folder}: {error.strerror or error}; what was saved before is as it was. Make the "
             "folder writable, with room, then the same command goes on"
         ) from error
+
+
+def _lock(folder: Path) -> contextlib.AbstractContextManager:
+    if not processes.first():
+        return contextlib.nullcontext()
+    if isinstance(folder, pathlib.Path):
+        return Lock(folder)
+    report.warn(f"{folder}: nothing can be locked in a bucket; see to it that no other run has this --workdir")
+    return contextlib.nullcontext()
 
 
 def _train(settings: Config, folder: Path, profile: bool) -> None:
@@ -171,7 +182,7 @@ def _train(settings: Config, folder: Path, profile: bool) -> None:
         options = " ".join(f"{key}={value}" for key, value in config.hyperparameters(settings).items())
         report.say(f"method: {settings.method.name} {options} | {parameters:,} parameters")
         log = report.EpochLog(folder, int(state.epoch), int(state.step), processes.first())
-        trace = profiler.Profiler(folder / profiler.FOLDER if profile and processes.first() else None)
+        trace = _profiler(folder, profile)
         with (
             command.Signals() as signals,
             Compiling() as compiling,
@@ -180,6 +191,14 @@ def _train(settings: Config, folder: Path, profile: bool) -> None:
         ):
             run = Fit(folder, settings, model, method, data.train, data.valid, keeper, log, signals, trace, compiling)
             fit(run, state)
+
+
+def _profiler(folder: Path, wanted: bool) -> profiler.Profiler:
+    if not (wanted and processes.first()):
+        return profiler.Profiler(None)
+    if not isinstance(folder, pathlib.Path):
+        raise InputError("--profile wants a --workdir on this machine, not in a bucket")
+    return profiler.Profiler(folder / profiler.FOLDER)
 
 
 def _begin(settings: Config, model: Model, method: Method, data: Corpus, keeper: Checkpoints) -> TrainState:
@@ -208,7 +227,8 @@ def finish(settings: Config, folder: Path) -> None:
         for sentence in Trained(run).interpolate(steps=5):
             report.say(f"  {sentence}")
         report.say("")
-    report.say(f"done: {folder} holds config.json, vocab.txt, metrics.jsonl, tensorboard/, checkpoints/")
+    board = "" if storage.remote(folder) else "tensorboard/, "
+    report.say(f"done: {folder} holds config.json, vocab.txt, metrics.jsonl, {board}checkpoints/")
     verb = "sample --num 10" if settings.eval.at_end else "evaluate --split test"
     report.say(f"next: python -m scalevae_jax.{verb} --workdir {folder}")
 
@@ -219,7 +239,7 @@ CONFIG = config_flags.DEFINE_config_file(
     "config", None, "the configuration, a file that defines get_config()", flag_values=FLAGS
 )
 WORKDIR = flags.DEFINE_string(
-    "workdir", None, "the folder of the run; runs/<config name> without it", flag_values=FLAGS
+    "workdir", None, "the folder of the run, or gs://BUCKET/FOLDER; runs/<config name> without it", flag_values=FLAGS
 )
 DRY_RUN = flags.DEFINE_bool(
     "dry_run",
@@ -238,7 +258,7 @@ def _read_config() -> tuple[Config, Path]:
     if settings is None:
         raise InputError("--config is wanted, such as configs/demo.py (see --help)")
     path = config_flags.get_config_filename(FLAGS["config"])
-    if not Path(path).is_file():
+    if not pathlib.Path(path).is_file():
         raise InputError(f"--config {path}: no such file")
     overrides = set(config_flags.get_override_values(FLAGS["config"]))
     from_file = runpy.run_path(path)["get_config"]()
@@ -248,7 +268,7 @@ def _read_config() -> tuple[Config, Path]:
             f"method {settings.method.name}: the file's {', '.join(dropped)} (of {from_file.method.name}) dropped"
         )
     config.validate(settings)
-    return settings, Path(WORKDIR.value or f"runs/{Path(path).stem}")
+    return settings, storage.path(WORKDIR.value or f"runs/{pathlib.Path(path).stem}")
 
 
 def _command() -> None:

@@ -1,5 +1,6 @@
 """A trained model to use: sentences in, sentences out."""
 
+import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from scalevae_jax import export, gaussian, generate, measure, objective, parallel, steps, workdir
+from scalevae_jax import export, gaussian, generate, measure, objective, parallel, steps, storage, workdir
 from scalevae_jax.data import corpus, loader
 from scalevae_jax.data.vocab import UNKNOWN
 from scalevae_jax.generate import Decoding
@@ -187,10 +188,13 @@ class Trained:
         return sentences
 
 
-def load(folder: str | Path, fallback: bool = False) -> Trained:
+def load(folder: str | os.PathLike[str], fallback: bool = False) -> Trained:
     """The best model of a run (with `fallback` the newest whole checkpoint, where the best is damaged), or an exported
     one. Raises InputError where the folder is neither."""
-    folder = Path(folder)
+    folder = storage.path(folder)
     parallel.start()
-    exported = (folder / export.WEIGHTS).is_file()
-    return Trained(export.load(folder) if exported else workdir.load(folder, fallback))
+    if not (folder / export.WEIGHTS).is_file():
+        return Trained(workdir.load(folder, fallback))
+    if not isinstance(folder, Path):
+        raise InputError(f"{folder}: an exported model is read from a folder of this machine alone; copy it")
+    return Trained(export.load(folder))

@@ -3,9 +3,9 @@
 import hashlib
 import importlib.metadata
 import json
+import pathlib
 import subprocess
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -13,12 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from scalevae_jax import config, plateau, report
+from scalevae_jax import config, plateau, report, storage
 from scalevae_jax import state as training
 from scalevae_jax.checkpoint import BEST, Checkpoints, Damaged
 from scalevae_jax.data import vocab
 from scalevae_jax.method import Method
 from scalevae_jax.model import Decoder, Encoder, Model
+from scalevae_jax.storage import Path
 from scalevae_jax.types import Inject, InputError, Params
 
 CONFIG, VOCABULARY, RUN = "config.json", "vocab.txt", "run.json"
@@ -67,7 +68,7 @@ def provenance() -> dict[str, Any]:
 
 
 def _commit() -> str | None:
-    here = str(Path(__file__).parent)
+    here = str(pathlib.Path(__file__).parent)
     try:
         git = subprocess.run(["git", "-C", here, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):  # no git, or no checkout
@@ -90,18 +91,15 @@ def read_record(workdir: Path) -> dict[str, Any]:
 
 def read_text(path: Path, limit: int = 2**24) -> str:
     """A file of text that may come from a stranger. Raises ValueError past `limit` bytes."""
-    if path.stat().st_size > limit:
+    if storage.size(path) > limit:
         raise ValueError(f"larger than {limit:,} bytes")
     return path.read_text(encoding="utf-8")
 
 
 def write_text(path: Path, text: str) -> None:
     """Whole or not at all; of several processes the first one writes."""
-    if jax.process_index() != 0:
-        return
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
+    if jax.process_index() == 0:
+        storage.write(path, text)
 
 
 def write_json(path: Path, tree: Any) -> None:
@@ -111,6 +109,8 @@ def write_json(path: Path, tree: Any) -> None:
 
 def refuse_links(workdir: Path) -> None:
     """Raises InputError for a symbolic link that leaves the folder: it could make a command read or write elsewhere."""
+    if not isinstance(workdir, pathlib.Path):  # a bucket has none
+        return
     home = workdir.resolve()
     for path in workdir.rglob("*"):
         if path.is_symlink() and not path.resolve().is_relative_to(home):

@@ -7,6 +7,7 @@ import scalevae_jax
 
 ORDER = [
     "types",
+    "storage",
     "paper",
     "journal",
     "gaussian",

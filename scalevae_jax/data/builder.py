@@ -9,11 +9,11 @@ import dataclasses
 import hashlib
 import io
 import os
+import pathlib
 import urllib.request
 from array import array
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -22,6 +22,7 @@ from absl import logging
 
 from scalevae_jax.data import lines, synthetic, tokens
 from scalevae_jax.data.source import SPLITS, Source, in_folder
+from scalevae_jax.storage import Path
 from scalevae_jax.types import InputError
 
 SENTENCES, CHARACTERS = 1024, 2**20  # of a block at most (a longer sentence is a block of its own)
@@ -75,7 +76,7 @@ class Text(tfds.core.GeneratorBasedBuilder):
         """What is read; without one, the download."""
         config = self.builder_config
         given = config.source if isinstance(config, SourceConfig) else None
-        return given or Source(self.name, Path("data") / self.name, {})
+        return given or Source(self.name, pathlib.Path("data") / self.name, {})
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
         source = self.source
@@ -99,7 +100,7 @@ class Text(tfds.core.GeneratorBasedBuilder):
             with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=PATIENCE):
                 pass  # TFDS itself would try for minutes
             resource = tfds.download.Resource(url=url, extract_method=tfds.download.ExtractMethod.TAR)
-            folder = Path(dl_manager.download_and_extract(resource))
+            folder = pathlib.Path(dl_manager.download_and_extract(resource))
         except Exception as error:  # of the network, the archive, TFDS
             raise InputError(f"{self.name}: the download failed ({' '.join(str(error).split())}): {by_hand}") from error
         inside = next((path.parent for path in sorted(folder.rglob("*train.txt"))), folder)
@@ -246,13 +247,13 @@ def _empty(split: str, source: Source) -> str:
     )
 
 
-def cache_folder(given: str) -> Path:
+def cache_folder(given: str) -> pathlib.Path:
     """Where prepared corpora are kept."""
     home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(given or f"{home}/scalevae_jax").expanduser()
+    return pathlib.Path(given or f"{home}/scalevae_jax").expanduser()
 
 
-def prepare(source: Source, cache: Path) -> tfds.core.DatasetBuilder:
+def prepare(source: Source, cache: pathlib.Path) -> tfds.core.DatasetBuilder:
     """The prepared data set, made where the cache has none of this digest: whole, or not at all.
 
     Two that prepare the same at once both work, and the first to be done is kept. Raises InputError.

@@ -4,11 +4,11 @@ import dataclasses
 import itertools
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from scalevae_jax import storage
 from scalevae_jax.data import lines, source, vocab
 from scalevae_jax.data.options import Data
 from scalevae_jax.data.source import SPLITS, Source
@@ -98,7 +98,7 @@ class Corpus(NamedTuple):
     def vocabulary(self) -> Vocabulary:
         """The words of the training split, or those of the file that the configuration names."""
         if self.data.vocab:
-            return vocab.load(Path(self.data.vocab).expanduser())
+            return vocab.load(storage.path(self.data.vocab).expanduser())
         return vocab.build(self.sentences("train"), self.data.vocab_size, self.data.min_count)
 
     def split(self, name: str, words: Vocabulary) -> Split:

@@ -10,9 +10,11 @@ import re
 import zlib
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import PurePath
 from typing import Any
 
+from scalevae_jax import storage
+from scalevae_jax.storage import Path
 from scalevae_jax.types import InputError
 
 KINDS = (".txt", ".tsv", ".jsonl")
@@ -29,7 +31,7 @@ Line = tuple[int | None, str]
 
 def kind(path: Path) -> str:
     """.txt, .tsv or .jsonl; other names raise InputError."""
-    suffix = Path(path.name.removesuffix(".gz")).suffix
+    suffix = PurePath(path.name.removesuffix(".gz")).suffix
     if suffix not in KINDS:
         raise InputError(f"{path}: a file whose name ends in {', '.join(KINDS)} is wanted, .gz after it or not")
     return suffix
@@ -43,7 +45,8 @@ def read(path: Path, found: Counter[str], field: str = "text") -> Iterator[Line]
     of = kind(path)
     labelled = True if of == ".tsv" else None
     try:
-        with gzip.GzipFile(path) if path.suffix == ".gz" else path.open("rb") as file:
+        with storage.open_bytes(path) as raw_file:
+            file = gzip.GzipFile(fileobj=raw_file) if path.suffix == ".gz" else raw_file
             for number, raw in enumerate(iter(lambda: file.readline(LONGEST), b""), 1):
                 where = f"{path}: line {number}"
                 text = _text(raw, where, found, first=number == 1)

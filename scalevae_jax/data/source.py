@@ -3,11 +3,12 @@
 import hashlib
 import importlib.metadata
 from importlib import resources
-from pathlib import Path
 from typing import NamedTuple
 
+from scalevae_jax import storage
 from scalevae_jax.data import lines
 from scalevae_jax.data.options import Data
+from scalevae_jax.storage import Path
 from scalevae_jax.types import InputError
 
 SPLITS: tuple[str, ...] = ("train", "valid", "test")
@@ -31,7 +32,7 @@ class Source(NamedTuple):
         for split, path in self.files.items():
             of.update(f"{split} {lines.kind(path)}".encode())
             try:
-                with path.open("rb") as file:
+                with storage.open_bytes(path) as file:
                     of.update(hashlib.file_digest(file, "sha256").digest())
             except OSError as error:
                 raise InputError(f"{path}: can not be read: {error}") from error
@@ -49,14 +50,14 @@ def place(path: str) -> Path:
         name = path.removeprefix(EMBEDDED)
         if not name.isidentifier():
             raise InputError(f"{path}: no corpus of the package has such a name; there is {EMBEDDED}snli")
-        return Path(str(resources.files("scalevae_jax.data") / name))
-    return Path(path).expanduser()
+        return storage.path(str(resources.files("scalevae_jax.data") / name))
+    return storage.path(path).expanduser()
 
 
 def find(data: Data) -> Source:
     """The source that the configuration means. Raises InputError with the place to put the files."""
     if data.path == SYNTHETIC:
-        return Source("synthetic", Path(SYNTHETIC), {})
+        return Source("synthetic", storage.path(SYNTHETIC), {})
     if not data.path and data.name == "text":
         raise InputError("no text is given: --config.data.path=FILE_OR_FOLDER")
     where = place(data.path or f"data/{data.name}")
@@ -78,8 +79,8 @@ def missing(where: Path, split: str) -> str:
     """What to say where a split is not there."""
     wanted = ", ".join(f"{name}.txt" for name in SPLITS)
     return (
-        f"no {split}.txt or {split}.txt.gz in {where.absolute()}: put {wanted} there (or .txt.gz, .tsv, .jsonl), one "
-        "sentence a line, or give another folder, or one file to be split, with --config.data.path=PATH"
+        f"no {split}.txt or {split}.txt.gz in {storage.absolute(where)}: put {wanted} there (or .txt.gz, .tsv, .jsonl) "
+        "with one sentence a line, or give another folder, or one file to be split, with --config.data.path=PATH"
     )
 
 

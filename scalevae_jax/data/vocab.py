@@ -2,11 +2,12 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from scalevae_jax import storage
+from scalevae_jax.storage import Path
 from scalevae_jax.types import InputError
 
 PAD, BEGIN, END, UNKNOWN = range(4)
@@ -40,7 +41,7 @@ class Vocabulary(NamedTuple):
 
     def save(self, path: Path) -> None:
         """One word a line; the line's number is the id."""
-        path.write_text("\n".join(self.words) + "\n", encoding="utf-8")
+        storage.write(path, "\n".join(self.words) + "\n")
 
 
 def vocabulary(words: Sequence[str]) -> Vocabulary:
@@ -61,7 +62,7 @@ def build(sentences: Iterable[Sequence[str]], size: int, min_count: int = 1) -> 
 def load(path: Path) -> Vocabulary:
     """Read what `save` wrote. Raises InputError where it is not a vocabulary."""
     try:
-        if path.stat().st_size > LARGEST_FILE:
+        if storage.size(path) > LARGEST_FILE:
             raise OSError(f"larger than {LARGEST_FILE:,} bytes")
         words = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
     except (OSError, UnicodeDecodeError) as error:
