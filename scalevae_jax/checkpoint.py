@@ -7,7 +7,7 @@ import hashlib
 import logging
 import sys
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -118,10 +118,13 @@ class Checkpoints:
             self._managers = {which: self._manager(which) for which in there}
 
     def _manager(self, which: str) -> ocp.CheckpointManager:
+        apart = ocp.options.MultiprocessingOptions(barrier_sync_key_prefix=which)  # from the other managers' threads
         if self._writing:
-            options = ocp.CheckpointManagerOptions(max_to_keep=KEPT[which], cleanup_tmp_directories=True)
+            options = ocp.CheckpointManagerOptions(
+                max_to_keep=KEPT[which], cleanup_tmp_directories=True, multiprocessing_options=apart
+            )
         else:
-            options = ocp.CheckpointManagerOptions(read_only=True)
+            options = ocp.CheckpointManagerOptions(read_only=True, multiprocessing_options=apart)
         return ocp.CheckpointManager(self._root / which, options=options)
 
     def save(self, which: str, state: TrainState) -> None:
@@ -144,19 +147,20 @@ class Checkpoints:
                 arrays = ocp.args.StandardSave(parallel.spread(state))
                 args = ocp.args.Composite(state=arrays, meta=ocp.args.JsonSave(meta))
                 written = manager.save(step, args=args, force=True)
-        except jax.errors.JaxRuntimeError:  # another process has gone
-            raise
         except Exception as error:  # orbax passes on whatever its threads met
-            raise self._unwritten(error) from error
+            self._unwritten(error)
         if not written:
             raise InputError(f"{self._root / which}: step {step} was not saved: a later step is there")
 
-    def _unwritten(self, error: Exception) -> InputError:
+    def _unwritten(self, error: Exception) -> NoReturn:
+        """Raises what the user can mend as InputError; where another process has gone, the error itself."""
+        if isinstance(error, jax.errors.JaxRuntimeError) or processes.lost(error):
+            raise error
         whole = [str(saved.step) for saved in self.saved() if saved.which == LATEST]
-        return InputError(
+        raise InputError(
             f"{self._root}: a checkpoint could not be written ({_reason(error)}); whole on disk: "
             f"{'step ' + whole[0] if whole else 'none'}. Make room, then the same command goes on"
-        )
+        ) from error
 
     def saved(self) -> list[Saved]:
         """All that can be gone on from, the newest first."""
@@ -280,7 +284,7 @@ class Checkpoints:
             for manager in self._managers.values():
                 manager.wait_until_finished()
         except Exception as error:
-            raise self._unwritten(error) from error
+            self._unwritten(error)
 
     def close(self) -> None:
         """Wait, and end orbax's threads. Raises InputError where something can not be written."""

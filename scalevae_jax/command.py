@@ -8,6 +8,7 @@ import contextlib
 import shlex
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 
 import jax
@@ -112,17 +113,25 @@ def run(
         if len(rest) > 1 and not positional:
             raise InputError(f"stray argument {rest[1]!r} (see --help)")
         main(*([rest[1:]] if positional else []))
+        processes.end()
     except InputError as error:
-        processes.tell_error(str(error))
+        if processes.joined():
+            processes.leave(processes.WRONG, str(error))
         sys.stderr.write(f"error: {error}\n")
         return 2
-    except jax.errors.JaxRuntimeError as error:
-        if not processes.lost(error):
-            raise
-        processes.leave_lost(error, again)
     except Stopped as stopped:
         sys.stderr.write(f"{stopped}; the same command goes on:\n  {again}\n")
+        processes.end()
         return 128 + stopped.number
     except KeyboardInterrupt:
+        if processes.joined():
+            processes.leave(130, "interrupted")
         return 130
+    except Exception as error:
+        if not processes.joined():
+            raise
+        if processes.lost(error):
+            processes.leave_lost(error)
+        traceback.print_exc()
+        processes.leave(1, "a bug; its traceback is above")
     return 0

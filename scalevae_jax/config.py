@@ -49,6 +49,7 @@ class Optim:
 
     learning_rate: float = _field(1.0, "of SGD without momentum, on the batch mean of nats a sentence")
     clip: float = _field(5.0, "largest norm of the gradient of all parameters together")
+    accumulate: int = _field(1, "parts of a device's share that go one after the other: less memory, the same numbers")
     patience: int = _field(5, "epochs without a better validation loss before the rate is cut")
     decay: float = _field(0.5, "factor of a cut")
     max_decays: int = _field(5, "cuts after which training ends")
@@ -147,6 +148,7 @@ _POSITIVE = [
     "model.latent",
     "optim.learning_rate",
     "optim.clip",
+    "optim.accumulate",
     "optim.patience",
     "optim.max_decays",
     "train.max_epochs",

@@ -265,6 +265,7 @@ def _fault(run: Fit, steps: Steps, found: fault.Fault) -> NoReturn:
     """Keep all that the step was made of, and stop."""
     run.keeper.save(FAULT, found.state)
     run.keeper.save(LATEST, found.state._replace(substep=jnp.zeros_like(found.state.substep)))
+    found = found._replace(batch=run.train.whole(found.batch))
     facts = fault.take_again(found, steps, run.method, len(run.train))
     fault.write(run.folder, found, facts)
     raise InputError(

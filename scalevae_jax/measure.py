@@ -130,7 +130,8 @@ class Evaluation(NamedTuple):
 def _batches(run: Run, split: corpus.Split) -> loader.Loader:
     size = run.settings.eval.batch_size
     edges = loader.bucket_lengths(split.lengths, run.settings.data.buckets)
-    return loader.Loader(split, edges, size, parallel.rows_for(size))
+    rows = parallel.rows_for(size)
+    return loader.Loader(split, edges, size, rows, here=parallel.rows_here(rows))
 
 
 def _infer(run: Run, batches: loader.Loader, key: jax.Array) -> SplitInference:

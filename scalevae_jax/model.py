@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float, Int
 
-from scalevae_jax import cross_entropy
+from scalevae_jax import cross_entropy, parts
 from scalevae_jax import lstm as recurrence
 from scalevae_jax.linear import cast, linear
 from scalevae_jax.types import Array, Batch, Gaussian, Inject, Keys, Params
@@ -193,6 +193,7 @@ class Model(NamedTuple):
 
     encoder: Encoder
     decoder: Decoder
+    parts: int = 1  # of a batch, in training one after the other
 
     @property
     def latent(self) -> int:
@@ -213,8 +214,21 @@ class Model(NamedTuple):
         if not self.latent:
             nothing = jnp.zeros((batch.tokens.shape[0], 0))
             return Gaussian(nothing, nothing)
-        mean, logvar = self.encoder.apply({"params": params["encoder"]}, batch.tokens, batch.lengths)
-        return Gaussian(mean, logvar)
+
+        def of(encoder: Params, rows: tuple[Array, Array]) -> Gaussian:
+            return Gaussian(*self.encoder.apply({"params": encoder}, *rows))
+
+        return parts.mapped(of, self.parts)(params["encoder"], (batch.tokens, batch.lengths))
+
+    def weighted_nll(
+        self, params: Params, z: Float[Array, "batch latent"], batch: Batch, weight: Array, keys: Keys | None
+    ) -> tuple[Float[Array, ""], Float[Array, " batch"]]:
+        """`Decoder.weighted_nll`."""
+
+        def of(decoder: Params, z: Array, rows: tuple) -> tuple[Array, Array]:
+            return self.decoder.apply({"params": decoder}, z, *rows, method="weighted_nll")
+
+        return parts.summed(of, self.parts)(params["decoder"], z, (batch, weight, keys))
 
     def decode(self, params: Params, method: str, *args: Any) -> Any:
         """Call a method of the decoder."""

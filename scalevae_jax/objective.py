@@ -89,7 +89,7 @@ def infer(
         step_keys = _purpose(_purpose(keys, Purpose.REFINE), k)
         dropout = _purpose(step_keys, Purpose.DROPOUT) if setting.train else None
         z = draw(refined.q_hat, step_keys)
-        rec, _ = model.decode(params, "weighted_nll", z, batch, weight, dropout)
+        rec, _ = model.weighted_nll(params, z, batch, weight, dropout)
         return rec + penalty.weighted(method.rate(refined), refined, context)
 
     return method.refine(negative_elbo, posteriors), method_state
@@ -114,7 +114,7 @@ def objective(
     z = draw(posteriors.q_hat, keys)
     count = _sentences(batch)
     dropout = _purpose(keys, Purpose.DROPOUT)
-    rec, nll = model.decode(params, "weighted_nll", z, batch, batch.mask / count, dropout)
+    rec, nll = model.weighted_nll(params, z, batch, batch.mask / count, dropout)
     context = Context(setting.kl_weight, setting.epoch, batch.weight, keys)
     loss = rec + method.penalty(method.rate(posteriors), posteriors, context)
     sums = Sums(

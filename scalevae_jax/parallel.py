@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Float
 
 from scalevae_jax.types import Array
@@ -24,15 +24,23 @@ AXIS = "data"
 
 def spmd(step: Callable, in_axes: Sequence[int | None], out_axes: Any = None, donate: Sequence[int] = ()) -> Callable:
     """Map `step` over the local and remote devices: 0 marks what is split over them, None what is the same on all."""
-    if jax.process_count() > 1 and jax.local_device_count() > 1:
-        donate = ()  # a donated array was found deleted there at the next step; why is not known
-    return jax.pmap(
+    mapped = jax.pmap(
         step,
         axis_name=AXIS,
         in_axes=tuple(in_axes),
         out_axes=out_axes,
         donate_argnums=tuple(donate),
     )
+    if not donate or jax.process_count() == 1 or jax.local_device_count() == 1:
+        return mapped
+
+    @functools.wraps(mapped)
+    def call(*args: Any) -> Any:
+        # pmap (jax 0.10) deletes a donated scalar that is on one device only, and then uses it
+        everywhere = NamedSharding(Mesh(jax.local_devices(), (AXIS,)), PartitionSpec())
+        return mapped(*(jax.device_put(arg, everywhere) if i in donate else arg for i, arg in enumerate(args)))
+
+    return call
 
 
 def start() -> None:
@@ -89,9 +97,8 @@ def batch_moments(x: Float[Array, "batch latent"], weight: Float[Array, " batch"
 def shard(tree: Any) -> Any:
     """This process's share of the leading axis of host arrays, split over the local devices:
     [rows, ..] -> [local devices, rows / devices, ..]."""
-    here, everywhere = jax.local_device_count(), jax.device_count()
-    mine = slice(jax.process_index() * here, (jax.process_index() + 1) * here)
-    return jax.tree.map(lambda x: x.reshape(everywhere, x.shape[0] // everywhere, *x.shape[1:])[mine], tree)
+    here = jax.local_device_count()
+    return jax.tree.map(lambda x: (y := x[rows_here(len(x))]).reshape(here, len(y) // here, *x.shape[1:]), tree)
 
 
 def stack(trees: Sequence[Any]) -> Any:
@@ -107,10 +114,16 @@ def unshard(tree: Any) -> Any:
     return jax.tree.map(lambda x: np.asarray(x).reshape(x.shape[0] * x.shape[1], *x.shape[2:]), tree)
 
 
-def rows_for(batch_size: int) -> int:
-    """The number of rows of a batch: `batch_size`, filled up to a multiple of the devices."""
-    devices = jax.device_count()
-    return -(-batch_size // devices) * devices
+def rows_for(batch_size: int, parts: int = 1) -> int:
+    """The number of rows of a batch: `batch_size`, filled up to a multiple of the parts of all devices."""
+    shares = jax.device_count() * parts
+    return -(-batch_size // shares) * shares
+
+
+def rows_here(rows: int) -> slice:
+    """Which rows of a batch are this process's share."""
+    share = rows // jax.device_count() * jax.local_device_count()
+    return slice(jax.process_index() * share, (jax.process_index() + 1) * share)
 
 
 def _on_data(change: Callable, x: Any) -> Any:

@@ -7,21 +7,26 @@ import functools
 import hashlib
 import json
 import os
+import shlex
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any, NoReturn
 
 import jax
 from absl import flags
+from jax._src import clusters, distributed  # the key-value store and what is detected have no public names yet
 from jax.experimental import multihost_utils
 
-from scalevae_jax import parallel, report
+from scalevae_jax import parallel, relay, report
 from scalevae_jax.types import InputError
+from scalevae_jax.watch import Watch
 
-LOST = 3  # the exit code where another process has gone
-GRACE = 3.0  # seconds that the coordinator stays, so that the others can say what they saw
+WRONG, LOST = 2, 3  # exit codes: the user's input is wrong, another process has gone
+GRACE = 3.0  # seconds that process 0 stays, so that the others hear why
 FAILED_COLLECTIVES = ("gloo", "nccl", "connection", "unavailable", "deadline", "heartbeat", "coordination", "barrier")
+FACTS = "scalevae_jax/facts/"
 STEPS_OF = {  # scheduler's variable with the number of processes, or with their hosts
     "SLURM_STEP_NUM_TASKS": int,
     "OMPI_COMM_WORLD_SIZE": int,
@@ -48,15 +53,41 @@ def define_flags(values: flags.FlagValues) -> None:
     )
 
 
+_watches: list[Watch] = []  # one, where this process has joined others
+_ending = threading.Event()  # the run has ended well: nobody's end is news
+_speaking = threading.Lock()
+
+
 def _detected() -> bool:
     return any(count(os.environ[name]) > 1 for name, count in STEPS_OF.items() if os.environ.get(name))
+
+
+def _who(values: flags.FlagValues) -> tuple[str, int, int]:
+    """Address of process 0, number of processes, and which this is; what is not given is detected."""
+    given = values.coordinator or os.environ.get("JAX_COORDINATOR_ADDRESS"), values.num_processes, values.process_id
+    try:
+        address, count, me, _ = clusters.ClusterEnv.auto_detect_unset_distributed_params(
+            *given, None, None, values.initialization_timeout
+        )
+    except ValueError as error:
+        raise InputError(f"--distributed: {error}") from error
+    if address is None or count is None or me is None:
+        raise InputError(
+            "--distributed: no scheduler was detected; give --coordinator, --num_processes and --process_id"
+        )
+    return address, count, me
+
+
+def _later(limit: int) -> int:
+    """Seconds after which JAX ends a process itself, with a stack; we are sooner."""
+    return 3 * limit + 4 * int(GRACE)
 
 
 def start(values: flags.FlagValues) -> None:
     """Join the other processes, if there are any; before anything touches a device. Processes other than the first
     are silent from here on, but for their first line and errors.
 
-    Raises InputError where the flags do not say who is who, or a process does not come.
+    Raises InputError where the flags do not say who is who. Where a process does not come, it ends this one.
     """
     parallel.start()
     given = [values.coordinator, values.num_processes, values.process_id]
@@ -67,36 +98,59 @@ def start(values: flags.FlagValues) -> None:
         raise InputError("--coordinator, --num_processes and --process_id go together (see --help)")
     if values.num_processes is not None and values.process_id >= values.num_processes:
         raise InputError(f"--process_id {values.process_id}: must be less than --num_processes {values.num_processes}")
-    where = f"at {values.coordinator}" if values.coordinator else "that were detected"
+    address, count, me = _who(values)
+    host, _, port = address.rpartition(":")
+    limit, patience = values.heartbeat_timeout, values.initialization_timeout
+
+    def too_late() -> None:
+        leave(
+            WRONG,
+            f"process {me} of {count}: not all were there within {patience} s; start the same command on every host, "
+            f"look at the firewall between them and {address}, or raise --initialization_timeout",
+        )
+
+    def hung_up() -> None:
+        if not _ending.is_set():
+            leave(LOST, f"process 0 at {address} has ended, or the network to it", tell=False)
+
+    late = threading.Timer(patience, too_late)
+    late.daemon = True
+    late.start()
+    through = relay.open(host.strip("[]"), int(port), hung_up) if me else address
     try:
         jax.distributed.initialize(
-            *given,
-            initialization_timeout=values.initialization_timeout,
-            heartbeat_timeout_seconds=values.heartbeat_timeout,
-            shutdown_timeout_seconds=values.heartbeat_timeout,
+            through,
+            count,
+            me,
+            initialization_timeout=_later(patience),
+            heartbeat_timeout_seconds=_later(limit),
+            shutdown_timeout_seconds=_later(limit),
         )
-    except ValueError as error:
-        raise InputError(
-            f"--distributed: no scheduler was detected ({error}); give --coordinator, --num_processes, --process_id"
-        ) from error
     except RuntimeError as error:
-        _leave(
-            2,
-            f"the processes {where} were not all there within {values.initialization_timeout} s "
-            f"({_first_line(error)}); start the same command on every host, look at the firewall between them, "
-            "or raise --initialization_timeout",
-        )
+        leave(WRONG, f"process {me} of {count}: {address}: {_first_line(error)}")
+    late.cancel()
+    if count > 1:
+        _watches.append(Watch(_client(), me, count, float(limit), functools.partial(leave, tell=False)))
     report.say(f"{_name()}: {jax.local_device_count()} of {jax.device_count()} devices")
     report.console.quiet = not first()
 
 
+def end() -> None:
+    """Leave the others, at the end of a run that went well."""
+    for watch in _watches:
+        _ending.set()
+        jax.distributed.shutdown()
+        watch.stop()
+    _watches.clear()
+
+
 def first() -> bool:
     """Whether this process writes and speaks for all."""
-    return jax.process_index() == 0
+    return distributed.global_state.process_id == 0
 
 
 def _name() -> str:
-    return f"process {jax.process_index()} of {jax.process_count()}"
+    return f"process {distributed.global_state.process_id} of {distributed.global_state.num_processes}"
 
 
 def _first_line(error: BaseException) -> str:
@@ -113,45 +167,36 @@ def code_digest() -> str:
 
 
 def _client() -> Any:
-    from jax._src import distributed  # the key-value store of the runtime has no public name yet
-
     return distributed.global_state.client
 
 
 def agree(facts: dict[str, str], values: flags.FlagValues) -> None:
     """Compare what must be the same on all processes, and the code beside it; once in a life.
 
-    Raises InputError, on every process, that names the first fact that differs and the processes, or the error that
-    another process met, or the process that has not come within --initialization_timeout seconds.
+    Raises InputError, on every process, that names the first fact that differs and the processes, or the process that
+    has not come within --initialization_timeout seconds.
     """
     if jax.process_count() == 1:
         return
     facts = {"code": code_digest(), "jax": jax.__version__, **facts}
     timeout: Any = values["initialization_timeout"].value
     client, until = _client(), time.monotonic() + timeout
-    _tell({"facts": facts})
+    client.key_value_set(f"{FACTS}{jax.process_index()}", json.dumps(facts), True)
     said = []
     for i in range(jax.process_count()):
         left = max(1, int(1000 * (until - time.monotonic())))
         try:
-            said.append(json.loads(client.blocking_key_value_get(f"scalevae_jax/{i}", left)))
+            said.append(json.loads(client.blocking_key_value_get(f"{FACTS}{i}", left)))
         except RuntimeError as error:
             late = f"process {i} did not say what it reads within {timeout} s ({_first_line(error)})"
             raise InputError(late) from error
-    for i, each in enumerate(said):
-        if "error" in each:
-            raise InputError(f"process {i}: {each['error']}")
     for fact, value in facts.items():
-        others = [str(i) for i, each in enumerate(said) if each["facts"].get(fact) != said[0]["facts"].get(fact)]
+        others = [str(i) for i, each in enumerate(said) if each.get(fact) != said[0].get(fact)]
         if others:
             raise InputError(
                 f"{fact} of process {', '.join(others)} is not that of process 0 (here {value[:12]}); "
                 "give every host the same"
             )
-
-
-def _tell(what: dict) -> None:
-    _client().key_value_set(f"scalevae_jax/{jax.process_index()}", json.dumps(what), True)
 
 
 def meet(name: str) -> None:
@@ -162,13 +207,7 @@ def meet(name: str) -> None:
 
 def joined() -> bool:
     """Whether this process is one of several; touches no device before it is."""
-    return _client() is not None and jax.process_count() > 1
-
-
-def tell_error(message: str) -> None:
-    """Let the processes that wait in `agree` know."""
-    if joined():
-        _tell({"error": message})
+    return bool(_watches)
 
 
 def lost(error: Exception) -> bool:
@@ -176,19 +215,27 @@ def lost(error: Exception) -> bool:
     return joined() and any(word in str(error).lower() for word in FAILED_COLLECTIVES)
 
 
-def leave_lost(error: Exception, again: str) -> NoReturn:
-    """End at once with one line; the usual end would wait for those that have gone."""
-    _leave(
-        LOST,
-        f"{_name()}: another process has gone, or the network between them ({_first_line(error)}); the last "
-        f"checkpoint is whole, and the same command on all hosts goes on:\n  {again}",
-    )
+def leave_lost(error: Exception) -> NoReturn:
+    """Leave because of such an error."""
+    leave(LOST, f"another process has gone, or the network between them ({_first_line(error)})")
 
 
-def _leave(code: int, message: str) -> NoReturn:
-    sys.stdout.flush()
-    sys.stderr.write(f"error: {message}\n")
-    sys.stderr.flush()
-    if joined() and first():
-        time.sleep(GRACE)
-    os._exit(code)
+def leave(code: int, why: str, tell: bool = True) -> NoReturn:
+    """End at once with one line, and, with `tell`, the other processes with it; the usual end would wait for all."""
+    line = f"error: {why}"
+    if code == LOST:
+        again = shlex.join(["python", *sys.orig_argv[1:]])
+        line += f"; the last checkpoint is whole, and the same command on all hosts goes on:\n  {again}"
+    with _speaking:  # for good: one line is enough
+        sys.stdout.flush()
+        sys.stderr.write(line + "\n")
+        sys.stderr.flush()
+        for watch in _watches:
+            if tell:
+                words = WRONG if code == WRONG else LOST, f"{_name()}: {why}"
+                telling = threading.Thread(target=watch.tell, args=words, daemon=True)
+                telling.start()
+                telling.join(GRACE)  # where process 0 has gone too, the call may hang
+            if first():
+                time.sleep(GRACE)
+        os._exit(code)

@@ -29,7 +29,8 @@ def replay(folder: Path) -> bool:
     recorded, batch = fault.read(folder)
     settings = config.from_json(folder / workdir.CONFIG)
     words = vocab.load(folder / workdir.VOCABULARY)
-    if batch.tokens.max() >= len(words) or batch.tokens.min() < 0 or batch.tokens.shape[0] % parallel.rows_for(1):
+    shares = parallel.rows_for(1, settings.optim.accumulate)
+    if batch.tokens.max() >= len(words) or batch.tokens.min() < 0 or batch.tokens.shape[0] % shares:
         raise InputError(f"{folder / fault.FILE}: a batch of other words, or for another number of devices")
     method = config.build_method(settings)
     model = workdir.build_model(settings, method, len(words))

@@ -145,12 +145,13 @@ def make_steps(
 @functools.cache  # a model used many times is compiled once
 def make_inference(model: Model, method: Method) -> Callable[[Params, Any, Batch, Keys], Inference]:
     """The evaluation step: method's posteriors, a draw, its reconstruction; [devices, rows / devices, ..]."""
+    model = model._replace(parts=1)
 
     def step(params: Params, method_state: Any, batch: Batch, key: Keys) -> Inference:
         keys = objective.row_keys(key, batch.row)
         posteriors, _ = objective.infer(model, method, params, method_state, batch, keys)
         z = objective.draw(posteriors.q_hat, keys)
-        _, rec = model.decode(params, "weighted_nll", z, batch, batch.mask, None)
+        _, rec = model.weighted_nll(params, z, batch, batch.mask, None)
         return Inference(posteriors.q, z, rec)
 
     return parallel.spmd(step, (None, None, 0, None), out_axes=0)
@@ -162,6 +163,7 @@ def make_importance(
 ) -> Callable[[Params, Any, Batch, Keys, Gaussian], dict[str, Float[Array, " batch"]]]:
     """The importance-weighted step: each of `readings` of log p(x), [devices, rows / devices]. The last argument is
     the fitted prior."""
+    model = model._replace(parts=1)
 
     def step(params: Params, method_state: Any, batch: Batch, key: Keys, fitted: Gaussian) -> dict[str, Array]:
         keys = objective.row_keys(key, batch.row)

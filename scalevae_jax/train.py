@@ -54,13 +54,15 @@ def read_corpus(settings: Config, words: vocab.Vocabulary | None = None) -> Corp
     about = {split: text.about(split) for split in corpus.SPLITS}
     words = text.vocabulary() if words is None else words
     loaders = {}
-    for split, size, seed in (
-        ("train", settings.train.batch_size, settings.train.seed),
-        ("valid", settings.eval.batch_size, None),
+    for split, size, parts, seed in (
+        ("train", settings.train.batch_size, settings.optim.accumulate, settings.train.seed),
+        ("valid", settings.eval.batch_size, 1, None),
     ):
         rows = text.split(split, words)
         edges = loader.bucket_lengths(rows.lengths, data.buckets)
-        loaders[split] = loader.Loader(rows, edges, size, parallel.rows_for(size), seed, data.partition)
+        whole = parallel.rows_for(size, parts)
+        here = parallel.rows_here(whole)
+        loaders[split] = loader.Loader(rows, edges, size, whole, seed, data.partition, here)
     train, valid = loaders["train"], loaders["valid"]
     counts = " ".join(
         f"{split} {len(loaders[split].split) if split in loaders else found['sentences']:,}"
@@ -120,7 +122,7 @@ def prepare(settings: Config, folder: Path) -> tuple[Corpus, Model, Method]:
     return data, workdir.build_model(settings, method, len(data.words)), method
 
 
-MAY_CHANGE = {"train.max_epochs", "train.skip_nonfinite"} | {
+MAY_CHANGE = {"optim.accumulate", "train.max_epochs", "train.skip_nonfinite"} | {
     f"{section}.{field.name}"
     for section, kind in (("eval", config.Eval), ("checkpoint", config.Checkpoint))
     for field in dataclasses.fields(kind)

@@ -41,6 +41,7 @@ def build_model(settings: config.Config, method: Method, words: int) -> Model:
             init_kind=method.decoder_init,
             compute_dtype=network.compute_dtype,
         ),
+        parts=settings.optim.accumulate,
     )
 
 

@@ -21,8 +21,10 @@ SMALL = [
 ]
 
 
-def _local(*arguments, processes="2"):
-    env = os.environ | {"PYTHON": sys.executable, "PYTHONPATH": str(ROOT), "XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"}
+def _local(*arguments, processes="2", **more):
+    env = (
+        more | os.environ | {"PYTHON": sys.executable, "PYTHONPATH": str(ROOT), "XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"}
+    )
     line = ["bash", "launch/local.sh", *arguments[:1], processes, *arguments[1:]]
     return subprocess.run([part for part in line if part], cwd=ROOT, env=env, capture_output=True, text=True)
 
@@ -51,16 +53,31 @@ def test_a_dry_run_prints_a_line_a_process():
 
 
 @pytest.mark.slow
-def test_two_processes_train_as_one_does(tmp_path):
+def test_two_processes_train_in_parts_and_evaluate_as_one_does_in_one_piece(tmp_path):
     lines = []
-    for processes in ("1", "2"):
+    for processes, more in (("1", []), ("2", ["--config.optim.accumulate=3"])):
         folder = tmp_path / processes
-        done = _local("", *SMALL, f"--workdir={folder}", processes=processes)
+        done = _local("", *SMALL, *more, f"--workdir={folder}", processes=processes)
         assert done.returncode == 0, done.stderr
         lines.append(json.loads((folder / "metrics.jsonl").read_text().splitlines()[0]))
     one, two = lines
     for key in ("step", "train_loss", "train_rec", "valid_rec", "mi", "factor_median"):
         np.testing.assert_allclose(two[key], one[key], rtol=1e-4, err_msg=key)
+    _compare_evaluations(tmp_path / "1")
+
+
+def _compare_evaluations(folder):
+    """What one process trained, evaluated by one and by two."""
+    measured = []
+    for processes in ("1", "2"):
+        options = [f"--workdir={folder}", "--limit=100", "--iw_samples=4"]
+        done = _local("", *options, processes=processes, COMMAND="evaluate")
+        assert done.returncode == 0, done.stderr
+        measured.append(json.loads((folder / "eval_test.json").read_text()))
+    one, two = measured
+    assert two["seconds"] != one["seconds"]
+    for key in ("examples", "tokens", "nll", "nll_fitted_prior", "nll_std_error", "rec", "kl", "mi", "au", "mpd"):
+        np.testing.assert_allclose(two[key], one[key], rtol=1e-5, err_msg=key)
 
 
 @pytest.mark.slow

@@ -27,12 +27,13 @@ def make_method(name: str, **hyperparameters) -> Method:
     return METHODS[name](**(SMALL.get(name, {}) | hyperparameters))
 
 
-def make_model(method: Method) -> Model:
+def make_model(method: Method, parts: int = 1) -> Model:
     latent = LATENT if method.inject is not Inject.NONE else 0
     sizes = (VOCABULARY, EMBEDDING, HIDDEN, latent)
     return Model(
         Encoder(*sizes, init_kind=method.encoder_init),
         Decoder(*sizes, inject=method.inject, init_kind=method.decoder_init),
+        parts,
     )
 
 
@@ -63,9 +64,9 @@ def make_state(method: Method, seed: int = 0, scale: float = 20.0) -> training.T
     return jax.jit(create)()
 
 
-def on_mesh(method: Method, devices: int, move: str = "joint", skip: bool = False):
+def on_mesh(method: Method, devices: int, move: str = "joint", skip: bool = False, parts: int = 1):
     """One training step under jit(shard_map) on so many devices: (state, whole batch) -> (state, told)."""
-    update = steps.device_update(make_model(method), method, OPTIMIZER, STEPS_PER_EPOCH, move, skip)
+    update = steps.device_update(make_model(method, parts), method, OPTIMIZER, STEPS_PER_EPOCH, move, skip)
     mesh = Mesh(np.array(jax.devices()[:devices]), ("data",), axis_types=(AxisType.Auto,))
     mapped = jax.shard_map(update, mesh=mesh, in_specs=(P(), P("data")), out_specs=(P(), P()), check_vma=False)
     return jax.jit(mapped)

@@ -14,6 +14,7 @@ import numpy as np
 from scalevae_jax.data.corpus import Split
 from scalevae_jax.types import Batch, InputError
 
+ALL = slice(None)
 PARTITION_STREAM, ORDER_STREAM, DRAW_STREAM = range(3)
 
 
@@ -65,16 +66,17 @@ def partition(pools: np.ndarray, edges: np.ndarray, batch_size: int, rng: np.ran
     return Plan(rows, padded)
 
 
-def assemble(split: Split, rows: np.ndarray, length: int, size: int) -> Batch:
-    """The batch of these rows, filled up to `size` rows by rows of weight 0. Host arrays."""
+def assemble(split: Split, rows: np.ndarray, length: int, size: int, here: slice = ALL) -> Batch:
+    """The batch of these rows, filled up to `size` rows by rows of weight 0. Host arrays. Tokens are read of the rows
+    `here` alone; those of others are empty."""
     tokens = np.zeros((size, length), np.int32)
     lengths = np.ones(size, np.int32)
     weight = np.zeros(size, np.float32)
     index = np.zeros(size, np.int32)
-    for i, row in enumerate(rows):
-        sentence = split[row]
+    for i in range(len(rows))[here]:
+        sentence = split[rows[i]]
         tokens[i, : len(sentence)] = sentence
-        lengths[i] = len(sentence)
+    lengths[: len(rows)] = split.offsets[rows + 1] - split.offsets[rows]
     weight[: len(rows)] = 1
     index[: len(rows)] = rows
     return Batch(tokens, lengths, weight, index)
@@ -83,15 +85,15 @@ def assemble(split: Split, rows: np.ndarray, length: int, size: int) -> Batch:
 class _Source:
     """Whole batches as the elements of a grain source."""
 
-    def __init__(self, split: Split, plan: Plan, order: np.ndarray, size: int):
-        self._split, self._plan, self._order, self._size = split, plan, order, size
+    def __init__(self, split: Split, plan: Plan, order: np.ndarray, size: int, here: slice):
+        self._split, self._plan, self._order, self._size, self._here = split, plan, order, size, here
 
     def __len__(self) -> int:
         return len(self._order)
 
     def __getitem__(self, i: int) -> Batch:
         at = self._order[i]
-        return assemble(self._split, self._plan.rows[at], self._plan.lengths[at], self._size)
+        return assemble(self._split, self._plan.rows[at], self._plan.lengths[at], self._size, self._here)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,7 +101,8 @@ class Loader:
     """`size` rows a batch, of which at most `batch_size` are real; `seed` None keeps the order of the split.
 
     `mode` is how batches are made: `fixed` once for all epochs, `repartitioned` anew each epoch, `grouped` once, each
-    of rows of one label. Raises InputError for `grouped` without labels.
+    of rows of one label. `here` are the rows of every batch that this process reads. Raises InputError for `grouped`
+    without labels.
     """
 
     split: Split
@@ -108,6 +111,7 @@ class Loader:
     size: int
     seed: int | None = None
     mode: str = "fixed"
+    here: slice = dataclasses.field(default_factory=lambda: ALL)
 
     @functools.cached_property
     def _pools(self) -> np.ndarray:
@@ -149,7 +153,7 @@ class Loader:
         order = self.order(epoch)[start:end]
         if not len(order):
             return iter(())
-        batches: Any = _Source(self.split, self.plan(epoch), order, self.size)
+        batches: Any = _Source(self.split, self.plan(epoch), order, self.size, self.here)
         source = grain.MapDataset.source(batches)
         return iter(source.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)))
 
@@ -166,7 +170,11 @@ class Loader:
         """The k-th random training batch of a step, with replacement."""
         plan = self.plan(epoch)
         at = np.random.default_rng([self.seed or 0, DRAW_STREAM, step, k]).integers(len(plan.rows))
-        return assemble(self.split, plan.rows[at], plan.lengths[at], self.size)
+        return assemble(self.split, plan.rows[at], plan.lengths[at], self.size, self.here)
+
+    def whole(self, batch: Batch) -> Batch:
+        """A batch of this loader with the rows of all processes."""
+        return assemble(self.split, batch.row[batch.weight > 0], batch.tokens.shape[1], self.size)
 
 
 def padding_share(lengths: np.ndarray, edges: np.ndarray) -> float:

@@ -178,6 +178,18 @@ def test_without_buckets_the_rows_of_a_batch_have_equal_lengths(split):
         assert set(batch.lengths[batch.weight > 0]) == {batch.tokens.shape[1]}
 
 
+@pytest.mark.parametrize("seed", [None, 5])
+def test_processes_that_read_their_own_rows_have_the_whole_batch_together(seed, split):
+    shares = [dataclasses.replace(_loader(split, seed), here=slice(i, i + 3)) for i in (0, 3)]
+    for whole, *parts in zip(*(each.epoch(1) for each in (_loader(split, seed), *shares)), strict=True):
+        np.testing.assert_array_equal(parts[0].tokens[:3], whole.tokens[:3])
+        np.testing.assert_array_equal(parts[1].tokens[3:], whole.tokens[3:])
+        assert not parts[0].tokens[3:].any()
+        for part in parts:
+            _same(part[1:], whole[1:])
+            _same(shares[0].whole(part), whole)
+
+
 def test_fewer_sentences_than_a_batch_are_filled_up(split):
     few = split.first(2)
     (batch,) = Loader(few, np.array([9]), 32, 32, seed=0).epoch(1)

@@ -1,0 +1,163 @@
+"""Weak and strong scaling of a training step over devices and processes, with the share of time in collectives.
+
+Examples:
+  python -m benchmarks.scaling
+  python -m benchmarks.scaling --layouts 1x1,1x4 --method scale_vae
+  python -m benchmarks.scaling --measure --rows 32 --coordinator HOST:PORT --num_processes N --process_id I
+
+The first two start processes of virtual CPU devices on this machine, PxD being P processes of D devices: all share its
+cores, so that their figures show what the collectives and the processes cost, never a gain beyond the cores. The third
+is the measurement itself, one line of JSON, for the devices that are there: start it on every host.
+
+Weak: --rows sentences a device. Strong: --rows sentences times --most over all devices. The network is small
+(vocabulary 10,000, embedding 128, hidden 256, latent 32, 12 words) unless --full (20,000, 512, 1,024, 32, 40 words).
+Collectives: what a step takes longer than the same step without them, as a share of it; waiting for others is in it.
+The last line is JSON.
+"""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import jax
+import numpy as np
+from absl import flags
+from rich.table import Table
+
+from benchmarks import timing
+from scalevae_jax import command, config, parallel, processes, report, workdir
+from scalevae_jax.config import Config, Data, MethodConfig, Network
+from scalevae_jax.steps import make_steps
+from scalevae_jax.types import Batch, InputError
+
+SMALL, FULL = (10_000, 128, 256, 32, 12), (20_000, 512, 1024, 32, 40)  # vocabulary, embedding, hidden, latent, words
+
+COLUMNS = {
+    "weak, s": "weak_seconds",
+    "efficiency": "efficiency",
+    "collectives": "weak_collectives",
+    "strong, s": "strong_seconds",
+    "speed": "speed",
+    "of collectives": "strong_collectives",
+}  # of the table; efficiency and speed are against the first layout
+
+FLAGS = flags.FlagValues()
+processes.define_flags(FLAGS)
+LAYOUTS = flags.DEFINE_list("layouts", ["1x1", "1x2", "1x4", "2x1", "2x2", "4x1"], "to try", flag_values=FLAGS)
+METHOD = flags.DEFINE_string("method", "scale_vae", "of the step", flag_values=FLAGS)
+ROWS = flags.DEFINE_integer("rows", 32, "sentences a device", 1, flag_values=FLAGS)
+MOST = flags.DEFINE_integer("most", 4, "strong scaling's batch is this times --rows", 1, flag_values=FLAGS)
+ROUNDS = flags.DEFINE_integer("rounds", 7, "steps that are timed, of each kind", 1, flag_values=FLAGS)
+WITH_FULL = flags.DEFINE_bool("full", False, "the paper's size", flag_values=FLAGS)
+MEASURE = flags.DEFINE_bool("measure", False, "measure on the devices that are there", flag_values=FLAGS)
+
+
+def _step(rows: int) -> Callable[[], object]:
+    """The package's own joint step of a global batch, as `train` runs it."""
+    vocabulary, embedding, hidden, latent, words = FULL if WITH_FULL.value else SMALL
+    network = Network(embedding=embedding, hidden=hidden, latent=latent)
+    settings = Config(data=Data(path=""), model=network, method=MethodConfig(name=METHOD.value))
+    method = config.build_method(settings)
+    model = workdir.build_model(settings, method, vocabulary)
+    step = make_steps(model, method, workdir.optimizer(settings), 3125).joint
+    tokens = np.random.default_rng(0).integers(4, vocabulary, (rows, words + 2)).astype(np.int32)
+    lengths, weight = np.full(rows, words + 2, np.int32), np.ones(rows, np.float32)
+    batch = parallel.shard(Batch(tokens, lengths, weight, np.arange(rows, dtype=np.int32)))
+    held: list[Any] = [workdir.create_state(settings, model, method, 3125)]
+
+    def one() -> object:
+        held[0], told = step(held[0], batch)
+        return told.loss
+
+    return one
+
+
+def measure(rows: int) -> dict[str, float]:
+    """Seconds of a step of a global batch of so many rows, and the share of it that the collectives take."""
+    step, alone = _step(rows), _step(rows)
+    for _ in range(2):  # again for a state that lies on all devices
+        jax.block_until_ready(step())
+        with mock.patch.object(parallel, "_alone", return_value=True):  # compiled as if each device were the only one
+            jax.block_until_ready(alone())
+    seconds = timing.turns(ROUNDS.value, {"step": step, "alone": alone})
+    return {"seconds": seconds["step"], "collectives": max(0.0, 1 - seconds["alone"] / seconds["step"])}
+
+
+def _measured() -> dict[str, float]:
+    rows = {"weak": ROWS.value * jax.device_count(), "strong": parallel.rows_for(MOST.value * ROWS.value)}
+    measured = {kind: measure(count) for kind, count in rows.items()}
+    return {f"{kind}_{key}": value for kind, of in measured.items() for key, value in of.items()}
+
+
+def _run(layout: str) -> dict[str, float]:
+    """`--measure` by processes of this machine."""
+    try:
+        count, devices = map(int, layout.split("x"))
+    except ValueError:
+        raise InputError(f"--layouts {layout}: PROCESSESxDEVICES is wanted, such as 2x2") from None
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    env = os.environ | {
+        "JAX_PLATFORMS": "cpu",
+        "NPROC": str(max(2, 2 * count * devices)),
+        "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}",
+    }
+    line = [sys.executable, "-m", "benchmarks.scaling", "--measure", f"--method={METHOD.value}", f"--rows={ROWS.value}"]
+    line += [f"--most={MOST.value}", f"--rounds={ROUNDS.value}", f"--full={WITH_FULL.value}"]
+    if count > 1:
+        line += [f"--coordinator=127.0.0.1:{port}", f"--num_processes={count}"]
+    started = [
+        subprocess.Popen(
+            [*line, *([f"--process_id={i}"] if count > 1 else [])],
+            cwd=Path(__file__).parents[1],
+            env=env,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for i in range(count)
+    ]
+    said = [each.communicate()[0] for each in started]
+    if any(each.returncode for each in started):
+        raise InputError(f"--layouts {layout}: exit codes {[each.returncode for each in started]}")
+    return json.loads(said[0].splitlines()[-1])
+
+
+def _command() -> None:
+    if MEASURE.value:
+        processes.start(FLAGS)
+        measured = _measured()
+        if processes.first():
+            print(json.dumps(measured))
+        return
+    cores = os.cpu_count() or 1
+    cases: dict[str, dict[str, float]] = {}
+    table = Table("layout", *COLUMNS, title="a training step")
+    for layout in LAYOUTS.value:
+        figures = cases[layout] = _run(layout)
+        one = cases[LAYOUTS.value[0]]
+        figures["efficiency"] = one["weak_seconds"] / figures["weak_seconds"]
+        figures["speed"] = one["strong_seconds"] / figures["strong_seconds"]
+        timing.line(layout, figures)
+        table.add_row(layout, *(f"{figures[key]:.3g}" for key in COLUMNS.values()))
+    report.console.print(table)
+    report.say(
+        f"All virtual devices share {cores} cores: this shows what collectives and processes cost, not what more "
+        "devices gain. What 1x1 says of collectives is noise: it has none."
+    )
+    timing.finish(cases, LAYOUTS.value[-1])
+
+
+def main() -> int:
+    """The command."""
+    return command.run("benchmarks.scaling", _command, FLAGS, __doc__ or "")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

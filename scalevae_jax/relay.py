@@ -1,0 +1,53 @@
+"""A relay of bytes between JAX's client in this process and process 0.
+
+JAX's client (jaxlib 0.10) ends its process by an abort, with a stack, the moment its connection to process 0 closes.
+Through the relay that connection ends here and stays open, so that this process can end in its own words.
+"""
+
+import contextlib
+import socket
+import threading
+from collections.abc import Callable
+
+Closed = Callable[[], None]
+
+
+def open(host: str, port: int, closed: Closed) -> str:
+    """Start a relay to process 0; the address for JAX's client. `closed` is called when process 0 closes."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    threading.Thread(target=_accept, args=(listener, (host, port), closed), daemon=True).start()
+    return f"127.0.0.1:{listener.getsockname()[1]}"
+
+
+def _accept(listener: socket.socket, to: tuple[str, int], closed: Closed) -> None:
+    while True:
+        near, _ = listener.accept()
+        try:
+            far = socket.create_connection(to)
+        except OSError:  # process 0 is not there yet: JAX's client tries again
+            near.close()
+            continue
+        hung_up = threading.Event()
+        for end in (near, far):
+            end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        threading.Thread(target=_outward, args=(near, far, hung_up), daemon=True).start()
+        threading.Thread(target=_inward, args=(far, near, hung_up, closed), daemon=True).start()
+
+
+def _copy(source: socket.socket, sink: socket.socket) -> None:
+    while data := source.recv(1 << 16):
+        sink.sendall(data)
+
+
+def _outward(near: socket.socket, far: socket.socket, hung_up: threading.Event) -> None:
+    with contextlib.suppress(OSError):  # which is process 0's end, and `_inward` sees it too
+        _copy(near, far)
+        hung_up.set()
+        far.shutdown(socket.SHUT_RDWR)
+
+
+def _inward(far: socket.socket, near: socket.socket, hung_up: threading.Event, closed: Closed) -> None:
+    with contextlib.suppress(OSError):
+        _copy(far, near)
+    if not hung_up.is_set():
+        closed()
