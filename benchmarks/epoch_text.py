@@ -3,7 +3,7 @@ length, in one run.
 
 Examples:
   python -m benchmarks.epoch_text
-  python -m benchmarks.epoch_text --data DIR --batches 24 --rounds 3
+  python -m benchmarks.epoch_text --data DIR --batches 24 --rounds 5
 
 Vocabulary at most 20,000, embedding 512, hidden 1,024, latent 32, batch 32. Ours pads to 8 lengths (`data.buckets`);
 the reference code makes batches of sentences of one length, which pad nothing and are often small. Of each a sample of
@@ -30,7 +30,7 @@ from scalevae_jax.data.loader import Loader
 
 FLAGS = flags.FlagValues()
 DATA = flags.DEFINE_string("data", "package:snli", "the corpus, as config.data.path", flag_values=FLAGS)
-BATCHES = flags.DEFINE_integer("batches", 24, "batches of the sample", 1, flag_values=FLAGS)
+BATCHES = flags.DEFINE_integer("batches", 10, "batches of the sample", 1, flag_values=FLAGS)
 ROUNDS = flags.DEFINE_integer("rounds", 3, "turns of each", 1, flag_values=FLAGS)
 
 

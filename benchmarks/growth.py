@@ -52,6 +52,9 @@ AXES: dict[str, list[Size]] = {
 }
 
 
+TICKS = (0.25, 0.5, 1, 2, 4, 8)
+
+
 class Point(NamedTuple):
     """Seconds, MiB beside state and batch, operations of the matrix products."""
 
@@ -99,17 +102,18 @@ def exponent(x: Sequence[float], y: Sequence[float]) -> float:
 
 
 def draw(points: dict[str, list[Point]]) -> Figure:
-    """Time and memory over each size, as multiples of the middle one."""
-    figure = Figure(figsize=(7.2, 3.2), layout="constrained")
-    for axes, name, unit in zip(
-        figure.subplots(1, 2), ("seconds", "mib"), ("seconds a step", "MiB for the step"), strict=True
-    ):
+    """Time and memory over each size, as multiples of the common one."""
+    figure, common = Figure(figsize=(7.2, 3.2), layout="constrained"), Size(draws=100)
+    panels = (("seconds", "seconds a step"), ("mib", "MiB for the step"))
+    for axes, (name, label) in zip(figure.subplots(1, 2), panels, strict=True):
         for i, (axis, measured) in enumerate(points.items()):
-            x = [getattr(size, axis) for size in AXES[axis]]
-            middle = x[len(x) // 2]
-            axes.plot([n / middle for n in x], [getattr(p, name) for p in measured],
-                      marker=figures.MARKERS[i], label=f"{axis}, of {middle:,}")  # fmt: skip
-        axes.set(xscale="log", yscale="log", xlabel="size over the middle one", ylabel=unit)
+            of = getattr(common, axis)
+            x = [getattr(size, axis) / of for size in AXES[axis]]
+            y = [getattr(point, name) for point in measured]
+            axes.plot(x, y, marker=figures.MARKERS[i], label=f"{axis}, of {of:,}")
+        axes.set(xscale="log", yscale="log", xlabel="size over the common one", ylabel=label)
+        axes.set_xticks(TICKS, [f"{tick:g}" for tick in TICKS])
+        axes.minorticks_off()
     figure.axes[0].legend()
     return figure
 
