@@ -49,12 +49,12 @@ class Optim:
 
     learning_rate: float = _field(1.0, "of SGD without momentum, on the batch mean of nats a sentence")
     clip: float = _field(5.0, "largest norm of the gradient of all parameters together")
-    accumulate: int = _field(1, "parts of a device's share that go one after the other: less memory, the same numbers")
     patience: int = _field(5, "epochs without a better validation loss before the rate is cut")
     decay: float = _field(0.5, "factor of a cut")
     max_decays: int = _field(5, "cuts after which training ends")
     min_decay_epoch: int = _field(15, "no cut before this epoch, counted from 0 (the reference code's guard)")
     reload_best: bool = _field(True, "go back to the best parameters at a cut, as the reference code does")
+    accumulate: int = _field(1, "parts of a device's share that go one after the other: less memory, the same numbers")
 
 
 @dataclasses.dataclass
