@@ -153,7 +153,7 @@ def final(name: str, hyper: tuple) -> np.ndarray:
     step, inner = (tiny.on_mesh(method, devices=1, move=move) for move in ("joint", "encoder"))
     state = tiny.make_state(method)
     for i, batch in enumerate(batches):
-        taken = steps.Steps(joint=step, encoder=inner, decoder=step)
+        taken = steps.Steps(joint=step, several=None, encoder=inner, decoder=step)
         state, _ = method.plan.step(taken, state, batch, lambda k: batches[k % len(batches)])
         state = tiny.advance(state, method, epoch_done=i % 2 == 1)
     return tiny.flat({part: state.params[part] for part in ("encoder", "decoder")})
