@@ -85,7 +85,10 @@ def introduce(settings: Config, folder: Path) -> dict[str, Any]:
     parallel.start()
     about = workdir.provenance()
     versions = " ".join(f"{name} {version}" for name, version in about["versions"].items())
-    report.say(f"{versions} | {about['device']} | seed {settings.train.seed} | workdir {folder}")
+    size = settings.train.batch_size
+    share = parallel.rows_for(size, settings.optim.accumulate) // jax.device_count()
+    batch = f"batch {size}, {share} a device"
+    report.say(f"{versions} | {about['device']} | {batch} | seed {settings.train.seed} | workdir {folder}")
     return about
 
 
