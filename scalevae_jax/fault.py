@@ -37,7 +37,8 @@ def find(state: TrainState, batch: Batch, draw: Any) -> Fault:
 def take_again(fault: Fault, steps: Steps, method: Method, steps_per_epoch: int) -> dict[str, Any]:
     """The step's numbers, in nats a sentence, of a state that has survived; what is not finite is a word."""
     state = fault.state
-    _, told = getattr(steps, fault.move)(jax.tree.map(lambda x: x.copy(), state), parallel.shard(fault.batch))
+    copy = parallel.replicate(jax.tree.map(lambda x: x.copy(), state))
+    _, told = getattr(steps, fault.move)(copy, parallel.shard(fault.batch))
     factor = np.atleast_1d(np.asarray(method.posterior.factor(state.method_state), np.float64))
     done = np.float32((int(state.step) + 1) / steps_per_epoch)
     named = jax.tree_util.tree_flatten_with_path(state.params)[0]

@@ -220,6 +220,7 @@ def _end_epoch(
 
 def train_epoch(run: Fit, steps: Steps, state: TrainState) -> tuple[TrainState, int | None]:
     """The rest of the state's epoch, or less where a signal or the limit of steps comes first; the signal's number."""
+    state = parallel.replicate(state)
     epoch, step, position = int(state.epoch), int(state.step), int(state.position)
     often = run.settings.checkpoint
     saved, seen = time.monotonic(), _seen(state)

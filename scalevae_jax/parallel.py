@@ -24,23 +24,22 @@ AXIS = "data"
 
 def spmd(step: Callable, in_axes: Sequence[int | None], out_axes: Any = None, donate: Sequence[int] = ()) -> Callable:
     """Map `step` over the local and remote devices: 0 marks what is split over them, None what is the same on all."""
-    mapped = jax.pmap(
+    return jax.pmap(
         step,
         axis_name=AXIS,
         in_axes=tuple(in_axes),
         out_axes=out_axes,
         donate_argnums=tuple(donate),
     )
-    if not donate or jax.process_count() == 1 or jax.local_device_count() == 1:
-        return mapped
 
-    @functools.wraps(mapped)
-    def call(*args: Any) -> Any:
-        # pmap (jax 0.10) deletes a donated scalar that is on one device only, and then uses it
-        everywhere = NamedSharding(Mesh(jax.local_devices(), (AXIS,)), PartitionSpec())
-        return mapped(*(jax.device_put(arg, everywhere) if i in donate else arg for i, arg in enumerate(args)))
 
-    return call
+def replicate(tree: Any) -> Any:
+    """What is the same on all local devices, placed there, as a mapped step leaves it.
+
+    For a state that lies elsewhere the step would be compiled once more, and with several processes of several devices
+    pmap (jax 0.10) would delete a donated scalar before its use.
+    """
+    return jax.device_put(tree, NamedSharding(Mesh(jax.local_devices(), (AXIS,)), PartitionSpec()))
 
 
 def start() -> None:

@@ -94,7 +94,7 @@ def _process(out: Path, process: int, processes: int, parts: int, port: str, dty
         def wide(x):
             return x.astype(dtype) if x.dtype == "float32" else x
 
-        state = jax.tree.map(wide, tiny.make_state(method))
+        state = parallel.replicate(jax.tree.map(wide, tiny.make_state(method)))
         for i, batch in enumerate(batches):
             batch = jax.tree.map(wide, batch)
             draw = lambda k, i=i: parallel.shard(jax.tree.map(wide, batches[(i + k) % 10]))  # noqa: E731
@@ -102,7 +102,7 @@ def _process(out: Path, process: int, processes: int, parts: int, port: str, dty
             result[f"loss {i}"] = np.asarray(told.loss)
             if i % tiny.STEPS_PER_EPOCH == tiny.STEPS_PER_EPOCH - 1:
                 ended = method.posterior.end_epoch(state.method_state)
-                state = state._replace(epoch=state.epoch + 1, method_state=ended)
+                state = parallel.replicate(state._replace(epoch=state.epoch + 1, method_state=ended))
         for path, x in jax.tree_util.tree_flatten_with_path((state.params, state.method_state))[0]:
             result["state" + jax.tree_util.keystr(path)] = np.asarray(x)
         key, last = jax.random.key(1), parallel.shard(jax.tree.map(wide, batches[4]))
@@ -123,6 +123,7 @@ def _process(out: Path, process: int, processes: int, parts: int, port: str, dty
         keeper.wait()
         again = keeper.only(checkpoint.LATEST, state)
         assert checkpoint.describe(again) == checkpoint.describe(state)
+        again = parallel.replicate(again)
         state, _ = made.joint(again, parallel.shard(jax.tree.map(wide, batches[0])))  # a restored state goes on
         result["after"] = np.concatenate([np.ravel(x) for x in jax.tree.leaves(state.params)])
         for other in sorted(out.parent.iterdir()):  # what the layouts before this one saved

@@ -33,6 +33,7 @@ from scalevae_jax import (
     workdir,
 )
 from scalevae_jax import state as training
+from scalevae_jax.compiling import Compiling
 from scalevae_jax.method import METHODS
 from scalevae_jax.types import InputError
 
@@ -146,6 +147,36 @@ def test_a_run_stopped_anywhere_ends_as_the_uninterrupted_one(name, hyperparamet
     assert again == lines
     assert [line["epoch"] for line in lines] == [1, 2, 3]
     assert checkpoint.describe(state) == checkpoint.describe(expected)
+
+
+def test_a_step_is_compiled_once(corpus, tmp_path, monkeypatch):
+    """Not again after the first step, at the start of an epoch, after a cut of the rate; once more in a second life."""
+    compiling, lives = Compiling(), []
+
+    def make_steps(*arguments):
+        made = steps.make_steps(*arguments)
+        lives.append(0)
+
+        def joint(state, batch):
+            compiling.take()
+            out = made.joint(state, batch)
+            lives[-1] += compiling.take() > 0
+            return out
+
+        return made._replace(joint=joint)
+
+    monkeypatch.setattr(fit, "make_steps", make_steps)
+    settings = settings_for(corpus)
+    settings.train.max_epochs, settings.optim.learning_rate = 6, 8.0
+    monkeypatch.setattr(command, "Signals", lambda: Interrupt(6))
+    with compiling:
+        with pytest.raises(command.Stopped):
+            train.train(settings, tmp_path)
+        monkeypatch.setattr(command, "Signals", lambda: Interrupt(1000))
+        train.train(settings, tmp_path)
+    _, lines = final(tmp_path, settings)
+    assert lines[-1]["lr"] < lines[0]["lr"]
+    assert lives == [1, 1]
 
 
 def test_several_steps_a_dispatch_are_the_same_steps(corpus, tmp_path, monkeypatch):

@@ -6,7 +6,7 @@ What an epoch's k-th batch holds is a pure function of (seed, epoch, k), so the 
 import dataclasses
 import functools
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -123,16 +123,17 @@ class Loader:
         return bucket + len(self.edges) * np.unique(self.split.labels, return_inverse=True)[1]
 
     @functools.cached_property
-    def _fixed(self) -> Plan:
-        return self._partition(0)
+    def _partition(self) -> Callable[[int], Plan]:
+        @functools.lru_cache(maxsize=1)
+        def of(number: int) -> Plan:
+            rng = None if self.seed is None else np.random.default_rng([self.seed, PARTITION_STREAM, number])
+            return partition(self._pools, self.edges, self.batch_size, rng)
 
-    def _partition(self, of: int) -> Plan:
-        rng = None if self.seed is None else np.random.default_rng([self.seed, PARTITION_STREAM, of])
-        return partition(self._pools, self.edges, self.batch_size, rng)
+        return of
 
     def plan(self, epoch: int) -> Plan:
-        """The partition of an epoch (from 1): always the same one, or one an epoch."""
-        return self._partition(epoch) if self.mode == "repartitioned" else self._fixed
+        """The partition of an epoch (from 1): always the same one, or one an epoch. The last one is kept."""
+        return self._partition(epoch if self.mode == "repartitioned" else 0)
 
     def __len__(self) -> int:
         """Batches an epoch."""
@@ -141,10 +142,9 @@ class Loader:
 
     def order(self, epoch: int) -> np.ndarray:
         """The batches of the epoch's plan in the order in which they are trained on."""
-        count = len(self.plan(epoch).rows)
         if self.seed is None:
-            return np.arange(count)
-        return np.random.default_rng([self.seed, ORDER_STREAM, epoch]).permutation(count)
+            return np.arange(len(self))
+        return np.random.default_rng([self.seed, ORDER_STREAM, epoch]).permutation(len(self))
 
     def epoch(self, epoch: int, start: int = 0, end: int | None = None) -> Iterator[Batch]:
         """The batches of an epoch from position `start` to before `end`, made ahead in a thread."""
