@@ -22,8 +22,9 @@ import numpy as np
 import torch
 from absl import flags
 
+from benchmarks import ours as package
 from benchmarks import peer, timing
-from scalevae_jax import command, config, parallel, steps, train, workdir
+from scalevae_jax import command, config, train
 from scalevae_jax.config import Config
 from scalevae_jax.data import loader
 from scalevae_jax.data.loader import Loader
@@ -41,17 +42,11 @@ def sample(batches: Sequence[Any], count: int) -> list[Any]:
 
 def ours(settings: Config, words: int, data: Loader) -> tuple[Callable[[], object], int]:
     """The package's step over a sample of its batches; true tokens of it."""
-    method = config.build_method(settings)
-    model = workdir.build_model(settings, method, words)
-    step = steps.make_steps(model, method, workdir.optimizer(settings), len(data)).joint
-    ordered = sorted(data.epoch(1), key=lambda batch: batch.tokens.shape[1])
-    chosen = sample(ordered, BATCHES.value)
-    held: list[Any] = [workdir.create_state(settings, model, method, len(data))]
+    take = package.trainer(settings, words, len(data))
+    chosen = sample(sorted(data.epoch(1), key=lambda batch: batch.tokens.shape[1]), BATCHES.value)
 
     def epoch() -> object:
-        for batch in chosen:
-            held[0], told = step(held[0], parallel.shard(batch))
-        return jax.block_until_ready(told)
+        return jax.block_until_ready([take(batch) for batch in chosen])
 
     return epoch, sum(int(np.sum(batch.weight * (batch.lengths - 1))) for batch in chosen)
 

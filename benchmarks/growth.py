@@ -21,12 +21,12 @@ import numpy as np
 from absl import flags
 from matplotlib.figure import Figure
 
+from benchmarks import ours as package
 from benchmarks import timing
 from scalevae_jax import command, config, dry_run, figures, gaussian, parallel, report, workdir
 from scalevae_jax.config import Config, Data, MethodConfig, Network
 from scalevae_jax.measure import draws_at_once
 from scalevae_jax.steps import make_importance, make_steps
-from scalevae_jax.types import Batch
 
 FLAGS = flags.FlagValues()
 ROUNDS = flags.DEFINE_integer("rounds", 5, "calls of each point", 1, flag_values=FLAGS)
@@ -50,8 +50,6 @@ AXES: dict[str, list[Size]] = {
     "hidden": [Size(hidden=n) for n in (64, 128, 256, 512, 1024)],
     "draws": [Size(batch=8, draws=n) for n in (25, 50, 100, 200, 400)],
 }
-
-
 TICKS = (0.25, 0.5, 1, 2, 4, 8)
 
 
@@ -69,10 +67,8 @@ def build(size: Size) -> tuple[Callable, list[Any]]:
     settings = Config(data=Data(path=""), model=network, method=MethodConfig(name="vae"))
     method = config.build_method(settings)
     model = workdir.build_model(settings, method, size.vocabulary)
-    tokens = np.random.default_rng(0).integers(4, size.vocabulary, (size.batch, size.words + 2)).astype(np.int32)
-    full = np.full(size.batch, size.words + 2, np.int32)
-    rows = Batch(tokens, full, np.ones(size.batch, np.float32), np.arange(size.batch, dtype=np.int32))
-    batch, state = parallel.shard(rows), workdir.create_state(settings, model, method, 1000)
+    batch = parallel.shard(package.sentences(size.batch, size.words, size.vocabulary))
+    state = parallel.replicate(workdir.create_state(settings, model, method, 1000))
     if not size.draws:
         return make_steps(model, method, workdir.optimizer(settings), 1000).joint, [state, batch]
     chunk = min(size.draws, draws_at_once(settings.eval.memory_mib, size.batch, size.vocabulary, size.hidden))

@@ -12,15 +12,14 @@ batches lie ready. The last line is JSON.
 import itertools
 import sys
 from collections.abc import Callable, Iterable
-from typing import Any
 
-import jax
 import torch
 from absl import flags
 from torch.utils.data import DataLoader
 
+from benchmarks import ours as package
 from benchmarks import timing
-from scalevae_jax import command, config, parallel, steps, train, workdir
+from scalevae_jax import command, train
 from scalevae_jax.config import Config, Data, MethodConfig, Network
 from scalevae_jax.data.loader import Loader
 from scalevae_jax.types import Batch
@@ -45,17 +44,8 @@ def stepping(
     settings: Config, words: int, data: Loader, batches: Callable[[], Iterable[Batch]]
 ) -> Callable[[], object]:
     """Some training steps over what `batches` gives."""
-    method = config.build_method(settings)
-    model = workdir.build_model(settings, method, words)
-    step = steps.make_steps(model, method, workdir.optimizer(settings), len(data)).joint
-    held: list[Any] = [workdir.create_state(settings, model, method, len(data))]
-
-    def some() -> object:
-        for batch in itertools.islice(batches(), STEPS):
-            held[0], told = step(held[0], parallel.shard(batch))
-        return jax.block_until_ready(told)
-
-    return some
+    take = package.trainer(settings, words, len(data))
+    return lambda: [take(batch) for batch in itertools.islice(batches(), STEPS)]
 
 
 def _command() -> None:

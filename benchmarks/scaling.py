@@ -22,21 +22,21 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 from unittest import mock
 
 import jax
-import numpy as np
 from absl import flags
 from rich.table import Table
 
+from benchmarks import ours as package
 from benchmarks import timing
-from scalevae_jax import command, config, parallel, processes, report, workdir
+from scalevae_jax import command, parallel, processes, report
 from scalevae_jax.config import Config, Data, MethodConfig, Network
-from scalevae_jax.steps import make_steps
-from scalevae_jax.types import Batch, InputError
+from scalevae_jax.types import InputError
 
 SMALL, FULL = (10_000, 128, 256, 32, 12), (20_000, 512, 1024, 32, 40)  # vocabulary, embedding, hidden, latent, words
+
+CALLS = 4  # of a turn: a number that all processes share, since they wait for each other in each
 
 COLUMNS = {
     "weak, s": "weak_seconds",
@@ -53,7 +53,7 @@ LAYOUTS = flags.DEFINE_list("layouts", ["1x1", "1x2", "1x4", "2x1", "2x2", "4x1"
 METHOD = flags.DEFINE_string("method", "scale_vae", "of the step", flag_values=FLAGS)
 ROWS = flags.DEFINE_integer("rows", 32, "sentences a device", 1, flag_values=FLAGS)
 MOST = flags.DEFINE_integer("most", 4, "strong scaling's batch is this times --rows", 1, flag_values=FLAGS)
-ROUNDS = flags.DEFINE_integer("rounds", 7, "steps that are timed, of each kind", 1, flag_values=FLAGS)
+ROUNDS = flags.DEFINE_integer("rounds", 7, f"turns of {CALLS} steps that are timed, of each kind", 1, flag_values=FLAGS)
 WITH_FULL = flags.DEFINE_bool("full", False, "the paper's size", flag_values=FLAGS)
 MEASURE = flags.DEFINE_bool("measure", False, "measure on the devices that are there", flag_values=FLAGS)
 
@@ -63,29 +63,16 @@ def _step(rows: int) -> Callable[[], object]:
     vocabulary, embedding, hidden, latent, words = FULL if WITH_FULL.value else SMALL
     network = Network(embedding=embedding, hidden=hidden, latent=latent)
     settings = Config(data=Data(path=""), model=network, method=MethodConfig(name=METHOD.value))
-    method = config.build_method(settings)
-    model = workdir.build_model(settings, method, vocabulary)
-    step = make_steps(model, method, workdir.optimizer(settings), 3125).joint
-    tokens = np.random.default_rng(0).integers(4, vocabulary, (rows, words + 2)).astype(np.int32)
-    lengths, weight = np.full(rows, words + 2, np.int32), np.ones(rows, np.float32)
-    batch = parallel.shard(Batch(tokens, lengths, weight, np.arange(rows, dtype=np.int32)))
-    held: list[Any] = [workdir.create_state(settings, model, method, 3125)]
-
-    def one() -> object:
-        held[0], told = step(held[0], batch)
-        return told.loss
-
-    return one
+    take, batch = package.trainer(settings, vocabulary), package.sentences(rows, words, vocabulary)
+    return lambda: take(batch)
 
 
 def measure(rows: int) -> dict[str, float]:
     """Seconds of a step of a global batch of so many rows, and the share of it that the collectives take."""
     step, alone = _step(rows), _step(rows)
-    for _ in range(2):  # again for a state that lies on all devices
-        jax.block_until_ready(step())
-        with mock.patch.object(parallel, "_alone", return_value=True):  # compiled as if each device were the only one
-            jax.block_until_ready(alone())
-    seconds = timing.turns(ROUNDS.value, {"step": step, "alone": alone})
+    with mock.patch.object(parallel, "_alone", return_value=True):  # compiled as if each device were the only one
+        jax.block_until_ready(alone())
+    seconds = timing.turns(ROUNDS.value, {"step": step, "alone": alone}, calls=CALLS)
     return {"seconds": seconds["step"], "collectives": max(0.0, 1 - seconds["alone"] / seconds["step"])}
 
 

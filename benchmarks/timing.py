@@ -23,8 +23,9 @@ SETTLE = 0.5  # seconds: threads of the one before go on spinning for a while af
 TURN = 0.5  # seconds at least, so that short steps follow one another as they do in training
 
 
-def turns(rounds: int, contestants: dict[str, Callable[[], object]]) -> dict[str, float]:
-    """Median seconds a call of each, taking turns of TURN seconds at least, after two calls that are not counted."""
+def turns(rounds: int, contestants: dict[str, Callable[[], object]], calls: int | None = None) -> dict[str, float]:
+    """Median seconds a call of each, taking turns of TURN seconds at least, or of so many calls. The first two calls
+    are not counted."""
 
     def timed(function: Callable[[], object], calls: int) -> float:
         begun = time.perf_counter()
@@ -33,14 +34,15 @@ def turns(rounds: int, contestants: dict[str, Callable[[], object]]) -> dict[str
         jax.block_until_ready(last)
         return (time.perf_counter() - begun) / calls
 
-    calls, seconds = {}, {name: [] for name in contestants}
+    of_turn, seconds = {}, {name: [] for name in contestants}
     for name, function in contestants.items():
         timed(function, 1)
-        calls[name] = math.ceil(TURN / timed(function, 1))
+        usual = timed(function, 1)
+        of_turn[name] = calls or math.ceil(TURN / usual)
     for _ in range(rounds):
         for name, function in contestants.items():
             time.sleep(SETTLE)
-            seconds[name].append(timed(function, calls[name]))
+            seconds[name].append(timed(function, of_turn[name]))
     return {name: statistics.median(taken) for name, taken in seconds.items()}
 
 

@@ -12,18 +12,15 @@ PyTorch's full-size step of 40 words does not reach 0.80 of its own matmul rate:
 
 import sys
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import jax
-import numpy as np
 import torch
 from absl import flags
 
+from benchmarks import ours as package
 from benchmarks import peer, timing
-from scalevae_jax import command, config, parallel, report, workdir
+from scalevae_jax import command, report
 from scalevae_jax.config import Config, Data, MethodConfig, Network
-from scalevae_jax.steps import make_steps
-from scalevae_jax.types import Batch
 
 ROWS = 32
 
@@ -60,37 +57,19 @@ MEMORY = flags.DEFINE_string(
 )
 
 
-def sentences(size: Size) -> np.ndarray:
-    """Of random words, all of one length."""
-    tokens = np.random.default_rng(0).integers(4, size.vocabulary, (ROWS, size.words + 2)).astype(np.int32)
-    tokens[:, 0], tokens[:, -1] = 1, 2
-    return tokens
-
-
 def ours(size: Size, method_name: str = "vae", dtype: str = "float32") -> Callable[[], object]:
-    """The package's own joint step, as `train` runs it: state donated, the sums read by nobody."""
+    """The package's own joint step."""
     network = Network(embedding=size.embedding, hidden=size.hidden, latent=size.latent, compute_dtype=dtype)
     settings = Config(data=Data(path=""), model=network, method=MethodConfig(name=method_name))
-    method = config.build_method(settings)
-    model = workdir.build_model(settings, method, size.vocabulary)
-    step = make_steps(model, method, workdir.optimizer(settings), 3125).joint
-    tokens = sentences(size)
-    full = np.full(ROWS, tokens.shape[1], np.int32)
-    batch = parallel.shard(Batch(tokens, full, np.ones(ROWS, np.float32), np.arange(ROWS, dtype=np.int32)))
-    held: list[Any] = [jax.block_until_ready(workdir.create_state(settings, model, method, 3125))]
-
-    def one() -> object:
-        held[0], told = step(held[0], batch)
-        return told.loss
-
-    return one
+    take, batch = package.trainer(settings, size.vocabulary), package.sentences(ROWS, size.words, size.vocabulary)
+    return lambda: take(batch)
 
 
 def theirs(size: Size) -> Callable[[], object]:
     """The reference code's step."""
     torch.manual_seed(0)
     network = peer.Vae(*size[:4])
-    tokens = torch.from_numpy(sentences(size)).long()
+    tokens = torch.from_numpy(package.sentences(ROWS, size.words, size.vocabulary).tokens).long()
     return lambda: network.step(tokens)
 
 
