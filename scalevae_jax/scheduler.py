@@ -128,6 +128,8 @@ class Scheduler:
                 env=self._environment(slot),
                 start_new_session=True,  # Ctrl-C reaches this process alone, which stops the others once
             )
+        if cores := self._cores(slot):
+            os.sched_setaffinity(process.pid, cores)
         self._running.append(Work(trial, step, process, log, time.monotonic(), slot))
 
     @staticmethod
@@ -144,6 +146,12 @@ class Scheduler:
         if self._jobs > max(1, len(self._devices)):
             environment.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
         return environment
+
+    def _cores(self, slot: int) -> list[int]:
+        """A job's share of the cores, so that jobs do not wait for one another; none where it is not to be set."""
+        if self._devices or self._jobs == 1 or not hasattr(os, "sched_setaffinity"):
+            return []
+        return sorted(os.sched_getaffinity(0))[slot :: self._jobs]
 
     def _land(self) -> None:
         for work in list(self._running):

@@ -36,9 +36,9 @@ class Scale(NamedTuple):
     special: dict[str, Overrides]  # of methods whose training is much longer
 
 
-_SMALL = {"model.embedding": 128, "model.hidden": 256, "model.latent": 32, "data.limit_train": 20_000}
-_SMALL |= {"data.limit_valid": 2000, "train.max_epochs": 15}
-_FEWER = {"data.limit_train": 4000}
+_SMALL = {"model.embedding": 64, "model.hidden": 128, "model.latent": 32, "data.vocab_size": 8000, "data.buckets": 4}
+_SMALL |= {"data.limit_train": 10_000, "data.limit_valid": 2000, "train.max_epochs": 15}
+_FEWER = {"data.limit_train": 2000}
 _TINY = Setting("package:tiny", "configs/smoke.py", {"data.max_words": 34, "data.buckets": 1, "train.batch_size": 32})
 
 
@@ -58,8 +58,9 @@ SCALES = {
         {},
     ),
     "cpu": Scale(
-        "yahoo_sentences for Yahoo, yelp_sentiment for Yelp, the first 20,000 training lines (sa_vae, agg_vae: 4,000), "
-        "hidden 256, embedding 128, 15 epochs, the first 1,000 test sentences, 100 draws; synthetic: 60 epochs",
+        "yahoo_sentences for Yahoo, yelp_sentiment for Yelp, the first 10,000 training lines (sa_vae, agg_vae: 2,000), "
+        "hidden 128, embedding 64, 8,000 words, 15 epochs, the first 1,000 test sentences, 100 draws; "
+        "synthetic: 60 epochs",
         {
             "yahoo": Setting("yahoo_sentences", "configs/yahoo_sentences.py", _SMALL),
             "yelp": Setting("yelp_sentiment", "configs/yelp_sentiment.py", _SMALL),

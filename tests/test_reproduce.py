@@ -204,6 +204,15 @@ def test_a_run_that_fails_is_said_and_stops_only_who_needs_it(tmp_path):
     assert scheduled.failed["needs it"] == "bad, which it needs, failed"
 
 
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system lets nobody choose cores")
+def test_jobs_share_the_cores(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {2, 3, 5})
+    jobs = Scheduler(tmp_path, [], jobs=2)
+    assert [jobs._cores(slot) for slot in range(2)] == [[2, 5], [3]]
+    assert Scheduler(tmp_path, [], jobs=1)._cores(0) == []
+    assert Scheduler(tmp_path, [], jobs=2, devices=["0"])._cores(0) == []
+
+
 def test_jobs_take_turns_at_devices_and_share_memory_where_they_must(tmp_path):
     environment = Scheduler(tmp_path, [], jobs=3, devices=["0", "5"])._environment
     assert [environment(slot)["CUDA_VISIBLE_DEVICES"] for slot in range(3)] == ["0", "5", "0"]
