@@ -8,6 +8,7 @@ import numpy as np
 
 from scalevae_jax import config, parallel, workdir
 from scalevae_jax.config import Config
+from scalevae_jax.fit import Flight
 from scalevae_jax.steps import make_steps
 from scalevae_jax.types import Array, Batch
 
@@ -20,9 +21,11 @@ def trainer(settings: Config, words: int, steps_per_epoch: int = 3125) -> Callab
     step = make_steps(model, method, workdir.optimizer(settings), steps_per_epoch).joint
     state = parallel.replicate(workdir.create_state(settings, model, method, steps_per_epoch))
     held: list[Any] = [jax.block_until_ready(state)]
+    flight = Flight(wait=jax.device_count() > 1)
 
     def take(batch: Batch) -> Array:
         held[0], told = step(held[0], parallel.shard(batch))
+        flight.add(told, [batch], lambda _: batch)
         return told.loss
 
     return take

@@ -108,7 +108,7 @@ def case(size: Size) -> dict[str, float]:
 
 
 def _memory(what: str) -> None:
-    """The child process that measures one peak; our compiled step comes from the cache, and one was taken before."""
+    """The child process that measures one peak; our compiled step comes from the cache."""
     who, name = what.split(",", 1)
     work = ours(CASES[name]) if who == "ours" else theirs(CASES[name])
     print(timing.above_loaded(work, times=5))

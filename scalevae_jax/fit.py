@@ -31,6 +31,8 @@ from scalevae_jax.types import Batch, InputError
 RUNAWAY_FACTOR = 50.0
 IN_FLIGHT = 1.0  # seconds of training steps given to the device ahead of what the host has seen the end of
 MOST_IN_FLIGHT = 20  # dispatches, however short
+LONG = 0.1  # seconds; so long a dispatch is waited for on a CPU, and then for this long until its memory is free:
+FREED = 0.001  # XLA frees it just after it has told of the end, and the next one would take as much again
 TICK_EVERY = 20  # steps
 
 
@@ -103,11 +105,12 @@ class Fit(NamedTuple):
 class Flight:
     """Training steps that the device has been given, one or several a dispatch, and that the host has not seen the end
     of: about IN_FLIGHT seconds of them, so that a signal is soon obeyed, and always one dispatch, so that the device
-    never waits."""
+    never waits; but none with `wait`, and on a CPU none that is LONG."""
 
     def __init__(self, wait: bool):
         self._steps: collections.deque[tuple[Told, list[Batch], Draw]] = collections.deque()
-        self._wait, self._room, self._seen = wait, 1, time.monotonic()
+        self._wait, self._room, self._seen = wait, 0, time.monotonic()
+        self._long = LONG if jax.default_backend() == "cpu" else math.inf
 
     def add(self, told: Told, batches: list[Batch], draw: Draw) -> None:
         """One more; waits for older ones. Raises Faulted where one of them was not taken."""
@@ -122,7 +125,12 @@ class Flight:
             if faults.any():
                 raise Faulted(batches[int(np.argmax(faults > 0))], draw)
             now = time.monotonic()
-            self._room = max(1, min(self._room + 1, int(IN_FLIGHT / (now - self._seen + 1e-6)), MOST_IN_FLIGHT))
+            took = now - self._seen
+            if took > self._long:
+                self._room = 0
+                time.sleep(FREED)
+            else:
+                self._room = max(1, min(self._room + 1, int(IN_FLIGHT / (took + 1e-6)), MOST_IN_FLIGHT))
             self._seen = now
 
 

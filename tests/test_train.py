@@ -390,9 +390,13 @@ def test_fallback_takes_the_newest_whole_checkpoint(corpus, tmp_path, capsys):
     assert "the newest whole checkpoint is taken instead" in capsys.readouterr().out
 
 
-def test_steps_in_flight_are_bounded_by_their_time(monkeypatch, rng):
-    """Steps of 0.3 s: never more than a second of them after the first few."""
-    clock = [0.0]
+@pytest.mark.parametrize(("backend", "most", "pauses"), [("gpu", 3, 0), ("cpu", 0, 20)])
+def test_steps_in_flight_are_bounded_by_their_time(monkeypatch, rng, backend, most, pauses):
+    """Steps of 0.3 s: never more than a second of them after the first few; on a CPU one after another, with a pause
+    in which the memory of each is freed."""
+    clock, slept = [0.0], []
+    monkeypatch.setattr(fit.jax, "default_backend", lambda: backend)
+    monkeypatch.setattr(fit.time, "sleep", slept.append)
     monkeypatch.setattr(fit.time, "monotonic", lambda: clock[0])
 
     class Step:
@@ -406,7 +410,7 @@ def test_steps_in_flight_are_bounded_by_their_time(monkeypatch, rng):
     for _ in range(20):
         flight.add(told, [batch], lambda k: batch)
         waiting.append(len(flight._steps))
-    assert max(waiting) == 3
+    assert (max(waiting), len(slept)) == (most, pauses)
     flight.land()
     assert len(flight._steps) == 0
 
