@@ -1,6 +1,6 @@
 """Scale-VAE on the embedded captions: what `make demo` runs.
 
-COMMAND: python -m scalevae_jax.train --config configs/demo.py
+COMMAND: python -m scalevae_jax.train --config demo
 TIME: 4 to 7 minutes on two CPU cores.
 EXPECTED on the test split (2,000 sentences, 50 draws, seed 0; nats a sentence): rec 33.99, kl 1.55, mi 3.22 of 7.60,
 16 of 16 units active, largest factor 2.36; nll 39.04, nll_unit_prior 36.94, nll_fitted_prior 36.90, nll_paper 34.63.

@@ -1,6 +1,6 @@
 """Scale-VAE on the synthetic sentences of section 4.4, with the network of that section.
 
-COMMAND: python -m scalevae_jax.train --config configs/synthetic.py
+COMMAND: python -m scalevae_jax.train --config synthetic
 DATA: drawn by the package (seed 0): 16,000 / 2,000 / 2,000 sentences, labelled with their component.
 PARTITION: --config.data.partition=fixed (the paper's first mode), repartitioned or grouped (its third).
 """

@@ -1,6 +1,6 @@
 """Scale-VAE on a text of your own, at a size for a few ten thousand short sentences.
 
-COMMAND: python -m scalevae_jax.train --config configs/text.py --workdir runs/text --config.data.path=my.txt
+COMMAND: python -m scalevae_jax.train --config text --workdir runs/text --config.data.path=my.txt
 DATA: one file (cut into 90/5/5), or a folder with train, valid and test: .txt, .tsv (label<TAB>sentence) or .jsonl, .gz
 or not, one sentence a line. Words are separated by spaces; --config.data.raw=True cuts text that is not tokenised yet.
 """

@@ -1,6 +1,6 @@
 """Scale-VAE on Yahoo answers, the sizes and the rule of section 4.1 (Table 1, last row but one).
 
-COMMAND: python -m scalevae_jax.train --config configs/yahoo.py --workdir runs/yahoo --config.data.path=DIR
+COMMAND: python -m scalevae_jax.train --config yahoo --workdir runs/yahoo --config.data.path=DIR
 DATA: the corpus of Yang et al. 2017 (100,000 / 10,000 / 10,000 documents): train, valid and test in DIR or
 data/yahoo, or downloaded (a path that could not be tried).
 TIME: meant for a GPU or TPU; on two CPU cores a step takes seconds (see docs/differences.md for what was run here).

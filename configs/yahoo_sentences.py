@@ -1,6 +1,6 @@
 """Scale-VAE on single sentences of Yahoo answers: real text at a size that a CPU trains. Nothing in the paper.
 
-COMMAND: python -m scalevae_jax.train --config configs/yahoo_sentences.py --workdir runs/s --config.data.path=DIR
+COMMAND: python -m scalevae_jax.train --config yahoo_sentences --workdir runs/s --config.data.path=DIR
 DATA: train.txt, valid.txt and test.txt in DIR, one sentence a line.
 """
 

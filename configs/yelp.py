@@ -1,6 +1,6 @@
 """Scale-VAE on Yelp reviews, the sizes and the rule of section 4.1 (Table 1, last row but one).
 
-COMMAND: python -m scalevae_jax.train --config configs/yelp.py --workdir runs/yelp --config.data.path=DIR
+COMMAND: python -m scalevae_jax.train --config yelp --workdir runs/yelp --config.data.path=DIR
 DATA: the corpus of Yang et al. 2017 (100,000 / 10,000 / 10,000 reviews): train, valid and test in DIR or
 data/yelp, or downloaded (a path that could not be tried).
 TIME: meant for a GPU or TPU.

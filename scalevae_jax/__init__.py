@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from scalevae_jax.trained import Trained
 
+__version__ = "0.1.0"  # pyproject.toml reads it here
 __all__ = ["load"]
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import pathlib
 import types
 import typing
 from typing import Any
@@ -100,6 +101,22 @@ class Config:
     train: Train = dataclasses.field(default_factory=Train)
     eval: Eval = dataclasses.field(default_factory=Eval)
     checkpoint: Checkpoint = dataclasses.field(default_factory=Checkpoint)
+
+
+_HERE = pathlib.Path(__file__).parent
+FOLDER = _HERE / "configs" if (_HERE / "configs").is_dir() else _HERE.parent / "configs"  # of a wheel, of a checkout
+
+
+def find(name: str) -> pathlib.Path:
+    """The file of a configuration: one of `configs/` by its name (`demo`), or any file by its path.
+
+    Raises InputError where there is neither.
+    """
+    known = {path.stem: path for path in sorted(FOLDER.glob("*.py"))}
+    path = known.get(name, pathlib.Path(name))
+    if not path.is_file():
+        raise InputError(f"--config {name}: no such file; by name there are {', '.join(known)}")
+    return path
 
 
 def hyperparameters(config: Config) -> dict[str, Any]:

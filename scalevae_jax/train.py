@@ -1,10 +1,10 @@
 """Train a text VAE, or go on with a run that was stopped: the same command with the same workdir resumes.
 
 Examples:
-  python -m scalevae_jax.train --config configs/demo.py
-  python -m scalevae_jax.train --config configs/yahoo.py --workdir runs/yahoo --config.data.path=DIR
-  python -m scalevae_jax.train --config configs/demo.py --workdir runs/vae --config.method.name=vae
-  python -m scalevae_jax.train --config configs/yahoo.py --config.data.path=DIR --dry_run
+  python -m scalevae_jax.train --config demo
+  python -m scalevae_jax.train --config yahoo --workdir runs/yahoo --config.data.path=DIR
+  python -m scalevae_jax.train --config demo --workdir runs/vae --config.method.name=vae
+  python -m scalevae_jax.train --config yahoo --config.data.path=DIR --dry_run
 
 Any field of the configuration is changed with --config.section.field=value. All that the run writes is in the workdir.
 """
@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 from absl import flags
 from ml_collections import config_flags
+from ml_collections.config_flags.config_flags import ConfigFileFlagParser
 
 from scalevae_jax import command, config, dry_run, measure, parallel, processes, profiler, report, storage, workdir
 from scalevae_jax.checkpoint import LATEST, Checkpoints
@@ -236,11 +237,19 @@ def finish(settings: Config, folder: Path) -> None:
     report.say(f"next: python -m scalevae_jax.{verb} --workdir {folder}")
 
 
+class _Parser(ConfigFileFlagParser):
+    """Of --config: names as well as paths."""
+
+    def parse(self, path: str) -> Config:
+        return super().parse(str(config.find(path)))
+
+
 FLAGS = flags.FlagValues()
 processes.define_flags(FLAGS)
 CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "the configuration, a file that defines get_config()", flag_values=FLAGS
+    "config", None, "the configuration: a name, or a file that defines get_config()", flag_values=FLAGS
 )
+FLAGS["config"].parser = _Parser("config")
 WORKDIR = flags.DEFINE_string(
     "workdir", None, "the folder of the run, or gs://BUCKET/FOLDER; runs/<config name> without it", flag_values=FLAGS
 )
@@ -259,19 +268,17 @@ LIST_METHODS = flags.DEFINE_bool("list_methods", False, "list the methods and en
 def _read_config() -> tuple[Config, Path]:
     settings = CONFIG.value
     if settings is None:
-        raise InputError("--config is wanted, such as configs/demo.py (see --help)")
-    path = config_flags.get_config_filename(FLAGS["config"])
-    if not pathlib.Path(path).is_file():
-        raise InputError(f"--config {path}: no such file")
+        raise InputError("--config is wanted, such as demo (see --help)")
+    path = config.find(config_flags.get_config_filename(FLAGS["config"]))
     overrides = set(config_flags.get_override_values(FLAGS["config"]))
-    from_file = runpy.run_path(path)["get_config"]()
+    from_file = runpy.run_path(str(path))["get_config"]()
     settings, dropped = config.override_method(settings, from_file, overrides)
     if dropped:
         report.say(
             f"method {settings.method.name}: the file's {', '.join(dropped)} (of {from_file.method.name}) dropped"
         )
     config.validate(settings)
-    return settings, storage.path(WORKDIR.value or f"runs/{pathlib.Path(path).stem}")
+    return settings, storage.path(WORKDIR.value or f"runs/{path.stem}")
 
 
 def _command() -> None:

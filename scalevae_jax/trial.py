@@ -20,7 +20,7 @@ class Setting(NamedTuple):
     """What stands for a corpus of the paper at a scale."""
 
     name: str  # of the corpus that is trained on; a folder of --data, or package:NAME
-    config: str
+    config: str  # by name
     overrides: Overrides
 
 
@@ -39,7 +39,7 @@ class Scale(NamedTuple):
 _SMALL = {"model.embedding": 64, "model.hidden": 128, "model.latent": 32, "data.vocab_size": 8000, "data.buckets": 4}
 _SMALL |= {"data.limit_train": 10_000, "data.limit_valid": 2000, "train.max_epochs": 15}
 _FEWER = {"data.limit_train": 2000}
-_TINY = Setting("package:tiny", "configs/smoke.py", {"data.max_words": 34, "data.buckets": 1, "train.batch_size": 32})
+_TINY = Setting("package:tiny", "smoke", {"data.max_words": 34, "data.buckets": 1, "train.batch_size": 32})
 
 
 def _sizes(most: int) -> str:
@@ -49,8 +49,8 @@ def _sizes(most: int) -> str:
 SCALES = {
     "paper": Scale(
         "section 4 exactly, five seeds; a GPU or TPU and the paper's corpora are needed",
-        {name: Setting(name, f"configs/{name}.py", {}) for name in ("yahoo", "yelp", "yelp_sentiment")}
-        | {"synthetic": Setting("package:synthetic", "configs/synthetic.py", {})},
+        {name: Setting(name, name, {}) for name in ("yahoo", "yelp", "yelp_sentiment")}
+        | {"synthetic": Setting("package:synthetic", "synthetic", {})},
         5,
         ("--iw_samples", "500"),
         ("--sizes", _sizes(10_000), "--draws", "5"),
@@ -62,10 +62,10 @@ SCALES = {
         "hidden 128, embedding 64, 8,000 words, 15 epochs, the first 1,000 test sentences, 100 draws; "
         "synthetic: 60 epochs",
         {
-            "yahoo": Setting("yahoo_sentences", "configs/yahoo_sentences.py", _SMALL),
-            "yelp": Setting("yelp_sentiment", "configs/yelp_sentiment.py", _SMALL),
-            "yelp_sentiment": Setting("yelp_sentiment", "configs/yelp_sentiment.py", _SMALL),
-            "synthetic": Setting("package:synthetic", "configs/synthetic.py", {"train.max_epochs": 60}),
+            "yahoo": Setting("yahoo_sentences", "yahoo_sentences", _SMALL),
+            "yelp": Setting("yelp_sentiment", "yelp_sentiment", _SMALL),
+            "yelp_sentiment": Setting("yelp_sentiment", "yelp_sentiment", _SMALL),
+            "synthetic": Setting("package:synthetic", "synthetic", {"train.max_epochs": 60}),
         },
         1,
         ("--iw_samples", "100", "--limit", "1000"),
@@ -80,11 +80,11 @@ SCALES = {
         {
             "yahoo": Setting(
                 "package:snli",
-                "configs/text.py",
+                "text",
                 {"model.embedding": 64, "model.hidden": 128, "model.latent": 16, "data.vocab_size": 4000}
                 | {"data.max_words": 30, "data.buckets": 3, "data.limit_train": 5000, "train.max_epochs": 12},
             ),
-            "synthetic": Setting("package:synthetic", "configs/synthetic.py", {"train.max_epochs": 60}),
+            "synthetic": Setting("package:synthetic", "synthetic", {"train.max_epochs": 60}),
         },
         1,
         ("--iw_samples", "100", "--limit", "500"),
@@ -99,7 +99,7 @@ SCALES = {
             "yelp_sentiment": _TINY,
             "synthetic": Setting(
                 "package:synthetic",
-                "configs/synthetic.py",
+                "synthetic",
                 {"model.embedding": 8, "model.hidden": 8, "data.limit_train": 1600, "train.max_epochs": 2},
             ),
         },

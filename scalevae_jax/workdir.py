@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+import scalevae_jax
 from scalevae_jax import config, plateau, report, storage
 from scalevae_jax import state as training
 from scalevae_jax.checkpoint import BEST, Checkpoints, Damaged
@@ -58,20 +59,24 @@ def rule(settings: config.Config) -> plateau.Rule:
 
 def provenance() -> dict[str, Any]:
     """Versions of what the numbers depend on, the git commit where there is one, and the device."""
-    names = ("scalevae_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+    names = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
     device = jax.devices()[0]
     return {
-        "versions": {name: importlib.metadata.version(name) for name in names},
+        "versions": {"scalevae_jax": scalevae_jax.__version__}
+        | {name: importlib.metadata.version(name) for name in names},
         "git": _commit(),
         "device": f"{jax.device_count()} x {device.device_kind} ({device.platform})",
     }
 
 
 def _commit() -> str | None:
-    here = str(pathlib.Path(__file__).parent)
+    checkout = pathlib.Path(__file__).parents[1]
+    if not (checkout / ".git").exists():  # installed; a repository further up is another's
+        return None
     try:
-        git = subprocess.run(["git", "-C", here, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):  # no git, or no checkout
+        line = ["git", "-C", str(checkout), "rev-parse", "HEAD"]
+        git = subprocess.run(line, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):  # no git
         return None
     return git.stdout.strip()
 

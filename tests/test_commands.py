@@ -267,6 +267,8 @@ def test_four_devices_one_and_four_again_give_the_numbers_of_four(tmp_path):
 BAD = [
     ("train", [], "--config is wanted"),
     ("train", ["--config", "configs/none.py"], "configs/none.py: no such file"),
+    ("train", ["--config", "smok"], "--config smok: no such file; by name there are demo, smoke,"),
+    ("train", ["--config=smok", "--config.train.seed=1"], "--config smok: no such file; by name there are demo,"),
     ("train", [*SMOKE, "--config.model.hiden=3"], "hiden"),
     ("train", [*SMOKE, "--config.model.hidden=many"], "config.model.hidden=many"),
     ("train", [*SMOKE, "--config.method.name=gan"], "no method 'gan'"),

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import runpy
 from pathlib import Path
 
@@ -42,6 +43,27 @@ def test_the_paper_configurations_are_section_4_1(name):
     assert (train.batch_size, train.max_epochs, settings.data.vocab_size) == (32, 120, 20_000)
     method = config.with_defaults(settings).method
     assert (method.des_std, method.f_epo, method.warm_up) == (1.1, {"yahoo": 1, "yelp": 7}[name], 10.0)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_a_name_is_found_from_any_folder(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert config.find(path.stem) == path
+
+
+def test_a_path_is_taken_as_it_is(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("mine.py", "mine", "./demo"):
+        Path(name).write_text("")
+        assert config.find(name) == Path(name)
+
+
+@pytest.mark.parametrize("name", ["smok", "smoke.py", "configs/none.py", ".", ""])
+def test_what_is_neither_is_refused_with_the_names(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    known = ", ".join(path.stem for path in FILES)
+    with pytest.raises(InputError, match=f"^--config {re.escape(name)}: no such file; by name there are {known}$"):
+        config.find(name)
 
 
 def test_defaults_are_written_out_for_every_method():

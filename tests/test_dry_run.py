@@ -49,7 +49,7 @@ def test_the_operations_of_a_step_are_those_counted_by_hand(rng):
 
 
 def test_a_dry_run_says_what_a_run_would_take_and_leaves_nothing(tmp_path):
-    line = [sys.executable, "-m", "scalevae_jax.train", f"--config={ROOT}/configs/smoke.py", "--dry_run"]
+    line = [sys.executable, "-m", "scalevae_jax.train", "--config", "smoke", "--dry_run"]
     done = subprocess.run(
         line, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=True
     )

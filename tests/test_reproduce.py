@@ -57,12 +57,12 @@ def test_paper_scale_is_section_4_and_changes_nothing_but_method_seed_and_place(
             "train.seed", "data.path", "data.partition",
         }  # fmt: skip
     for name in ("yahoo", "yelp"):
-        settings = runpy.run_path(str(ROOT / f"configs/{name}.py"))["get_config"]()
+        settings = runpy.run_path(str(config.find(name)))["get_config"]()
         assert settings.model == Network(512, 1024, 32, 0.5, 0.5)
         assert (settings.train.batch_size, settings.train.max_epochs) == (32, 120)
         assert settings.optim == Optim(1.0, 5.0, 5, 0.5, 5, 15, True)
         assert settings.eval.iw_samples == 500
-    synthetic = runpy.run_path(str(ROOT / "configs/synthetic.py"))["get_config"]()
+    synthetic = runpy.run_path(str(config.find("synthetic")))["get_config"]()
     assert (synthetic.model, synthetic.train) == (Network(50, 50, 2), Train(steps_per_dispatch=25))
 
 
@@ -70,7 +70,7 @@ def test_paper_scale_is_section_4_and_changes_nothing_but_method_seed_and_place(
 def test_every_flag_of_every_command_exists(scale):
     fields = config.describe()
     for trial in _plan(scale):
-        assert (ROOT / trial.setting.config).is_file()
+        config.find(trial.setting.config)
         for step in trial.steps:
             flags = importlib.import_module(f"scalevae_jax.{step.module}").FLAGS
             for name in re.findall(r"--([\w.]+)", " ".join(step.arguments)):
@@ -268,8 +268,9 @@ def test_wrong_input_is_one_line(arguments, message, capsys):
 def test_a_part_of_smoke_is_stopped_goes_on_and_is_not_done_twice(tmp_path):
     arguments = ["table1", "--methods", "lstm_lm,vae", "--out", str(tmp_path), "--jobs", "2"]
     line = [sys.executable, "-m", "scalevae_jax.reproduce", *arguments]
-    environment = os.environ | {"XLA_FLAGS": "--xla_backend_optimization_level=0", "NPROC": "2"}
-    options = {"cwd": ROOT, "env": environment, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    more = {"PYTHONPATH": str(ROOT), "XLA_FLAGS": "--xla_backend_optimization_level=0", "NPROC": "2"}
+    environment = os.environ | more
+    options = {"cwd": tmp_path, "env": environment, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     first = subprocess.Popen(line, **options)
     metrics = tmp_path / "runs/tiny-vae-seed_0/metrics.jsonl"
     while first.poll() is None and not (metrics.is_file() and metrics.read_text().count("\n")):

@@ -66,7 +66,7 @@ def describe(data: Data) -> None:
     report.say(f"buckets: {' '.join(map(str, edges))} tokens (words and two marks), {padding:.1%} padding")
     for line in corpus.remarks(text, splits):
         report.warn(line)
-    report.say(f"next: python -m scalevae_jax.train --config configs/text.py --config.data.path={data.path}")
+    report.say(f"next: python -m scalevae_jax.train --config text --config.data.path={data.path}")
 
 
 def _labels(labels: np.ndarray | None) -> str:
