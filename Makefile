@@ -18,7 +18,7 @@ $(INSTALLED): requirements.lock pyproject.toml
 	touch $@
 
 demo: install  ## train, evaluate and sample Scale-VAE on the embedded captions
-	$(BIN)/python -m scalevae_jax.train --config configs/demo.py
+	$(BIN)/python -m scalevae_jax.train --config demo
 
 test: install  ## the fast tests
 	$(BIN)/python -m pytest -n 2 -m "not slow"
@@ -26,11 +26,12 @@ test: install  ## the fast tests
 test-slow: install  ## the tests that take minutes
 	$(BIN)/python -m pytest -n 2 -m slow
 
-lint: install  ## format, lint, types, shell
+lint: install  ## format, lint, types, shell, workflows
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/shellcheck launch/*.sh launch/*.sbatch
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 
 bench: install  ## what this library is to reach, measured; on a machine that does nothing else
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
