@@ -240,7 +240,7 @@ def finish(settings: Config, folder: Path) -> None:
 class _Parser(ConfigFileFlagParser):
     """Of --config: names as well as paths."""
 
-    def parse(self, path: str) -> Config:
+    def parse(self, path: str) -> Any:
         return super().parse(str(config.find(path)))
 
 
