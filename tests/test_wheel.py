@@ -1,5 +1,6 @@
 """What a user installs: the wheel, built from the source distribution, outside the checkout, without a network."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -49,6 +50,9 @@ def installed(wheel):
     folder = wheel.parent / "installed"
     done = _run("pip", "install", "--no-deps", "--no-index", "--target", str(folder), str(wheel), cwd=wheel.parent)
     assert done.returncode == 0, done.stderr
+    author = ("-c", "user.name=a", "-c", "user.email=a@b")
+    for command in (["init", "--quiet"], [*author, "commit", "--quiet", "--allow-empty", "--message", "another's"]):
+        subprocess.run(["git", "-C", str(wheel.parent), *command], check=True)  # around it, and none of its own
     return folder
 
 
@@ -67,6 +71,7 @@ def test_it_trains_and_samples_from_any_folder(installed, tmp_path):
     assert f"data: {installed}/scalevae_jax/data/snli" in done.stdout
     assert done.stdout.startswith(f"scalevae_jax {scalevae_jax.__version__} ")
     assert "done: runs/smoke holds config.json" in done.stdout
+    assert json.loads((tmp_path / "runs/smoke/run.json").read_text())["git"] is None
     done = _run("scalevae_jax.sample", "--workdir", "runs/smoke", "--num", "2", cwd=tmp_path, PYTHONPATH=str(installed))
     assert (done.returncode, len(done.stdout.splitlines())) == (0, 2), done.stderr
 
