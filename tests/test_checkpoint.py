@@ -115,7 +115,10 @@ def test_damage_is_one_line_that_names_the_step_and_the_next_whole_one_is_taken(
 
 @pytest.mark.parametrize("name", ["_CHECKPOINT_METADATA", "commit_success.txt", "state/_sharding"])
 def test_what_orbax_does_not_need_is_not_missed(name, workdir, state):
-    (workdir / "checkpoints/latest/6" / name).unlink()
+    path = workdir / "checkpoints/latest/6" / name
+    if not path.exists():
+        pytest.skip("this version of orbax writes no such file")
+    path.unlink()
     keeper = Checkpoints(workdir, ABOUT)
     assert checkpoint.describe(keeper.only(LATEST, state)) == checkpoint.describe(at(state, 6))
     keeper.close()
