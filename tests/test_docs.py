@@ -9,16 +9,25 @@ import sys
 from pathlib import Path
 
 import pytest
+import small
 import test_method
 import yaml
 
+import scalevae_jax
 from scalevae_jax.method import METHODS, Method
+from scalevae_jax.trained import Trained
 
 ROOT = Path(__file__).parents[1]
 PAGES = {path.name: path.read_text() for path in sorted((ROOT / "docs").glob("*.md"))}
 BLOCKS = [block for text in PAGES.values() for block in re.findall(r'```python title="(\S+)"\n(.*?)```', text, re.S)]
 FUNCTIONS = sorted(set(re.findall(r"`([a-z_]+(?:\.\w+)+)(?:\(\))?`", PAGES["paper_map.md"] + PAGES["method.md"])))
 TESTS = sorted(set(re.findall(r"`(tests/\S+\.py)::(\w+)`", "".join(PAGES.values()))))
+USES = [
+    block
+    for text in (ROOT.joinpath("README.md").read_text(), *PAGES.values())
+    for block in re.findall(r"```python\n(.*?)```", text, re.S)
+    if "= scalevae_jax.load(" in block
+]
 NAME, SOURCE = next(block for block in BLOCKS if block[0] == "target_rate.py")
 
 
@@ -48,6 +57,13 @@ def test_every_test_that_is_named_exists(path, name):
 def test_an_excerpt_is_in_its_file(path, excerpt):
     lines = (ROOT / path).read_text().splitlines()
     assert [line for line in excerpt.splitlines() if line not in lines] == []
+
+
+@pytest.mark.parametrize("block", USES)
+def test_what_is_shown_of_a_trained_model_runs(block, tmp_path_factory, monkeypatch):
+    run = small.cached_run(tmp_path_factory.getbasetemp() / "docs")
+    monkeypatch.setattr(scalevae_jax, "load", lambda folder: Trained(run))
+    exec(compile(block, "docs", "exec"), {})
 
 
 @pytest.fixture
