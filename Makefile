@@ -32,7 +32,7 @@ lint: install  ## format, lint, types, shell
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/shellcheck launch/*.sh launch/*.sbatch
 
-docs: install  ## the site, into site/; a link that leads nowhere is an error
+docs: install  ## the site, into site/; a link that leads nowhere is an error (the variable silences an advertisement)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 bench: install  ## what this library is to reach, measured; on a machine that does nothing else
