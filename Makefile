@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
 export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0
 
-.PHONY: install demo test test-slow lint bench lock clean
+.PHONY: install demo test test-slow lint docs bench lock clean
 
 install: $(INSTALLED)
 
@@ -33,6 +33,9 @@ lint: install  ## format, lint, types, shell, workflows
 	$(BIN)/shellcheck launch/*.sh launch/*.sbatch
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 
+docs: install  ## the site, into site/; a link that leads nowhere is an error (the variable silences an advertisement)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
 bench: install  ## what this library is to reach, measured; on a machine that does nothing else
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
 	$(BIN)/python -m benchmarks --write
@@ -41,4 +44,4 @@ lock:  ## pin what pyproject.toml allows (needs uv)
 	uv pip compile --quiet --universal --fork-strategy fewest --generate-hashes --extra dev --no-header --output-file requirements.lock pyproject.toml
 
 clean:
-	rm -rf $(VENV) .cache build *.egg-info
+	rm -rf $(VENV) .cache build site *.egg-info

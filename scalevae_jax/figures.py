@@ -130,7 +130,7 @@ _CURVES = (
 
 def curves(runs: Mapping[str, Mapping[str, list]]) -> Figure:
     """Validation of each run by epoch: rec, KL, MI, factor; `runs` has the curves of a record by the run's label."""
-    figure = Figure((9.0, 6.4), layout="constrained")
+    figure = Figure((9.0, 5.4 + 0.1 * len(runs)), layout="constrained")
     axes = figure.subplots(2, 2).flat
     for ax, (key, label, logarithmic) in zip(axes, _CURVES, strict=True):
         for i, (name, run) in enumerate(runs.items()):
@@ -147,7 +147,7 @@ def curves(runs: Mapping[str, Mapping[str, list]]) -> Figure:
     handles = {
         label: handle for ax in figure.axes for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)
     }
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3)
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=2, fontsize="small")
     return figure
 
 

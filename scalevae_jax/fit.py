@@ -81,7 +81,7 @@ def warnings(line: dict[str, Any], method: Method) -> dict[str, str | None]:
     if largest is not None and line["epoch"] > method.posterior.own_epochs and largest > RUNAWAY_FACTOR:
         runaway = (
             f"the factor has run away (largest {largest:.3g}): the posterior means have nearly no spread of their own. "
-            "Try a larger --config.method.f_epo or a smaller --config.method.des_std"
+            "Try a smaller --config.method.des_std, more steps an epoch, or --config.method.factor_average=population"
         )
     return {"collapsed": collapsed, "runaway": runaway}
 

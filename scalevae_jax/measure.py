@@ -260,8 +260,8 @@ def _priors(run: Run, readings: tuple[str, ...] | None) -> tuple[tuple[str, ...]
 
 
 def evaluate(run: Run, request: Request) -> Evaluation:
-    """All measures of the best checkpoint on a split; the result also goes to eval_<split>.json in the workdir, or to
-    eval_<name>_<split>.json for another text.
+    """All measures of the best checkpoint on a split; the result also goes to `eval_<split>.json` in the workdir, or to
+    `eval_<name>_<split>.json` for another text.
 
     Nats a sentence; None for what the method has no value for. With `repeats`, means over the repeats, and `spread`
     holds the standard deviations. Raises InputError where the split is missing or a reading has no such name,

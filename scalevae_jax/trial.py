@@ -31,7 +31,8 @@ class Scale(NamedTuple):
     settings: dict[str, Setting]  # by the paper's corpus; Table 1's rows of one that is not here are left out
     seeds: int
     evaluate: tuple[str, ...]  # flags of the commands
-    probe: tuple[str, ...]
+    labels: int  # the most labelled sentences of a probe, where the training split has as many
+    draws: int  # of labelled sentences, for each number of them
     text_quality: tuple[str, ...]
     special: dict[str, Overrides]  # of methods whose training is much longer
 
@@ -42,10 +43,6 @@ _FEWER = {"data.limit_train": 2000}
 _TINY = Setting("package:tiny", "smoke", {"data.max_words": 34, "data.buckets": 1, "train.batch_size": 32})
 
 
-def _sizes(most: int) -> str:
-    return ",".join(str(size) for size in rows.SIZES if size <= most)
-
-
 SCALES = {
     "paper": Scale(
         "section 4 exactly, five seeds; a GPU or TPU and the paper's corpora are needed",
@@ -53,7 +50,8 @@ SCALES = {
         | {"synthetic": Setting("package:synthetic", "synthetic", {})},
         5,
         ("--iw_samples", "500"),
-        ("--sizes", _sizes(10_000), "--draws", "5"),
+        10_000,
+        5,
         (),
         {},
     ),
@@ -69,7 +67,8 @@ SCALES = {
         },
         1,
         ("--iw_samples", "100", "--limit", "1000"),
-        ("--sizes", _sizes(10_000), "--draws", "5"),
+        10_000,
+        5,
         ("--pairs", "200", "--seeds", "10"),
         {"sa_vae": _FEWER, "agg_vae": _FEWER},
     ),
@@ -88,7 +87,8 @@ SCALES = {
         },
         1,
         ("--iw_samples", "100", "--limit", "500"),
-        (),
+        0,
+        0,
         ("--pairs", "200", "--seeds", "10"),
         {"sa_vae": {"data.limit_train": 2000}, "agg_vae": {"data.limit_train": 2000}},
     ),
@@ -105,7 +105,8 @@ SCALES = {
         },
         1,
         ("--iw_samples", "5"),
-        ("--sizes", _sizes(666), "--draws", "2"),
+        666,
+        2,
         ("--pairs", "10", "--seeds", "2"),
         {},
     ),
@@ -177,14 +178,15 @@ WANTED = {
 }
 
 
-def _step(wanted: str, scale: Scale, workdir: Path, language_model: Path) -> list[Step]:
+def _step(wanted: str, scale: Scale, limit: int, workdir: Path, language_model: Path) -> list[Step]:
     at = ("--workdir", str(workdir))
+    sizes = ",".join(str(size) for size in rows.SIZES if size <= min(scale.labels, limit or scale.labels))
     if wanted == "interpolate":
         drawn = ("--steps", "5", "--temperature", "1", "--seed")
         return [Step(wanted, (*at, *drawn, str(seed)), f"interpolations_{seed}.txt", True) for seed in (0, 1)]
     made = {
         "evaluate": Step("evaluate", (*at, "--split", "test", *scale.evaluate), "eval_test.json"),
-        "probe": Step("probe", (*at, *scale.probe), "probe.json"),
+        "probe": Step("probe", (*at, "--sizes", sizes, "--draws", str(scale.draws)), "probe.json"),
         "text_quality": Step(
             wanted, (*at, "--language_model", str(language_model), *scale.text_quality), "text_quality.json"
         ),
@@ -226,7 +228,9 @@ def plan(
         where = place(setting, data)
         if data and not where.startswith("package:") and not Path(where).is_dir():
             raise InputError(f"--data {data}: no folder {setting.name} in it")
-        steps = [_training(row, setting, scale, seed, where, workdir), *_step(wanted, scale, workdir, language_model)]
+        limit = (setting.overrides | scale.special.get(row.method, {})).get("data.limit_train", 0)
+        training = _training(row, setting, scale, seed, where, workdir)
+        steps = [training, *_step(wanted, scale, limit, workdir, language_model)]
         before = trials.get(workdir.name)
         steps = tuple(dict.fromkeys([*(before.steps if before else ()), *steps]))
         after = language_model if wanted == "text_quality" else before.after if before else None

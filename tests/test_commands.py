@@ -340,6 +340,7 @@ def test_data_describes_a_single_raw_file_and_training_starts_from_it(tmp_path):
         ": 1 lines with control characters, now spaces",
         "sentences of more than 20 words cut",
         "vocabulary: ",
+        "--config.data.raw=True",
         "buckets: ",
     ):
         assert part in out

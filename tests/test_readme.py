@@ -1,4 +1,4 @@
-"""What the README promises is there: commands, flags, configurations, and the table of methods with its defaults."""
+"""What README and docs promise is there: commands, flags, configurations, the table of methods with its defaults."""
 
 import importlib
 import re
@@ -11,7 +11,12 @@ from scalevae_jax.method import METHODS, hyperparameters
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-COMMANDS = re.findall(r"^python -m scalevae_jax\.(\w+) (.*)$", README, re.MULTILINE)
+PAGES = {page.name: page.read_text() for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]}
+COMMANDS = [
+    (page, *found)
+    for page, text in PAGES.items()
+    for found in re.findall(r"python -m scalevae_jax\.(\w+)([^`\n#|]*)", re.sub(r"\\\n *", "", text))
+]
 
 
 def test_both_commands_are_shown_and_are_targets():
@@ -22,17 +27,25 @@ def test_both_commands_are_shown_and_are_targets():
     assert "```sh\nmake test\n```" in README
 
 
-@pytest.mark.parametrize(("module", "arguments"), COMMANDS)
-def test_every_command_line_has_only_flags_that_exist(module, arguments):
+@pytest.mark.parametrize(("page", "module", "arguments"), COMMANDS)
+def test_every_command_line_has_only_flags_that_exist(page, module, arguments):
     command = importlib.import_module(f"scalevae_jax.{module}")
     if hasattr(command, "__path__"):  # a package
         command = importlib.import_module(f"scalevae_jax.{module}.__main__")
     flags = command.FLAGS
     fields = config.describe()
-    for flag in re.findall(r"--([\w.]+)", arguments):
-        assert flag in flags or f"--{flag}" in fields, flag
+    for flag in re.findall(r"--([a-z][\w.]*)", arguments):
+        assert flag in flags or f"--{flag}" in fields or flag == "help", flag
     for name in re.findall(r"--config (\S+)", arguments):
         config.find(name)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_field_of_the_configuration_that_is_named_exists(page):
+    fields = set(re.findall(r"--config\.(\w+\.\w+)", config.describe()))
+    own = set(re.findall(r"^def \w+\(\*, (\w+):", PAGES[page], re.MULTILINE))  # of a method of one's own
+    for section, name in re.findall(r"--config\.([a-z]+)\.([a-z]\w*)", PAGES[page]):
+        assert f"{section}.{name}" in fields or section == "section" or name in own, f"--config.{section}.{name}"
 
 
 def test_the_table_of_methods_is_the_code():

@@ -82,6 +82,8 @@ def test_runs_are_shared_and_their_steps_joined():
     assert len(trials) < len(ALL)
     both = trials["yelp_sentiment-bn_vae-gamma_0.6-seed_0"]  # of Table 1's Yelp, Table 2 and Table 4
     assert [step.module for step in both.steps] == ["train", "evaluate", "probe"]
+    few = trials["yelp_sentiment-agg_vae-seed_0"].steps[2]  # trained on 2,000 lines, and probed with no more
+    assert few.arguments[few.arguments.index("--sizes") + 1] == "100,500,1000,2000"
     quality = trials["yahoo_sentences-bn_vae-gamma_0.6-seed_0"]
     assert [step.module for step in quality.steps] == ["train", "evaluate", "text_quality"]
     assert quality.after == trials["yahoo_sentences-lstm_lm-seed_0"].workdir

@@ -66,7 +66,8 @@ def describe(data: Data) -> None:
     report.say(f"buckets: {' '.join(map(str, edges))} tokens (words and two marks), {padding:.1%} padding")
     for line in corpus.remarks(text, splits):
         report.warn(line)
-    report.say(f"next: python -m scalevae_jax.train --config text --config.data.path={data.path}")
+    raw = " --config.data.raw=True" if data.raw else ""
+    report.say(f"next: python -m scalevae_jax.train --config text --config.data.path={data.path}{raw}")
 
 
 def _labels(labels: np.ndarray | None) -> str:

@@ -1,0 +1,102 @@
+"""What the pages of the site promise is there: the map of the paper, excerpts of the code, the method of one's own."""
+
+import ast
+import os
+import pkgutil
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import small
+import test_method
+import yaml
+
+import scalevae_jax
+from scalevae_jax.method import METHODS, Method
+from scalevae_jax.trained import Trained
+
+ROOT = Path(__file__).parents[1]
+PAGES = {path.name: path.read_text() for path in sorted((ROOT / "docs").glob("*.md"))}
+BLOCKS = [block for text in PAGES.values() for block in re.findall(r'```python title="(\S+)"\n(.*?)```', text, re.S)]
+FUNCTIONS = sorted(set(re.findall(r"`([a-z_]+(?:\.\w+)+)(?:\(\))?`", PAGES["paper_map.md"] + PAGES["method.md"])))
+TESTS = sorted(set(re.findall(r"`(tests/\S+\.py)::(\w+)`", "".join(PAGES.values()))))
+USES = [
+    block
+    for text in (ROOT.joinpath("README.md").read_text(), *PAGES.values())
+    for block in re.findall(r"```python\n(.*?)```", text, re.S)
+    if "= scalevae_jax.load(" in block
+]
+NAME, SOURCE = next(block for block in BLOCKS if block[0] == "target_rate.py")
+
+
+def _pages(nav) -> list[str]:
+    if isinstance(nav, str):
+        return [nav]
+    return [page for part in (nav.values() if isinstance(nav, dict) else nav) for page in _pages(part)]
+
+
+def test_the_site_leads_to_every_page():
+    nav = yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"]
+    assert sorted(_pages(nav)) == sorted(PAGES)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_every_function_that_is_named_exists(name):
+    pkgutil.resolve_name(f"scalevae_jax.{name}")
+
+
+@pytest.mark.parametrize(("path", "name"), TESTS)
+def test_every_test_that_is_named_exists(path, name):
+    tree = ast.parse((ROOT / path).read_text())
+    assert name in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+
+
+@pytest.mark.parametrize(("path", "excerpt"), [block for block in BLOCKS if block[0] != NAME])
+def test_an_excerpt_is_in_its_file(path, excerpt):
+    lines = (ROOT / path).read_text().splitlines()
+    assert [line for line in excerpt.splitlines() if line not in lines] == []
+
+
+@pytest.mark.parametrize("block", USES)
+def test_what_is_shown_of_a_trained_model_runs(block, tmp_path_factory, monkeypatch):
+    run = small.cached_run(tmp_path_factory.getbasetemp() / "docs")
+    monkeypatch.setattr(scalevae_jax, "load", lambda folder: Trained(run))
+    exec(compile(block, "docs", "exec"), {})
+
+
+@pytest.fixture
+def own(monkeypatch) -> str:
+    """The name of the method of docs/own_method.md, as if its file had been run."""
+    monkeypatch.setitem(METHODS, "target_rate", None)
+    exec(compile(SOURCE, NAME, "exec"), {"__name__": "own"})
+    return "target_rate"
+
+
+def test_the_method_of_ones_own_keeps_the_protocol_of_the_others(own, rng):
+    assert isinstance(METHODS[own](target=2.0), Method)
+    test_method.test_one_device_and_four_give_the_same_numbers(own, rng)
+    test_method.test_padding_rows_and_padding_tokens_change_nothing(own, rng)
+
+
+def _run(*arguments: str, folder: Path) -> str:
+    given = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, NAME, *arguments]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, env=given)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_its_hyperparameters_are_flags(tmp_path):
+    (tmp_path / NAME).write_text(SOURCE)
+    assert "--config.method.target: of target_rate" in _run("train", "--help", folder=tmp_path)
+
+
+@pytest.mark.slow
+def test_every_command_knows_it(tmp_path):
+    (tmp_path / NAME).write_text(SOURCE)
+    given = ["--config.data.path=package:tiny", "--config.train.max_epochs=1", "--config.method.target=1.5"]
+    told = _run("train", "--config", NAME, *given, folder=tmp_path)
+    assert re.search(r"^method: target_rate .*target=1.5", told, re.M)
+    assert len(_run("sample", "--workdir", "runs/target_rate", "--num", "3", folder=tmp_path).splitlines()) == 3
