@@ -1,7 +1,7 @@
 """Scale-VAE on the embedded captions: what `make demo` runs.
 
 COMMAND: python -m scalevae_jax.train --config demo
-TIME: 3 to 7 minutes on two CPU cores.
+TIME: 2 to 7 minutes on two CPU cores.
 EXPECTED on the test split (2,000 sentences, 50 draws, seed 0; nats a sentence): rec 34.5, kl 1.3, mi 3.2 of 7.6, 16 of
 16 units active, factors of 1.2 to 3.3; nll 40.5, nll_unit_prior 37.1, nll_fitted_prior 37.0, nll_paper 34.8. Another
 machine rounds otherwise, and ten epochs make a nat or two of it, as does seed 1 (nll 42.1, mi 2.4). With
