@@ -154,8 +154,7 @@ def _name(row: Row, setting: Setting, seed: int) -> str:
     return "-".join([setting.name.removeprefix("package:"), row.method, *given, *partition, f"seed_{seed}"])
 
 
-def _training(row: Row, setting: Setting, scale: Scale, seed: int, place: str, workdir: Path) -> Step:
-    overrides = setting.overrides | scale.special.get(row.method, {})
+def _training(row: Row, config: str, overrides: Overrides, seed: int, place: str, workdir: Path) -> Step:
     if place:
         overrides = {"data.path": place} | overrides
     overrides |= {"method.name": row.method} | {f"method.{key}": value for key, value in row.hyperparameters.items()}
@@ -163,7 +162,7 @@ def _training(row: Row, setting: Setting, scale: Scale, seed: int, place: str, w
         overrides |= {"data.partition": row.partition}
     overrides |= {"train.seed": seed}
     fields = [f"--config.{key}={value}" for key, value in overrides.items()]
-    return Step("train", ("--config", setting.config, "--workdir", str(workdir), *fields), "")
+    return Step("train", ("--config", config, "--workdir", str(workdir), *fields), "")
 
 
 WANTED = {
@@ -228,8 +227,9 @@ def plan(
         where = place(setting, data)
         if data and not where.startswith("package:") and not Path(where).is_dir():
             raise InputError(f"--data {data}: no folder {setting.name} in it")
-        limit = (setting.overrides | scale.special.get(row.method, {})).get("data.limit_train", 0)
-        training = _training(row, setting, scale, seed, where, workdir)
+        overrides = setting.overrides | scale.special.get(row.method, {})
+        limit = overrides.get("data.limit_train", 0)
+        training = _training(row, setting.config, overrides, seed, where, workdir)
         steps = [training, *_step(wanted, scale, limit, workdir, language_model)]
         before = trials.get(workdir.name)
         steps = tuple(dict.fromkeys([*(before.steps if before else ()), *steps]))
