@@ -32,7 +32,7 @@ RUNAWAY_FACTOR = 50.0
 IN_FLIGHT = 1.0  # seconds of training steps given to the device ahead of what the host has seen the end of
 MOST_IN_FLIGHT = 20  # dispatches, however short
 LONG = 0.1  # seconds; on a CPU a dispatch that takes longer is waited for,
-FREED = 0.001  # seconds, and this on top: XLA frees its memory just after its end, and the next would take as much again
+FREED = 0.001  # seconds more, in which XLA frees its memory: the next one would take as much again
 TICK_EVERY = 20  # steps
 
 
