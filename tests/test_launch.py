@@ -33,7 +33,7 @@ def stand_in(tmp_path, monkeypatch):
 
     def make(name: str, body: str = "") -> Path:
         path = folder / name
-        record = f"printf '%s\\0' \"$@\" $'\\n' >> {tmp_path / name}.calls"  # in one write
+        record = f"printf '%s\\0' \"$@\" $'\\x1e' >> {tmp_path / name}.calls"  # no newline, so in one write
         path.write_text(f"#!/usr/bin/env bash\n{record}\n{body}\n")
         path.chmod(0o755)
         return path
@@ -43,7 +43,7 @@ def stand_in(tmp_path, monkeypatch):
 
 def calls(tmp_path: Path, name: str) -> list[list[str]]:
     path = tmp_path / f"{name}.calls"
-    return [call.split("\0")[:-1] for call in path.read_text().split("\n\0")[:-1]] if path.exists() else []
+    return [call.split("\0")[:-1] for call in path.read_text().split("\x1e\0")[:-1]] if path.exists() else []
 
 
 def start(script: str, *arguments: str, given: str = "", cwd: Path = ROOT, **environment: str) -> subprocess.Popen:
