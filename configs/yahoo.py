@@ -12,7 +12,5 @@ from scalevae_jax.config import Config, Data, Eval, MethodConfig
 
 def get_config() -> Config:
     return Config(
-        data=Data(name="yahoo"),
-        method=MethodConfig(name="scale_vae", des_std=1.1, f_epo=1),
-        eval=Eval(paper="yahoo"),
+        data=Data(name="yahoo"), method=MethodConfig(name="scale_vae", des_std=1.1, f_epo=1), eval=Eval(paper="yahoo")
     )

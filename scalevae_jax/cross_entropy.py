@@ -17,9 +17,7 @@ CHUNK = 1344  # rows: 32 sentences of 40 words at once, and 108 MB of logits at 
 
 
 def log_likelihood(
-    features: Float[Array, "*rows features"],
-    kernel: Float[Array, "features vocabulary"],
-    targets: Int[Array, "*rows"],
+    features: Float[Array, "*rows features"], kernel: Float[Array, "features vocabulary"], targets: Int[Array, "*rows"]
 ) -> Float[Array, "*rows"]:
     """log softmax(features @ kernel)[target] in nats, all logits at once; the logits are float32 or wider."""
     logits = dot(features, kernel)

@@ -85,13 +85,7 @@ def _backward(dtype, residuals, cotangent):
         tanh_c = jnp.tanh(c)
         dc = dc + dh * o * (1 - tanh_c * tanh_c)
         dgates = jnp.concatenate(
-            [
-                dc * g * i * (1 - i),
-                dc * c_prev * f * (1 - f),
-                dc * i * (1 - g * g),
-                dh * tanh_c * o * (1 - o),
-            ],
-            axis=-1,
+            [dc * g * i * (1 - i), dc * c_prev * f * (1 - f), dc * i * (1 - g * g), dh * tanh_c * o * (1 - o)], axis=-1
         )
         return (back(dgates), dc * f), dgates
 

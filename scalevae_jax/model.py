@@ -127,11 +127,7 @@ class Decoder(nn.Module):
         return jnp.concatenate([h, jnp.broadcast_to(z, (*h.shape[:-1], self.latent))], axis=-1)
 
     def weighted_nll(
-        self,
-        z: Float[Array, "batch latent"],
-        batch: Batch,
-        weight: Float[Array, "batch steps"],
-        keys: Keys | None,
+        self, z: Float[Array, "batch latent"], batch: Batch, weight: Float[Array, "batch steps"], keys: Keys | None
     ) -> tuple[Float[Array, ""], Float[Array, " batch"]]:
         """sum of weight * token nll, which carries the gradient, and each sentence's nll (nats), which does not.
 
@@ -157,10 +153,7 @@ class Decoder(nn.Module):
         return total, jax.lax.stop_gradient(sentence)
 
     def log_likelihood(
-        self,
-        z: Float[Array, "batch latent"],
-        words: Float[Array, "steps batch gates"],
-        batch: Batch,
+        self, z: Float[Array, "batch latent"], words: Float[Array, "steps batch gates"], batch: Batch
     ) -> Float[Array, " batch"]:
         """log p(x|z) in nats without dropout, one step's logits at a time; `words` is `project(batch.inputs.T)`.
 

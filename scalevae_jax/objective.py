@@ -16,16 +16,7 @@ from scalevae_jax.method import Method
 from scalevae_jax.methods import penalty
 from scalevae_jax.model import Model
 from scalevae_jax.state import Sums
-from scalevae_jax.types import (
-    Array,
-    Batch,
-    Context,
-    Gaussian,
-    Keys,
-    Params,
-    Posteriors,
-    Scalar,
-)
+from scalevae_jax.types import Array, Batch, Context, Gaussian, Keys, Params, Posteriors, Scalar
 
 
 class Purpose(enum.IntEnum):
@@ -76,11 +67,7 @@ def infer(
     context = Context(setting.kl_weight, setting.epoch, batch.weight, _purpose(keys, Purpose.POSTERIOR))
     ones = jnp.ones(model.latent)
     posteriors, method_state = method.posterior.apply(
-        params["posterior"],
-        method_state,
-        Posteriors(model.encode(params, batch), ones),
-        context,
-        setting.train,
+        params["posterior"], method_state, Posteriors(model.encode(params, batch), ones), context, setting.train
     )
     weight = batch.mask / _sentences(batch)
 
@@ -100,13 +87,7 @@ def _sentences(batch: Batch) -> Scalar:
 
 
 def objective(
-    params: Params,
-    model: Model,
-    method: Method,
-    method_state: Any,
-    batch: Batch,
-    key: Keys,
-    setting: Setting,
+    params: Params, model: Model, method: Method, method_state: Any, batch: Batch, key: Keys, setting: Setting
 ) -> tuple[Scalar, tuple[Any, Sums]]:
     """rec(z ~ q_hat) + penalty in nats a sentence; beside it the method's next state and this device's sums."""
     keys = row_keys(key, batch.row)

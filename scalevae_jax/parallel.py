@@ -24,13 +24,7 @@ AXIS = "data"
 
 def spmd(step: Callable, in_axes: Sequence[int | None], out_axes: Any = None, donate: Sequence[int] = ()) -> Callable:
     """Map `step` over the local and remote devices: 0 marks what is split over them, None what is the same on all."""
-    return jax.pmap(
-        step,
-        axis_name=AXIS,
-        in_axes=tuple(in_axes),
-        out_axes=out_axes,
-        donate_argnums=tuple(donate),
-    )
+    return jax.pmap(step, axis_name=AXIS, in_axes=tuple(in_axes), out_axes=out_axes, donate_argnums=tuple(donate))
 
 
 def replicate(tree: Any) -> Any:

@@ -187,12 +187,7 @@ def _train(settings: Config, folder: Path, profile: bool) -> None:
         report.say(f"method: {settings.method.name} {options} | {parameters:,} parameters")
         log = report.EpochLog(folder, int(state.epoch), int(state.step), processes.first())
         trace = _profiler(folder, profile)
-        with (
-            command.Signals() as signals,
-            Compiling() as compiling,
-            contextlib.closing(log),
-            contextlib.closing(trace),
-        ):
+        with command.Signals() as signals, Compiling() as compiling, contextlib.closing(log), contextlib.closing(trace):
             run = Fit(folder, settings, model, method, data.train, data.valid, keeper, log, signals, trace, compiling)
             fit(run, state)
 

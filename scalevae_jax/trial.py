@@ -208,12 +208,7 @@ def shown(table: str, scale: Scale, methods: Iterable[str] = ()) -> list[Row]:
 
 
 def plan(
-    tables: Iterable[str],
-    scale: Scale,
-    seeds: int,
-    methods: Iterable[str],
-    data: Path | None,
-    out: Path,
+    tables: Iterable[str], scale: Scale, seeds: int, methods: Iterable[str], data: Path | None, out: Path
 ) -> list[Trial]:
     """Every training that the tables need, once, those that others wait for before them.
 

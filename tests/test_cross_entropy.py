@@ -37,10 +37,7 @@ def _double(*arrays):
 
 @pytest.mark.parametrize("rows", [(6,), (2, 3), ()])
 def test_log_likelihood_is_scipys(rng, rows):
-    features, kernel = (
-        np.float32(rng.normal(size=(*rows, FEATURES))),
-        np.float32(rng.normal(size=(FEATURES, WORDS))),
-    )
+    features, kernel = (np.float32(rng.normal(size=(*rows, FEATURES))), np.float32(rng.normal(size=(FEATURES, WORDS))))
     targets = rng.integers(0, WORDS, rows).astype(np.int32) if rows else np.array(3, np.int32)
     log_probabilities = special.log_softmax(np.float64(features) @ np.float64(kernel), axis=-1)
     expected = np.take_along_axis(log_probabilities, np.asarray(targets)[..., None], axis=-1)[..., 0]
@@ -78,10 +75,7 @@ def test_value_and_gradients_are_those_of_all_logits_at_once(rng, tokens):
 def test_memory_is_that_of_one_chunk(rng):
     tokens = 10 * CHUNK
     arguments = _arguments(rng, tokens)
-    for function in (
-        cross_entropy.weighted_nll,
-        jax.grad(lambda *a: cross_entropy.weighted_nll(*a)[0], (0, 1)),
-    ):
+    for function in (cross_entropy.weighted_nll, jax.grad(lambda *a: cross_entropy.weighted_nll(*a)[0], (0, 1))):
         held = str(jax.make_jaxpr(function)(*arguments))
         assert f"f32[{CHUNK},{WORDS}]" in held
         assert f"f32[{tokens},{WORDS}]" not in held

@@ -69,10 +69,7 @@ def _of_torch(values, prefix=""):
         }
 
     of_decoder = at("decoder_lstm.weight_ih_l0").T
-    encoder = lstm("encoder") | {
-        "input": at("encoder_lstm.weight_ih_l0").T,
-        "posterior": at("posterior.weight").T,
-    }
+    encoder = lstm("encoder") | {"input": at("encoder_lstm.weight_ih_l0").T, "posterior": at("posterior.weight").T}
     decoder = lstm("decoder") | {
         "input": of_decoder[:EMBEDDING],
         "latent_input": of_decoder[EMBEDDING:],
@@ -150,14 +147,7 @@ def test_without_latent_dimensions_there_is_no_encoder_and_no_latent_parameter(r
     model = _model(Inject.NONE, latent=0)
     params = jax.jit(model.init)(jax.random.key(0))
     assert params["encoder"] == {}
-    assert set(params["decoder"]) == {
-        "embedding",
-        "input",
-        "recurrent",
-        "input_bias",
-        "recurrent_bias",
-        "output",
-    }
+    assert set(params["decoder"]) == {"embedding", "input", "recurrent", "input_bias", "recurrent_bias", "output"}
     (sentence,) = _sentences(rng, 5)
     batch = _batch([sentence], time=6)
     q = model.encode(params, batch)

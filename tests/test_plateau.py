@@ -61,13 +61,7 @@ def test_every_epoch_is_the_scripts(rule, losses):
         state, decision = plateau.update(rule, state, loss, epoch)
         flags = [flag in decision for flag in (Decision.BEST, Decision.DECAY)]
         assert [*flags, plateau.finished(rule, state)] == [saved, decayed, stopped]
-        expected = (
-            script.lr,
-            script.global_best,
-            script.running_best,
-            script.not_improved,
-            script.decay_count,
-        )
+        expected = (script.lr, script.global_best, script.running_best, script.not_improved, script.decay_count)
         np.testing.assert_array_equal(np.float64(state), np.float64(expected))
         if stopped:
             break

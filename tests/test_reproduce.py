@@ -197,9 +197,7 @@ def _trial(out, name, *steps, after=None):
 def test_a_run_that_fails_is_said_and_stops_only_who_needs_it(tmp_path):
     bad = Step("train", ("--config", "no/such.py"), "")
     scheduled = Scheduler(
-        tmp_path,
-        [_trial(tmp_path, "bad", bad), _trial(tmp_path, "needs it", bad, after=tmp_path / "runs/bad")],
-        jobs=2,
+        tmp_path, [_trial(tmp_path, "bad", bad), _trial(tmp_path, "needs it", bad, after=tmp_path / "runs/bad")], jobs=2
     )
     scheduled.run()
     assert "no/such.py" in scheduled.failed["bad"]

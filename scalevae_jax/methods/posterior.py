@@ -104,9 +104,7 @@ def batch_norm(
         return posteriors._replace(q=Gaussian(mu, posteriors.q.logvar)), state
 
     return PosteriorTransform(
-        init_params=init_params,
-        init=lambda latent, steps: NormState(jnp.zeros(latent), jnp.ones(latent)),
-        apply=apply,
+        init_params=init_params, init=lambda latent, steps: NormState(jnp.zeros(latent), jnp.ones(latent)), apply=apply
     )
 
 

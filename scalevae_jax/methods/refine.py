@@ -24,11 +24,7 @@ def _clip(g: jax.Array, limit: float) -> jax.Array:
 
 
 def svi(
-    steps: int = 20,
-    learning_rate: float = 1.0,
-    momentum: float = 0.5,
-    clip: float = 5.0,
-    first_order: bool = False,
+    steps: int = 20, learning_rate: float = 1.0, momentum: float = 0.5, clip: float = 5.0, first_order: bool = False
 ) -> Refine:
     """Stochastic variational inference on mean and log-variance, started at the encoder's q (Kim et al. 2018).
 

@@ -207,10 +207,7 @@ def test_the_shift_is_trained_and_gamma_is_frozen_unless_train_scale(rng):
 def test_the_learned_scale_has_root_mean_square_gamma_whatever_the_parameters(rng):
     transform = posterior.batch_norm(0.5, train_scale=True, eps=0.0)
     for spread in (1e-3, 1.0, 50.0):
-        params = {
-            "shift": np.zeros(LATENT, np.float32),
-            "scale": np.float32(spread * rng.uniform(0.1, 1, size=LATENT)),
-        }
+        params = {"shift": np.zeros(LATENT, np.float32), "scale": np.float32(spread * rng.uniform(0.1, 1, size=LATENT))}
         effective = np.float64(_apply(transform, _random(rng), params=params)[0].q.mean).std(0)
         np.testing.assert_allclose(np.sqrt(np.mean(effective**2)), 0.5, rtol=1e-4)
         np.testing.assert_allclose(effective / effective[0], params["scale"] / params["scale"][0], rtol=1e-3)
@@ -391,11 +388,7 @@ def test_scale_rejects_what_algorithm_1_can_not_run_with(arguments):
 
 
 def test_chained_links_keep_their_states_apart_and_multiply_their_factors(rng):
-    norm, first, second = (
-        posterior.batch_norm(0.6, 0.2),
-        posterior.scale(0.7, 1),
-        posterior.scale(1.3, 2, std_ddof=0),
-    )
+    norm, first, second = (posterior.batch_norm(0.6, 0.2), posterior.scale(0.7, 1), posterior.scale(1.3, 2, std_ddof=0))
     chained = posterior.chain(norm, first, second)
     assert chained.own_epochs == 2
     q, state = _random(rng, SOME), chained.init(LATENT, 4)
