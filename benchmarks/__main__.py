@@ -17,10 +17,10 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from absl import flags
 from rich.table import Table
 
 from scalevae_jax import command, report, workdir
+from scalevae_jax.flags import Flags
 from scalevae_jax.types import InputError
 
 ROOT = Path(__file__).parents[1]
@@ -28,10 +28,10 @@ PAGE, FIGURES = ROOT / "docs/performance.md", ROOT / "docs/performance.json"
 PROGRAMS = ("train_step", "epoch_small", "epoch_text", "loader", "start", "lstm", "cross_entropy")
 ON_TEXT = ("epoch_text", "start")
 
-FLAGS = flags.FlagValues()
-ONLY = flags.DEFINE_list("only", [], f"of {', '.join(PROGRAMS)}; all without it", flag_values=FLAGS)
-DATA = flags.DEFINE_string("data", None, f"the corpus of {' and '.join(ON_TEXT)}", flag_values=FLAGS)
-WRITE = flags.DEFINE_bool("write", False, "write docs/performance.md and .json", flag_values=FLAGS)
+FLAGS = Flags()
+ONLY = FLAGS.words("only", [], f"of {', '.join(PROGRAMS)}; all without it")
+DATA = FLAGS.string("data", None, f"the corpus of {' and '.join(ON_TEXT)}")
+WRITE = FLAGS.yes("write", False, "write docs/performance.md and .json")
 
 
 class Reach(NamedTuple):

@@ -14,10 +14,10 @@ import jax
 import numpy as np
 import optax
 import torch
-from absl import flags
 
 from benchmarks import timing
 from scalevae_jax import command, cross_entropy
+from scalevae_jax.flags import Flags
 
 CASES = {
     "full, 40 tokens": (32 * 41, 1024, 20_000),
@@ -25,8 +25,8 @@ CASES = {
     "small, 12 tokens": (32 * 13, 256, 10_000),
 }
 
-FLAGS = flags.FlagValues()
-ROUNDS = flags.DEFINE_integer("rounds", 7, "turns of each", 1, flag_values=FLAGS)
+FLAGS = Flags()
+ROUNDS = FLAGS.integer("rounds", 7, "turns of each", 1)
 
 
 def case(tokens: int, hidden: int, vocabulary: int) -> dict[str, float]:

@@ -21,26 +21,24 @@ from collections.abc import Callable
 import jax
 import numpy as np
 import torch
-from absl import flags
 
 from benchmarks import peer
 from scalevae_jax import command, generate, report
 from scalevae_jax.data.vocab import BEGIN, END
+from scalevae_jax.flags import Flags
 from scalevae_jax.generate import Decoding
 from scalevae_jax.model import Decoder, Encoder, Model
 
-FLAGS = flags.FlagValues()
-SENTENCES = flags.DEFINE_integer("sentences", 100, "sentences", 1, flag_values=FLAGS)
-WORDS = flags.DEFINE_integer("words", 15, "words a sentence", 1, flag_values=FLAGS)
-BEAM = flags.DEFINE_integer("beam", 5, "hypotheses", 2, flag_values=FLAGS)
-TORCH_BEAM = flags.DEFINE_integer(
-    "torch_beam_sentences", 10, "sentences of PyTorch's beam search", 1, flag_values=FLAGS
-)
-ROUNDS = flags.DEFINE_integer("rounds", 5, "turns of each; beam search takes 3 at most", 1, flag_values=FLAGS)
-VOCABULARY = flags.DEFINE_integer("vocabulary", 20_000, "words", 10, flag_values=FLAGS)
-EMBEDDING = flags.DEFINE_integer("embedding", 512, "dimensions of a word", 1, flag_values=FLAGS)
-HIDDEN = flags.DEFINE_integer("hidden", 1024, "units", 1, flag_values=FLAGS)
-LATENT = flags.DEFINE_integer("latent", 32, "dimensions of z", 1, flag_values=FLAGS)
+FLAGS = Flags()
+SENTENCES = FLAGS.integer("sentences", 100, "sentences", 1)
+WORDS = FLAGS.integer("words", 15, "words a sentence", 1)
+BEAM = FLAGS.integer("beam", 5, "hypotheses", 2)
+TORCH_BEAM = FLAGS.integer("torch_beam_sentences", 10, "sentences of PyTorch's beam search", 1)
+ROUNDS = FLAGS.integer("rounds", 5, "turns of each; beam search takes 3 at most", 1)
+VOCABULARY = FLAGS.integer("vocabulary", 20_000, "words", 10)
+EMBEDDING = FLAGS.integer("embedding", 512, "dimensions of a word", 1)
+HIDDEN = FLAGS.integer("hidden", 1024, "units", 1)
+LATENT = FLAGS.integer("latent", 32, "dimensions of z", 1)
 
 
 class TorchDecoder(peer.Decoder):

@@ -19,17 +19,17 @@ from pathlib import Path
 import jax
 import numpy as np
 import torch
-from absl import flags
 
 from benchmarks import peer, timing
 from scalevae_jax import command, config, measure, report, steps, train, workdir
 from scalevae_jax.compiling import Compiling
 from scalevae_jax.config import Config
 from scalevae_jax.fit import Fit, train_epoch
+from scalevae_jax.flags import Flags
 from scalevae_jax.profiler import Profiler
 
-FLAGS = flags.FlagValues()
-ROUNDS = flags.DEFINE_integer("rounds", 5, "turns of each", 1, flag_values=FLAGS)
+FLAGS = Flags()
+ROUNDS = FLAGS.integer("rounds", 5, "turns of each", 1)
 
 
 def ours(settings: Config, data: train.Corpus, folder: Path) -> Callable[[], object]:

@@ -20,7 +20,6 @@ from typing import Any
 import jax
 import numpy as np
 import torch
-from absl import flags
 
 from benchmarks import ours as package
 from benchmarks import peer, timing
@@ -28,11 +27,12 @@ from scalevae_jax import command, config, train
 from scalevae_jax.config import Config
 from scalevae_jax.data import loader
 from scalevae_jax.data.loader import Loader
+from scalevae_jax.flags import Flags
 
-FLAGS = flags.FlagValues()
-DATA = flags.DEFINE_string("data", "package:snli", "the corpus, as config.data.path", flag_values=FLAGS)
-BATCHES = flags.DEFINE_integer("batches", 10, "batches of the sample", 1, flag_values=FLAGS)
-ROUNDS = flags.DEFINE_integer("rounds", 3, "turns of each", 1, flag_values=FLAGS)
+FLAGS = Flags()
+DATA = FLAGS.string("data", "package:snli", "the corpus, as config.data.path")
+BATCHES = FLAGS.integer("batches", 10, "batches of the sample", 1)
+ROUNDS = FLAGS.integer("rounds", 3, "turns of each", 1)
 
 
 def sample(batches: Sequence[Any], count: int) -> list[Any]:

@@ -18,19 +18,19 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from absl import flags
 from matplotlib.figure import Figure
 
 from benchmarks import ours as package
 from benchmarks import timing
 from scalevae_jax import command, config, dry_run, figures, gaussian, parallel, report, workdir
 from scalevae_jax.config import Config, Data, MethodConfig, Network
+from scalevae_jax.flags import Flags
 from scalevae_jax.measure import draws_at_once
 from scalevae_jax.steps import make_importance, make_steps
 
-FLAGS = flags.FlagValues()
-ROUNDS = flags.DEFINE_integer("rounds", 5, "calls of each point", 1, flag_values=FLAGS)
-PICTURE = flags.DEFINE_string("picture", None, "PNG and SVG of this name", flag_values=FLAGS)
+FLAGS = Flags()
+ROUNDS = FLAGS.integer("rounds", 5, "calls of each point", 1)
+PICTURE = FLAGS.string("picture", None, "PNG and SVG of this name")
 
 
 class Size(NamedTuple):

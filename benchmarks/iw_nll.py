@@ -17,10 +17,10 @@ from typing import NamedTuple
 import jax
 import numpy as np
 import torch
-from absl import flags
 
 from benchmarks import peer, timing
 from scalevae_jax import command, gaussian, metrics
+from scalevae_jax.flags import Flags
 from scalevae_jax.measure import draws_at_once
 from scalevae_jax.model import Decoder, Encoder, Model
 from scalevae_jax.types import Batch, Gaussian, Posteriors
@@ -48,10 +48,10 @@ class Size(NamedTuple):
 FULL = {words: Size(20_000, 512, 1024, 32, words, 32, 1) for words in (40, 80)}
 SMALL = Size(1000, 50, 50, 2, 10, 32, 40)
 
-FLAGS = flags.FlagValues()
-ROUNDS = flags.DEFINE_integer("rounds", 5, "turns of each", 1, flag_values=FLAGS)
-DRAWS = flags.DEFINE_integer("draws", 20, "of ours at full size; PyTorch has 200", 1, flag_values=FLAGS)
-MEMORY = flags.DEFINE_string("memory", None, "used by the program itself", flag_values=FLAGS)
+FLAGS = Flags()
+ROUNDS = FLAGS.integer("rounds", 5, "turns of each", 1)
+DRAWS = FLAGS.integer("draws", 20, "of ours at full size; PyTorch has 200", 1)
+MEMORY = FLAGS.string("memory", None, "used by the program itself")
 
 
 def ours(size: Size, draws: int, dtype: str = "float32") -> Callable[[], dict[str, jax.Array]]:

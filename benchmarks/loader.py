@@ -14,7 +14,6 @@ import sys
 from collections.abc import Callable, Iterable
 
 import torch
-from absl import flags
 from torch.utils.data import DataLoader
 
 from benchmarks import ours as package
@@ -22,11 +21,12 @@ from benchmarks import timing
 from scalevae_jax import command, train
 from scalevae_jax.config import Config, Data, MethodConfig, Network
 from scalevae_jax.data.loader import Loader
+from scalevae_jax.flags import Flags
 from scalevae_jax.types import Batch
 
 STEPS = 40
-FLAGS = flags.FlagValues()
-ROUNDS = flags.DEFINE_integer("rounds", 5, "turns of each", 1, flag_values=FLAGS)
+FLAGS = Flags()
+ROUNDS = FLAGS.integer("rounds", 5, "turns of each", 1)
 
 
 def theirs(data: Loader) -> Callable[[], object]:

@@ -15,18 +15,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import torch
-from absl import flags
 
 from benchmarks import timing
 from scalevae_jax import command, lstm
+from scalevae_jax.flags import Flags
 from scalevae_jax.linear import linear
 
 BATCH = 32
 FULL, SMALL = (544, 1024), (160, 256)
 CASES = {"full, 40 tokens": (*FULL, 40), "full, 80 tokens": (*FULL, 80), "small, 12 tokens": (*SMALL, 12)}
 
-FLAGS = flags.FlagValues()
-ROUNDS = flags.DEFINE_integer("rounds", 7, "turns of each", 1, flag_values=FLAGS)
+FLAGS = Flags()
+ROUNDS = FLAGS.integer("rounds", 7, "turns of each", 1)
 
 
 def ours(x: np.ndarray, hidden: int, dtype: str | None = None) -> Callable[[], object]:

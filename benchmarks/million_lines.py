@@ -19,16 +19,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from absl import flags
 
 from scalevae_jax import command, report
 from scalevae_jax.data import __main__ as data_command
 from scalevae_jax.data import corpus, loader
 from scalevae_jax.data.options import Data
+from scalevae_jax.flags import Flags
 
-FLAGS = flags.FlagValues()
-LINES = flags.DEFINE_integer("lines", 1_000_000, "lines of the file", 100, flag_values=FLAGS)
-BATCHES = flags.DEFINE_integer("batches", 2000, "batches to deliver after the first", 1, flag_values=FLAGS)
+FLAGS = Flags()
+LINES = FLAGS.integer("lines", 1_000_000, "lines of the file", 100)
+BATCHES = FLAGS.integer("batches", 2000, "batches to deliver after the first", 1)
 BLOCK = 10_000
 
 

@@ -25,13 +25,13 @@ from pathlib import Path
 from unittest import mock
 
 import jax
-from absl import flags
 from rich.table import Table
 
 from benchmarks import ours as package
 from benchmarks import timing
 from scalevae_jax import command, parallel, processes, report
 from scalevae_jax.config import Config, Data, MethodConfig, Network
+from scalevae_jax.flags import Flags
 from scalevae_jax.types import InputError
 
 SMALL, FULL = (10_000, 128, 256, 32, 12), (20_000, 512, 1024, 32, 40)  # vocabulary, embedding, hidden, latent, words
@@ -47,15 +47,15 @@ COLUMNS = {
     "of collectives": "strong_collectives",
 }  # of the table; efficiency and speed are against the first layout
 
-FLAGS = flags.FlagValues()
+FLAGS = Flags()
 processes.define_flags(FLAGS)
-LAYOUTS = flags.DEFINE_list("layouts", ["1x1", "1x2", "1x4", "2x1", "2x2", "4x1"], "to try", flag_values=FLAGS)
-METHOD = flags.DEFINE_string("method", "scale_vae", "of the step", flag_values=FLAGS)
-ROWS = flags.DEFINE_integer("rows", 32, "sentences a device", 1, flag_values=FLAGS)
-MOST = flags.DEFINE_integer("most", 4, "strong scaling's batch is this times --rows", 1, flag_values=FLAGS)
-ROUNDS = flags.DEFINE_integer("rounds", 7, f"turns of {CALLS} steps that are timed, of each kind", 1, flag_values=FLAGS)
-WITH_FULL = flags.DEFINE_bool("full", False, "the paper's size", flag_values=FLAGS)
-MEASURE = flags.DEFINE_bool("measure", False, "measure on the devices that are there", flag_values=FLAGS)
+LAYOUTS = FLAGS.words("layouts", ["1x1", "1x2", "1x4", "2x1", "2x2", "4x1"], "to try")
+METHOD = FLAGS.string("method", "scale_vae", "of the step")
+ROWS = FLAGS.integer("rows", 32, "sentences a device", 1)
+MOST = FLAGS.integer("most", 4, "strong scaling's batch is this times --rows", 1)
+ROUNDS = FLAGS.integer("rounds", 7, f"turns of {CALLS} steps that are timed, of each kind", 1)
+WITH_FULL = FLAGS.yes("full", False, "the paper's size")
+MEASURE = FLAGS.yes("measure", False, "measure on the devices that are there")
 
 
 def _step(rows: int) -> Callable[[], object]:

@@ -17,15 +17,14 @@ import tempfile
 import time
 from pathlib import Path
 
-from absl import flags
-
 from benchmarks import timing
 from scalevae_jax import command
+from scalevae_jax.flags import Flags
 
 ROOT = Path(__file__).parents[1]
-FLAGS = flags.FlagValues()
-DATA = flags.DEFINE_string("data", "package:snli", "the corpus, as config.data.path", flag_values=FLAGS)
-ROUNDS = flags.DEFINE_integer("rounds", 3, "second starts", 1, flag_values=FLAGS)
+FLAGS = Flags()
+DATA = FLAGS.string("data", "package:snli", "the corpus, as config.data.path")
+ROUNDS = FLAGS.integer("rounds", 3, "second starts", 1)
 
 
 def start(folder: Path, cache: Path) -> float:

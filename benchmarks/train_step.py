@@ -15,12 +15,12 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
-from absl import flags
 
 from benchmarks import ours as package
 from benchmarks import peer, timing
 from scalevae_jax import command, report
 from scalevae_jax.config import Config, Data, MethodConfig, Network
+from scalevae_jax.flags import Flags
 
 ROWS = 32
 
@@ -49,12 +49,10 @@ CASES = {
 HEADLINE = "full, 40 words"
 VALID = 0.80  # of its own matmul rate that PyTorch's step of the headline case must reach
 
-FLAGS = flags.FlagValues()
-ROUNDS = flags.DEFINE_integer("rounds", 5, "turns of each", 1, flag_values=FLAGS)
-ONLY = flags.DEFINE_list("cases", [], "only the cases whose names hold one of these", flag_values=FLAGS)
-MEMORY = flags.DEFINE_string(
-    "memory", "", "measure one peak: who,case (what the program calls itself)", flag_values=FLAGS
-)
+FLAGS = Flags()
+ROUNDS = FLAGS.integer("rounds", 5, "turns of each", 1)
+ONLY = FLAGS.words("cases", [], "only the cases whose names hold one of these")
+MEMORY = FLAGS.string("memory", "", "measure one peak: who,case (what the program calls itself)")
 
 
 def ours(size: Size, method_name: str = "vae", dtype: str = "float32") -> Callable[[], object]:

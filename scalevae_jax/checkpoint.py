@@ -16,7 +16,7 @@ import orbax.checkpoint as ocp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from scalevae_jax import parallel, processes, report, storage
-from scalevae_jax.state import TrainState
+from scalevae_jax.state import TrainState, named
 from scalevae_jax.storage import Path
 from scalevae_jax.types import InputError
 
@@ -40,11 +40,6 @@ class Saved(NamedTuple):
         return f"the {self.which} checkpoint, of step {self.step},"
 
 
-def _named(tree: Any) -> dict[str, Any]:
-    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
-
-
 def _signature(x: Any) -> list[Any]:
     return [str(x.dtype), list(x.shape)]
 
@@ -56,7 +51,7 @@ def _digest(x: jax.Array) -> str:
 
 def describe(state: TrainState) -> dict[str, list[Any]]:
     """Of every array: dtype, shape, and a digest (BLAKE2b, 128 bits) of its bytes."""
-    return {name: [*_signature(x), _digest(x)] for name, x in _named(state).items()}
+    return {name: [*_signature(x), _digest(x)] for name, x in named(state).items()}
 
 
 def _placed(like: TrainState) -> Any:
@@ -199,7 +194,7 @@ class Checkpoints:
                 state: Any = manager.restore(saved.step, args=args)["state"]
         except Exception as error:
             raise self._damaged(saved, f"its arrays are not readable ({_reason(error)})") from error
-        for name, array in _named(state).items():
+        for name, array in named(state).items():
             if _digest(array) != arrays[name][1]:
                 raise self._damaged(saved, f"array {name} is not the one that was saved (its digest differs)")
         return parallel.localize(state)
@@ -212,7 +207,7 @@ class Checkpoints:
         for name, value in self._about.items():
             if about.get(name) != value:
                 raise InputError(f"{self._root.parent}: {saved} has {name} {about.get(name)}, and the run has {value}")
-        wanted = {name: _signature(x) for name, x in _named(like).items()}
+        wanted = {name: _signature(x) for name, x in named(like).items()}
         for name in [*wanted, *arrays]:
             there = arrays[name][0] if name in arrays else None
             if there != wanted.get(name):

@@ -14,7 +14,9 @@ from collections.abc import Callable, Iterator, Sequence
 import jax
 from absl import flags
 
-from scalevae_jax import allocator, processes
+from scalevae_jax import allocator, processes, storage
+from scalevae_jax.flags import Flags
+from scalevae_jax.storage import Path
 from scalevae_jax.types import InputError
 
 
@@ -69,13 +71,25 @@ class Signals:
             self._at_once = False
 
 
-def define_fallback(values: flags.FlagValues) -> flags.FlagHolder[bool]:
+def define_workdir(values: Flags, meaning: str = "the folder of a run") -> Callable[[], Path]:
+    """--workdir, of every command about a run; to read it raises InputError where it was not given."""
+    holder = values.string("workdir", None, meaning)
+
+    def read() -> Path:
+        if holder.value is None:
+            raise InputError(f"--workdir is wanted: {meaning} (see --help)")
+        return storage.path(holder.value)
+
+    return read
+
+
+def define_fallback(values: Flags) -> flags.FlagHolder[bool]:
     """--fallback, of every command that reads a checkpoint."""
     meaning = "where the best checkpoint is damaged, take the newest whole one"
-    return flags.DEFINE_bool("fallback", False, meaning, flag_values=values)
+    return values.yes("fallback", False, meaning)
 
 
-def help_text(doc: str, values: flags.FlagValues, more: str = "") -> str:
+def help_text(doc: str, values: Flags, more: str = "") -> str:
     """The command's docstring and its flags."""
     lines = [doc.strip(), "", "Flags:"]
     for name in values:
@@ -88,8 +102,8 @@ def help_text(doc: str, values: flags.FlagValues, more: str = "") -> str:
 def run(
     name: str,
     main: Callable[..., None],
-    values: flags.FlagValues,
-    doc: str,
+    values: Flags,
+    doc: str | None,
     more: str = "",
     argv: Sequence[str] | None = None,
     positional: bool = False,
@@ -101,7 +115,7 @@ def run(
     allocator.keep_pages()
     argv = list(sys.argv if argv is None else argv)
     if any(arg in ("-h", "--help", "-help") for arg in argv[1:]):
-        sys.stdout.write(help_text(doc, values, more))
+        sys.stdout.write(help_text(doc or "", values, more))
         return 0
     again = shlex.join(["python", "-m", name, *argv[1:]])
     try:

@@ -9,7 +9,7 @@ from typing import Any
 
 from scalevae_jax import method as methods
 from scalevae_jax import paper, storage
-from scalevae_jax.data.options import LONG, NAMES, PARTITIONS, Data
+from scalevae_jax.data.options import FRACTION, NOT_NEGATIVE, POSITIVE, SHARE, Data, check
 from scalevae_jax.data.options import described as _field
 from scalevae_jax.linear import COMPUTE_DTYPES
 from scalevae_jax.storage import Path
@@ -20,12 +20,14 @@ from scalevae_jax.types import InputError
 class Network:
     """Sizes of the network; encoder and decoder are alike."""
 
-    embedding: int = _field(512, "dimensions of a word")
-    hidden: int = _field(1024, "units of each LSTM")
-    latent: int = _field(32, "dimensions of z")
-    dropout_words: float = _field(0.5, "share of the decoder's word features dropped")
-    dropout_outputs: float = _field(0.5, "share of the decoder's output features dropped")
-    compute_dtype: str = _field("float32", f"of the operands of large products: {' or '.join(COMPUTE_DTYPES)}")
+    embedding: int = _field(512, "dimensions of a word", POSITIVE)
+    hidden: int = _field(1024, "units of each LSTM", POSITIVE)
+    latent: int = _field(32, "dimensions of z", POSITIVE)
+    dropout_words: float = _field(0.5, "share of the decoder's word features dropped", SHARE)
+    dropout_outputs: float = _field(0.5, "share of the decoder's output features dropped", SHARE)
+    compute_dtype: str = _field(
+        "float32", f"of the operands of large products: {' or '.join(COMPUTE_DTYPES)}", COMPUTE_DTYPES
+    )
 
 
 def _method_fields() -> list[tuple[str, Any, Any]]:
@@ -48,37 +50,45 @@ MethodConfig.__doc__ = "The method by name and its hyperparameters; None is the 
 class Optim:
     """SGD, and the rule that cuts its learning rate."""
 
-    learning_rate: float = _field(1.0, "of SGD without momentum, on the batch mean of nats a sentence")
-    clip: float = _field(5.0, "largest norm of the gradient of all parameters together")
-    patience: int = _field(5, "epochs without a better validation loss before the rate is cut")
-    decay: float = _field(0.5, "factor of a cut")
-    max_decays: int = _field(5, "cuts after which training ends")
-    min_decay_epoch: int = _field(15, "no cut before this epoch, counted from 0 (the reference code's guard)")
+    learning_rate: float = _field(1.0, "of SGD without momentum, on the batch mean of nats a sentence", POSITIVE)
+    clip: float = _field(5.0, "largest norm of the gradient of all parameters together", POSITIVE)
+    patience: int = _field(5, "epochs without a better validation loss before the rate is cut", POSITIVE)
+    decay: float = _field(0.5, "factor of a cut", FRACTION)
+    max_decays: int = _field(5, "cuts after which training ends", POSITIVE)
+    min_decay_epoch: int = _field(
+        15, "no cut before this epoch, counted from 0 (the reference code's guard)", NOT_NEGATIVE
+    )
     reload_best: bool = _field(True, "go back to the best parameters at a cut, as the reference code does")
-    accumulate: int = _field(1, "parts of a device's share that go one after the other: less memory, the same numbers")
+    accumulate: int = _field(
+        1, "parts of a device's share that go one after the other: less memory, the same numbers", POSITIVE
+    )
 
 
 @dataclasses.dataclass
 class Train:
     """The length of training."""
 
-    max_epochs: int = _field(120, "epochs at most")
-    max_steps: int = _field(0, "steps at most; 0 is no limit")
-    batch_size: int = _field(32, "sentences of the global batch")
-    steps_per_dispatch: int = _field(1, "steps given to the device at once where their batches have one length")
+    max_epochs: int = _field(120, "epochs at most", POSITIVE)
+    max_steps: int = _field(0, "steps at most; 0 is no limit", NOT_NEGATIVE)
+    batch_size: int = _field(32, "sentences of the global batch", POSITIVE)
+    steps_per_dispatch: int = _field(
+        1, "steps given to the device at once where their batches have one length", POSITIVE
+    )
     skip_nonfinite: bool = _field(False, "skip and count steps whose loss or gradient is not finite, instead of ending")
-    seed: int = _field(0, "of initial values, data order and all draws")
+    seed: int = _field(0, "of initial values, data order and all draws", NOT_NEGATIVE)
 
 
 @dataclasses.dataclass
 class Eval:
     """Evaluation, in training and after it."""
 
-    batch_size: int = _field(32, "sentences a batch")
-    iw_samples: int = _field(500, "importance-weighted draws a sentence")
-    iw_chunk: int = _field(0, "draws at once; 0 is as many as memory_mib holds")
-    memory_mib: int = _field(128, "MiB that the draws at once may take")
-    paper: str = _field("", "corpus of Table 1 whose row `evaluate` prints beside its own: yahoo or yelp")
+    batch_size: int = _field(32, "sentences a batch", POSITIVE)
+    iw_samples: int = _field(500, "importance-weighted draws a sentence", POSITIVE)
+    iw_chunk: int = _field(0, "draws at once; 0 is as many as memory_mib holds", NOT_NEGATIVE)
+    memory_mib: int = _field(128, "MiB that the draws at once may take", POSITIVE)
+    paper: str = _field(
+        "", "corpus of Table 1 whose row `evaluate` prints beside its own: yahoo or yelp", ("", *paper.CORPORA)
+    )
     at_end: bool = _field(False, "evaluate the best checkpoint on the test split when training ends, and sample")
 
 
@@ -86,8 +96,8 @@ class Eval:
 class Checkpoint:
     """When the run is saved beside every end of an epoch."""
 
-    every_steps: int = _field(0, "steps; 0 is never")
-    every_minutes: float = _field(10.0, "minutes; 0 is never")
+    every_steps: int = _field(0, "steps; 0 is never", NOT_NEGATIVE)
+    every_minutes: float = _field(10.0, "minutes; 0 is never", NOT_NEGATIVE)
 
 
 @dataclasses.dataclass
@@ -157,64 +167,12 @@ def override_method(config: Config, from_file: Config, overrides: set[str]) -> t
     return dataclasses.replace(config, method=dataclasses.replace(config.method, **dict.fromkeys(dropped))), dropped
 
 
-_POSITIVE = [
-    "data.vocab_size",
-    "data.max_words",
-    "model.embedding",
-    "model.hidden",
-    "model.latent",
-    "optim.learning_rate",
-    "optim.clip",
-    "optim.accumulate",
-    "optim.patience",
-    "optim.max_decays",
-    "train.max_epochs",
-    "train.batch_size",
-    "train.steps_per_dispatch",
-    "eval.batch_size",
-    "eval.iw_samples",
-    "eval.memory_mib",
-]
-_NOT_NEGATIVE = [
-    "data.buckets",
-    "data.limit_train",
-    "data.limit_valid",
-    "data.split_seed",
-    "train.max_steps",
-    "train.seed",
-    "eval.iw_chunk",
-    "optim.min_decay_epoch",
-    "checkpoint.every_steps",
-]
-
-
 def validate(config: Config) -> None:
     """Raises InputError naming the first field whose value can not be."""
-
-    def get(path: str) -> Any:
-        section, name = path.split(".")
-        return getattr(getattr(config, section), name)
-
-    for path in _POSITIVE:
-        if not get(path) > 0:
-            raise InputError(f"config.{path}: must be more than 0, got {get(path)}")
-    for path in _NOT_NEGATIVE:
-        if get(path) < 0:
-            raise InputError(f"config.{path}: must be 0 or more, got {get(path)}")
-    for path in ("model.dropout_words", "model.dropout_outputs"):
-        if not 0 <= get(path) < 1:
-            raise InputError(f"config.{path}: must be in [0, 1), got {get(path)}")
-    if not 0 < config.optim.decay < 1:
-        raise InputError(f"config.optim.decay: must be in (0, 1), got {config.optim.decay}")
-    for path, known in (("data.partition", PARTITIONS), ("data.long", LONG), ("data.name", NAMES)):
-        if get(path) not in known:
-            raise InputError(f"config.{path}: one of {', '.join(known)}; got {get(path)!r}")
-    if config.eval.paper and config.eval.paper not in paper.TABLE_1:
-        raise InputError(f"config.eval.paper: one of {', '.join(paper.TABLE_1)}; got {config.eval.paper!r}")
-    if config.model.compute_dtype not in COMPUTE_DTYPES:
-        raise InputError(
-            f"config.model.compute_dtype: one of {', '.join(COMPUTE_DTYPES)}; got {config.model.compute_dtype!r}"
-        )
+    for section in SECTIONS:
+        values = getattr(config, section)
+        for field in dataclasses.fields(values):
+            check(getattr(values, field.name), field.metadata["must_be"], f"config.{section}.{field.name}")
     build_method(config)
 
 

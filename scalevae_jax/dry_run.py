@@ -12,6 +12,7 @@ from rich.table import Table
 from scalevae_jax import config, parallel, report, workdir
 from scalevae_jax.config import Config
 from scalevae_jax.data import loader
+from scalevae_jax.state import named
 from scalevae_jax.steps import make_steps
 
 MIB = 2**20
@@ -101,10 +102,9 @@ def show(settings: Config, words: int, train: loader.Loader) -> None:
 
 def _parameters(params: Any) -> Table:
     table = Table("parameter", "shape", "numbers", "MiB", title="parameters, float32")
-    leaves = jax.tree_util.tree_flatten_with_path(params)[0]
-    for path, x in leaves:
-        name = jax.tree_util.keystr(path, simple=True, separator="/")
+    leaves = named(params)
+    for name, x in leaves.items():
         table.add_row(name, " x ".join(map(str, x.shape)), f"{x.size:,}", f"{4 * x.size / MIB:.2f}")
-    total = sum(x.size for _, x in leaves)
+    total = sum(x.size for x in leaves.values())
     table.add_row("all", "", f"{total:,}", f"{4 * total / MIB:.2f}")
     return table

@@ -8,15 +8,16 @@ An .npz file holds the arrays mean and scale, [sentences, latent], and text; any
 columns mean_0 .., scale_0 .., text.
 """
 
+import functools
 import sys
 
 import numpy as np
-from absl import flags
 
-from scalevae_jax import command, options
+from scalevae_jax import command, options, report
+from scalevae_jax.flags import Flags
 from scalevae_jax.types import InputError
 
-FLAGS = flags.FlagValues()
+FLAGS = Flags()
 MODEL, TEXTS, OUT = options.model(FLAGS), options.texts(FLAGS), options.output(FLAGS)
 
 
@@ -27,7 +28,7 @@ def _command() -> None:
         named = [
             (f"{name}_{i}", column) for name, x in (("mean", mean), ("scale", scale)) for i, column in enumerate(x.T)
         ]
-        options.table(dict(named) | {"text": texts}, out)
+        report.write_columns(dict(named) | {"text": texts}, out)
         return
     try:
         with out.open("wb") as file:
@@ -36,10 +37,7 @@ def _command() -> None:
         raise InputError(f"--out {out}: can not be written: {error}") from error
 
 
-def main() -> int:
-    """The command."""
-    return command.run("scalevae_jax.encode", _command, FLAGS, __doc__ or "")
-
+main = functools.partial(command.run, "scalevae_jax.encode", _command, FLAGS, __doc__)
 
 if __name__ == "__main__":
     sys.exit(main())

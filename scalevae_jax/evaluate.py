@@ -9,18 +9,17 @@ not; ppl is a token. `nll_paper` is the reading nearest to what Table 1 reports 
 factor is 1. An evaluation that is stopped goes on where it was when the same command is given again.
 """
 
+import functools
 import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from absl import flags
 from rich.table import Table
 
-from scalevae_jax import command, config, metrics, paper, processes, report, storage, workdir
+from scalevae_jax import command, config, metrics, paper, processes, report, workdir
+from scalevae_jax.flags import Flags
 from scalevae_jax.linear import COMPUTE_DTYPES
 from scalevae_jax.measure import Request, evaluate, output
-from scalevae_jax.types import InputError
 from scalevae_jax.workdir import Run
 
 ROWS = (
@@ -48,12 +47,10 @@ ROWS = (
     ("factor_median", ""),
     ("factor_max", ""),
 )
+SENTENCE = ("nll", "rec", "kl", "tokens")  # of each, in a file: nats, and a count
 
 
-IN_TABLE_1 = {"nll_paper": "nll", "kl": "kl", "mi": "mi", "au": "au"}
-
-
-def _paper(run: Run) -> paper.Reported | None:
+def _paper(run: Run) -> paper.Row | None:
     settings = config.with_defaults(run.settings)
     return paper.row(settings.eval.paper, settings.method.name, config.hyperparameters(settings))
 
@@ -77,7 +74,7 @@ def show(run: Run, result: dict[str, Any]) -> None:
         if spread:
             cells.append(report.cell(spread.get(key), 3))
         if reported:
-            cells.append(report.cell(getattr(reported, IN_TABLE_1[key]), 1) if key in IN_TABLE_1 else "")
+            cells.append(report.cell(reported.reported.get(key), 1) if key in paper.COLUMNS else "")
         table.add_row(*cells, meaning)
     report.console.print(table)
     if result["mi_at_ceiling"]:
@@ -87,45 +84,25 @@ def show(run: Run, result: dict[str, Any]) -> None:
         report.say("kl by dimension, largest: " + ", ".join(f"{at}: {kl:.3f}" for at, kl in largest))
 
 
-def write_sentences(path: Path, sentences: dict[str, np.ndarray]) -> None:
-    """A tab-separated line a sentence, in the order of the split, after a line of names; nats."""
-    names = [name for name in ("nll", "rec", "kl", "tokens") if name in sentences]
-    rows = zip(*(sentences[name] for name in names), strict=True)
-    lines = ["\t".join(names)] + ["\t".join(f"{value:.6g}" for value in row) for row in rows]
-    try:
-        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"--per_sentence {path}: can not be written: {error}") from error
-
-
-FLAGS = flags.FlagValues()
-WORKDIR = flags.DEFINE_string("workdir", None, "the folder of a run", flag_values=FLAGS)
+FLAGS = Flags()
+WORKDIR = command.define_workdir(FLAGS)
 processes.define_flags(FLAGS)
 FALLBACK = command.define_fallback(FLAGS)
-SPLIT = flags.DEFINE_string("split", "test", "train, valid or test", flag_values=FLAGS)
-IW_SAMPLES = flags.DEFINE_integer(
-    "iw_samples", None, "draws a sentence; the run's own configuration says otherwise", 1, flag_values=FLAGS
-)
-IW_CHUNK = flags.DEFINE_integer(
-    "iw_chunk", None, "draws at once; without it, as many as eval.memory_mib holds", 1, flag_values=FLAGS
-)
-LIMIT = flags.DEFINE_integer("limit", 0, "first so many sentences; 0 is all", 0, flag_values=FLAGS)
-REPEATS = flags.DEFINE_integer("repeats", 1, "evaluations, each with its own draws", 1, flag_values=FLAGS)
-NAMED = flags.DEFINE_list("readings", None, f"of {', '.join(metrics.READINGS)}; all without it", flag_values=FLAGS)
-DATA = flags.DEFINE_string("data.path", None, "another text, read with the run's vocabulary", flag_values=FLAGS)
-PER_SENTENCE = flags.DEFINE_string(
-    "per_sentence", None, "file for a line a sentence: nll, rec, kl (nats), tokens", flag_values=FLAGS
-)
-COMPUTE_DTYPE = flags.DEFINE_enum(
-    "compute_dtype", None, COMPUTE_DTYPES, "of the operands of large products; the run's own", flag_values=FLAGS
-)
+SPLIT = FLAGS.string("split", "test", "train, valid or test")
+IW_SAMPLES = FLAGS.integer("iw_samples", None, "draws a sentence; the run's own configuration says otherwise", 1)
+IW_CHUNK = FLAGS.integer("iw_chunk", None, "draws at once; without it, as many as eval.memory_mib holds", 1)
+LIMIT = FLAGS.integer("limit", 0, "first so many sentences; 0 is all", 0)
+REPEATS = FLAGS.integer("repeats", 1, "evaluations, each with its own draws", 1)
+NAMED = FLAGS.words("readings", None, f"of {', '.join(metrics.READINGS)}; all without it")
+DATA = FLAGS.string("data.path", None, "another text, read with the run's vocabulary")
+PER_SENTENCE = FLAGS.string("per_sentence", None, "file for a line a sentence: nll, rec, kl (nats), tokens")
+COMPUTE_DTYPE = FLAGS.choice("compute_dtype", None, COMPUTE_DTYPES, "of the operands of large products; the run's own")
 
 
 def _command() -> None:
-    if WORKDIR.value is None:
-        raise InputError("--workdir is wanted: the folder of a run (see --help)")
+    folder = WORKDIR()
     processes.start(FLAGS)
-    run = workdir.load(storage.path(WORKDIR.value), FALLBACK.value)
+    run = workdir.load(folder, FALLBACK.value)
     if COMPUTE_DTYPE.value:
         run = run.computing_in(COMPUTE_DTYPE.value)
     request = Request(
@@ -142,16 +119,14 @@ def _command() -> None:
     evaluation = evaluate(run, request)
     show(run, evaluation.result)
     if PER_SENTENCE.value and processes.first():
-        write_sentences(Path(PER_SENTENCE.value), evaluation.sentences)
+        columns = {key: x for key in SENTENCE if (x := evaluation.sentences.get(key)) is not None}
+        report.write_columns(columns, Path(PER_SENTENCE.value), "--per_sentence")
         report.say(f"a line a sentence in {PER_SENTENCE.value}")
     report.say(f"written to {run.workdir / output(request)}")
     report.say(f"next: python -m scalevae_jax.sample --workdir {run.workdir} --num 10")
 
 
-def main() -> int:
-    """The command."""
-    return command.run("scalevae_jax.evaluate", _command, FLAGS, __doc__ or "")
-
+main = functools.partial(command.run, "scalevae_jax.evaluate", _command, FLAGS, __doc__)
 
 if __name__ == "__main__":
     sys.exit(main())

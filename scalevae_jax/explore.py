@@ -18,15 +18,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from absl import flags
 
-from scalevae_jax import command, report, trained
+from scalevae_jax import command, metrics, report, trained
 from scalevae_jax.data import corpus
+from scalevae_jax.flags import Flags
 from scalevae_jax.methods import penalty
 from scalevae_jax.trained import PRIORS, Trained
 from scalevae_jax.types import InputError
 
-ACTIVE = 0.01  # least variance of the means of an active unit (Burda et al. 2016)
 PLACES = 7  # shown of a line
 INK, BLUE, ORANGE = "#1a1a1a", "#0b5394", "#b45309"  # 4.5 to 1 against white, or more
 
@@ -71,7 +70,7 @@ def view(name: str, model: Trained, split: str, limit: int) -> View:
     plane, axes = project(mean)
     labels = np.zeros(len(mean), int) if rows.labels is None else rows.labels
     kl = np.asarray(penalty.unit_rate(posteriors)).mean(0)
-    active = np.var(np.float64(posteriors.q.mean), axis=0, ddof=min(1, len(mean) - 1)) > ACTIVE
+    active = metrics.active(posteriors.q.mean)
     return View(name, model, sentences, labels, mean, plane, axes, kl, active)
 
 
@@ -254,10 +253,10 @@ def serve(page: Any, port: int) -> str:
     return url
 
 
-FLAGS = flags.FlagValues()
-PORT = flags.DEFINE_integer("port", 7860, "of the page, on 127.0.0.1", 1, 65535, flag_values=FLAGS)
-SPLIT = flags.DEFINE_enum("split", "test", corpus.SPLITS, "whose sentences the map shows", flag_values=FLAGS)
-LIMIT = flags.DEFINE_integer("limit", 2000, "first so many sentences of it", 2, flag_values=FLAGS)
+FLAGS = Flags()
+PORT = FLAGS.integer("port", 7860, "of the page, on 127.0.0.1", 1, 65535)
+SPLIT = FLAGS.choice("split", "test", corpus.SPLITS, "whose sentences the map shows")
+LIMIT = FLAGS.integer("limit", 2000, "first so many sentences of it", 2)
 
 
 def _command(folders: list[str]) -> None:
@@ -270,10 +269,7 @@ def _command(folders: list[str]) -> None:
     page.block_thread()
 
 
-def main() -> int:
-    """The command."""
-    return command.run("scalevae_jax.explore", _command, FLAGS, __doc__ or "", positional=True)
-
+main = functools.partial(command.run, "scalevae_jax.explore", _command, FLAGS, __doc__, positional=True)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -8,6 +8,7 @@ Gaussian fitted to the aggregated posterior, where the training data are at hand
 SHA256SUMS. `scalevae_jax.load(folder)` reads it, and so does every command that takes --workdir.
 """
 
+import functools
 import hashlib
 import json
 import sys
@@ -17,12 +18,13 @@ from typing import Any
 import jax
 import numpy as np
 import safetensors
-from absl import flags
 from safetensors.numpy import save_file
 
-from scalevae_jax import command, config, measure, parallel, report, storage, workdir
+from scalevae_jax import command, config, measure, parallel, report, workdir
 from scalevae_jax.data import source, vocab
 from scalevae_jax.evaluate import ROWS
+from scalevae_jax.flags import Flags
+from scalevae_jax.state import named
 from scalevae_jax.types import InputError
 from scalevae_jax.workdir import CONFIG, VOCABULARY, Run
 
@@ -32,8 +34,7 @@ FORMAT = "scalevae_jax 1"
 
 def _named(params: Any, method_state: Any) -> dict[str, Any]:
     """Leaves by dotted path: `decoder.embedding`, `method_state.f_bar`."""
-    leaves = jax.tree_util.tree_leaves_with_path({**params, "method_state": method_state})
-    return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
+    return named({**params, "method_state": method_state}, ".")
 
 
 def digest(path: Path) -> str:
@@ -156,30 +157,27 @@ prejudice of the data included, and state nothing true. Not for use where a sent
 """
 
 
-FLAGS = flags.FlagValues()
-WORKDIR = flags.DEFINE_string("workdir", None, "the folder of a run", flag_values=FLAGS)
-OUT = flags.DEFINE_string("out", None, "the folder to write; new or empty", flag_values=FLAGS)
-DATA_LICENCE = flags.DEFINE_string(
-    "data_licence", "", "licence of the training data, for the model card; a LICENSE beside the data is copied",
-    flag_values=FLAGS,
-)  # fmt: skip
+FLAGS = Flags()
+WORKDIR = command.define_workdir(FLAGS)
+OUT = FLAGS.string("out", None, "the folder to write; new or empty")
+DATA_LICENCE = FLAGS.string(
+    "data_licence", "", "licence of the training data, for the model card; a LICENSE beside the data is copied"
+)
 
 
 def _command() -> None:
-    if WORKDIR.value is None or OUT.value is None:
-        raise InputError("--workdir and --out are wanted: the folder of a run and the one to write (see --help)")
+    folder = WORKDIR()
+    if OUT.value is None:
+        raise InputError("--out is wanted: the folder to write (see --help)")
     parallel.start()
     out = Path(OUT.value)
-    save(workdir.load(storage.path(WORKDIR.value)), out, DATA_LICENCE.value)
+    save(workdir.load(folder), out, DATA_LICENCE.value)
     report.say(f"written to {out}: " + ", ".join(sorted(path.name for path in out.iterdir())))
     report.say(f"sha256 of {WEIGHTS}: {digest(out / WEIGHTS)}")
     report.say(f"next: python -m scalevae_jax.sample --workdir {out} --num 10")
 
 
-def main() -> int:
-    """The command."""
-    return command.run("scalevae_jax.export", _command, FLAGS, __doc__ or "")
-
+main = functools.partial(command.run, "scalevae_jax.export", _command, FLAGS, __doc__)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -10,7 +10,7 @@ import numpy as np
 
 from scalevae_jax import parallel, workdir
 from scalevae_jax.method import Method
-from scalevae_jax.state import TrainState
+from scalevae_jax.state import TrainState, named
 from scalevae_jax.steps import MOVES, Steps
 from scalevae_jax.storage import Path
 from scalevae_jax.types import Batch, InputError
@@ -41,7 +41,6 @@ def take_again(fault: Fault, steps: Steps, method: Method, steps_per_epoch: int)
     _, told = getattr(steps, fault.move)(copy, parallel.shard(fault.batch))
     factor = np.atleast_1d(np.asarray(method.posterior.factor(state.method_state), np.float64))
     done = np.float32((int(state.step) + 1) / steps_per_epoch)
-    named = jax.tree_util.tree_flatten_with_path(state.params)[0]
     return {
         "step": int(state.step) + 1,
         "epoch": int(state.epoch),
@@ -52,9 +51,7 @@ def take_again(fault: Fault, steps: Steps, method: Method, steps_per_epoch: int)
         "loss": _number(told.loss),
         "gradient_norm": _number(told.norm),
         "factor": [_number(f) for f in factor],
-        "parameters_not_finite": [
-            jax.tree_util.keystr(path, simple=True, separator="/") for path, x in named if not np.all(np.isfinite(x))
-        ],
+        "parameters_not_finite": [name for name, x in named(state.params).items() if not np.all(np.isfinite(x))],
     }
 
 

@@ -9,20 +9,20 @@ An end that is not given is drawn from the prior. With --input each line of the 
 line divides the results.
 """
 
+import functools
 import sys
 
-from absl import flags
-
 from scalevae_jax import command, options
+from scalevae_jax.flags import Flags
 from scalevae_jax.types import InputError
 
-FLAGS = flags.FlagValues()
+FLAGS = Flags()
 WORDING = options.wording(FLAGS)
 MODEL, TEXTS = options.model(FLAGS), options.texts(FLAGS)
 DECODING, SEED = options.decoding(FLAGS), options.seed(FLAGS)
-A = flags.DEFINE_string("a", None, "the sentence at one end", flag_values=FLAGS)
-B = flags.DEFINE_string("b", None, "the sentence at the other", flag_values=FLAGS)
-STEPS = flags.DEFINE_integer("steps", 5, "sentences, both ends counted", 2, flag_values=FLAGS)
+A = FLAGS.string("a", None, "the sentence at one end")
+B = FLAGS.string("b", None, "the sentence at the other")
+STEPS = FLAGS.integer("steps", 5, "sentences, both ends counted", 2)
 
 
 def _pairs() -> list[tuple[str | None, str | None]]:
@@ -45,10 +45,7 @@ def _command() -> None:
     print("\n\n".join("\n".join(map(WORDING, sentences)) for sentences in results))
 
 
-def main() -> int:
-    """The command."""
-    return command.run("scalevae_jax.interpolate", _command, FLAGS, __doc__ or "")
-
+main = functools.partial(command.run, "scalevae_jax.interpolate", _command, FLAGS, __doc__)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -7,33 +7,32 @@ from scalevae_jax import storage
 from scalevae_jax.storage import Path
 
 
-class Journal:
-    """A file of JSON lines. The first names what is computed; a file that names something else is begun anew.
+def read(path: Path) -> list[Any]:
+    """The whole lines of a file of JSON lines, none where there is no file. A line torn by a kill, and whatever follows
+    it, is dropped."""
+    lines = []
+    if path.exists():
+        for text in path.read_bytes().decode("utf-8", "replace").splitlines(keepends=True):
+            try:
+                lines.append(json.loads(text))
+            except ValueError:
+                break
+            if not text.endswith("\n"):
+                lines.pop()
+    return lines
 
-    A line torn by a kill, and whatever follows it, is dropped.
-    """
+
+class Journal:
+    """A file of JSON lines. The first names what is computed; a file that names something else is begun anew."""
 
     def __init__(self, path: Path, identity: dict[str, Any], writing: bool = True):
-        self._path = path
-        lines = self._read()
+        lines = read(path)
         self.entries: list[Any] = lines[1:] if lines[:1] == [identity] else []
         self._file = None
         if not writing:  # another process does
             return
         storage.write(path, "".join(json.dumps(line) + "\n" for line in (identity, *self.entries)))
         self._file = path.open("a", encoding="utf-8")
-
-    def _read(self) -> list[Any]:
-        lines = []
-        if self._path.exists():
-            for text in self._path.read_bytes().decode("utf-8", "replace").splitlines(keepends=True):
-                try:
-                    lines.append(json.loads(text))
-                except ValueError:
-                    break
-                if not text.endswith("\n"):
-                    lines.pop()
-        return lines
 
     def write(self, entry: Any) -> None:
         """One more entry, on disk when this returns unless the machine itself fails."""

@@ -66,24 +66,10 @@ class SplitInference(NamedTuple):
         }
 
 
-LATENT_KEYS = [
-    "kl",
-    "kl_model",
-    "mi",
-    "mi_analytic",
-    "mi_batch32",
-    "mi_ceiling",
-    "mi_at_ceiling",
-    "au",
-    "au_hat",
-    "mpd",
-    "kl_dims",
-    "kl_aggregate",
-    "std_mean_hat",
-    "factor_min",
-    "factor_median",
-    "factor_max",
-]
+LATENT_KEYS = (
+    "kl kl_model mi mi_analytic mi_batch32 mi_ceiling mi_at_ceiling au au_hat mpd kl_dims kl_aggregate std_mean_hat "
+    "factor_min factor_median factor_max"
+).split()
 
 
 def infer(
@@ -134,7 +120,8 @@ def _batches(run: Run, split: corpus.Split) -> loader.Loader:
     return loader.Loader(split, edges, size, rows, here=parallel.rows_here(rows))
 
 
-def _infer(run: Run, batches: loader.Loader, key: jax.Array) -> SplitInference:
+def infer_by(run: Run, batches: loader.Loader, key: jax.Array) -> SplitInference:
+    """`infer` by a trained model."""
     inference = steps.make_inference(run.model, run.method)
     return infer(inference, run.method, run.params, run.method_state, batches, key, run.model.latent)
 
@@ -153,7 +140,7 @@ def fitted_prior(run: Run) -> Gaussian:
     data = run.settings.data
     split = corpus.read(data, "train", run.words)
     report.say(f"fitted prior: posteriors of {len(split):,} training sentences")
-    inferred = _infer(run, _batches(run, split), jax.random.key(run.settings.train.seed))
+    inferred = infer_by(run, _batches(run, split), jax.random.key(run.settings.train.seed))
     fitted = gaussian.mixture_moments(inferred.posteriors.q_hat)
     kept = {"model": digest, "data": split.digest, "mean": fitted.mean.tolist(), "logvar": fitted.logvar.tolist()}
     workdir.write_json(path, kept)
@@ -210,7 +197,7 @@ def _repeat(job: Job, repeat: int) -> Evaluation:
     """All measures by one set of draws."""
     run, batches, settings = job.run, job.batches, job.run.settings
     key = jax.random.fold_in(jax.random.key(settings.train.seed), repeat)
-    inferred = _infer(run, batches, key)
+    inferred = infer_by(run, batches, key)
     measured = inferred.summary(run.method)
     measured.pop("loss")
     keeping = processes.first() and not storage.remote(run.workdir)  # nothing is appended to in a bucket

@@ -175,25 +175,11 @@ def scale_vae_matched(**hyperparameters: Any) -> Method:
     return dataclasses.replace(scale_vae(**hyperparameters), rate=penalty.matched_rate)
 
 
-METHODS: dict[str, Callable[..., Method]] = {
-    constructor.__name__: constructor
-    for constructor in (
-        lstm_lm,
-        vae,
-        cyclical,
-        beta_vae,
-        free_bits,
-        delta_vae,
-        sa_vae,
-        skip_vae,
-        agg_vae,
-        mae,
-        bn_vae,
-        du_vae,
-        scale_vae,
-        scale_vae_matched,
-    )
-}
+_TABLE_1 = (
+    lstm_lm, vae, cyclical, beta_vae, free_bits, delta_vae, sa_vae, skip_vae, agg_vae, mae, bn_vae, du_vae, scale_vae,
+    scale_vae_matched,
+)  # fmt: skip
+METHODS: dict[str, Callable[..., Method]] = {constructor.__name__: constructor for constructor in _TABLE_1}
 
 
 def hyperparameters(name: str) -> dict[str, inspect.Parameter]:

@@ -8,7 +8,7 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from scalevae_jax import gaussian
 from scalevae_jax.model import Model
@@ -117,10 +117,13 @@ def information_by_batch(q_hat: Gaussian, z: Float[Array, "rows latent"], size: 
 
 
 def active_units(mean: Float[Array, "rows latent"], threshold: float = 0.01) -> int:
-    """Dimensions whose posterior mean varies by more than `threshold` over the split (Burda et al. 2016)."""
-    if len(mean) < 2:
-        return 0
-    return int(np.sum(np.var(np.asarray(mean, np.float64), axis=0, ddof=1) > threshold))
+    """How many dimensions are `active`."""
+    return int(np.sum(active(mean, threshold)))
+
+
+def active(mean: Float[Array, "rows latent"], threshold: float = 0.01) -> Bool[np.ndarray, " latent"]:
+    """Which dimensions' posterior means vary by more than `threshold` over the split (Burda et al. 2016)."""
+    return np.var(np.asarray(mean, np.float64), axis=0, ddof=min(1, len(mean) - 1)) > threshold
 
 
 def mutual_posterior_divergence(q: Gaussian) -> float:

@@ -17,12 +17,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from absl import flags
 from jaxtyping import Float, Int
 from rich.table import Table
 
 from scalevae_jax import command, options, plateau, report, workdir
 from scalevae_jax.data import corpus
+from scalevae_jax.flags import Flags
 from scalevae_jax.trained import Trained
 from scalevae_jax.types import Array, InputError, Keys, Params
 
@@ -152,11 +152,11 @@ def probe(model: Trained, sizes: list[int], draws: int, seed: int = 0, even: boo
     return results
 
 
-FLAGS = flags.FlagValues()
+FLAGS = Flags()
 MODEL, SEED = options.model(FLAGS), options.seed(FLAGS)
-SIZES = flags.DEFINE_list("sizes", "100,500,1000,2000,10000", "labelled sentences of each probe", flag_values=FLAGS)
-DRAWS = flags.DEFINE_integer("draws", 5, "random subsets of each size", 1, flag_values=FLAGS)
-EVEN = flags.DEFINE_bool("split_even", False, "as many sentences of each label", flag_values=FLAGS)
+SIZES = FLAGS.words("sizes", "100,500,1000,2000,10000", "labelled sentences of each probe")
+DRAWS = FLAGS.integer("draws", 5, "random subsets of each size", 1)
+EVEN = FLAGS.yes("split_even", False, "as many sentences of each label")
 
 
 def _command() -> None:
@@ -179,10 +179,7 @@ def _command() -> None:
     report.say(f"written to {path}")
 
 
-def main() -> int:
-    """The command."""
-    return command.run("scalevae_jax.probe", _command, FLAGS, __doc__ or "")
-
+main = functools.partial(command.run, "scalevae_jax.probe", _command, FLAGS, __doc__)
 
 if __name__ == "__main__":
     sys.exit(main())

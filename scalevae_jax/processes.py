@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import jax
-from absl import flags
 from jax._src import clusters, distributed  # the key-value store and what is detected have no public names yet
 from jax.experimental import multihost_utils
 
 from scalevae_jax import parallel, relay, report
+from scalevae_jax.flags import Flags
 from scalevae_jax.types import InputError
 from scalevae_jax.watch import Watch
 
@@ -34,23 +34,16 @@ STEPS_OF = {  # scheduler's variable with the number of processes, or with their
 }
 
 
-def define_flags(values: flags.FlagValues) -> None:
+def define_flags(values: Flags) -> None:
     """Flags of the commands that may be several processes."""
-    flags.DEFINE_bool(
-        "distributed",
-        None,
-        "one of several processes; without it, as the scheduler says (SLURM, Open MPI, TPU)",
-        flag_values=values,
+    values.yes(
+        "distributed", None, "one of several processes; without it, as the scheduler says (SLURM, Open MPI, TPU)"
     )
-    flags.DEFINE_string("coordinator", None, "host:port of process 0; else as detected", flag_values=values)
-    flags.DEFINE_integer("num_processes", None, "of the run; else as detected", 1, flag_values=values)
-    flags.DEFINE_integer("process_id", None, "of this process, from 0; else as detected", 0, flag_values=values)
-    flags.DEFINE_integer(
-        "initialization_timeout", 300, "seconds to wait for all processes at the start", 1, flag_values=values
-    )
-    flags.DEFINE_integer(
-        "heartbeat_timeout", 100, "seconds without a sign of life after which a process is gone", 1, flag_values=values
-    )
+    values.string("coordinator", None, "host:port of process 0; else as detected")
+    values.integer("num_processes", None, "of the run; else as detected", 1)
+    values.integer("process_id", None, "of this process, from 0; else as detected", 0)
+    values.integer("initialization_timeout", 300, "seconds to wait for all processes at the start", 1)
+    values.integer("heartbeat_timeout", 100, "seconds without a sign of life after which a process is gone", 1)
 
 
 _watches: list[Watch] = []  # one, where this process has joined others
@@ -62,7 +55,7 @@ def _detected() -> bool:
     return any(count(os.environ[name]) > 1 for name, count in STEPS_OF.items() if os.environ.get(name))
 
 
-def _who(values: flags.FlagValues) -> tuple[str, int, int]:
+def _who(values: Flags) -> tuple[str, int, int]:
     """Address of process 0, number of processes, and which this is; what is not given is detected."""
     given = values.coordinator or os.environ.get("JAX_COORDINATOR_ADDRESS"), values.num_processes, values.process_id
     try:
@@ -83,7 +76,7 @@ def _later(limit: int) -> int:
     return 3 * limit + 4 * int(GRACE)
 
 
-def start(values: flags.FlagValues) -> None:
+def start(values: Flags) -> None:
     """Join the other processes, if there are any; before anything touches a device. Processes other than the first
     are silent from here on, but for their first line and errors.
 
@@ -170,7 +163,7 @@ def _client() -> Any:
     return distributed.global_state.client
 
 
-def agree(facts: dict[str, str], values: flags.FlagValues) -> None:
+def agree(facts: dict[str, str], values: Flags) -> None:
     """Compare what must be the same on all processes, and the code beside it; once in a life.
 
     Raises InputError, on every process, that names the first fact that differs and the processes, or the process that

@@ -7,13 +7,13 @@ Examples:
 Line n of the output is the reconstruction of line n of the input.
 """
 
+import functools
 import sys
 
-from absl import flags
-
 from scalevae_jax import command, options
+from scalevae_jax.flags import Flags
 
-FLAGS = flags.FlagValues()
+FLAGS = Flags()
 WORDING = options.wording(FLAGS)
 MODEL, TEXTS = options.model(FLAGS), options.texts(FLAGS)
 DECODING, SEED = options.decoding(FLAGS), options.seed(FLAGS)
@@ -24,10 +24,7 @@ def _command() -> None:
         print(WORDING(sentence))
 
 
-def main() -> int:
-    """The command."""
-    return command.run("scalevae_jax.reconstruct", _command, FLAGS, __doc__ or "")
-
+main = functools.partial(command.run, "scalevae_jax.reconstruct", _command, FLAGS, __doc__)
 
 if __name__ == "__main__":
     sys.exit(main())

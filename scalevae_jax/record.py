@@ -6,6 +6,7 @@ Example:
 Paths of the machine are left out: of folders their names stay.
 """
 
+import functools
 import json
 import shlex
 import statistics
@@ -13,9 +14,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from absl import flags
-
-from scalevae_jax import command, config, report, workdir
+from scalevae_jax import command, config, journal, report, workdir
+from scalevae_jax.flags import Flags
 from scalevae_jax.space import NUMBERS
 from scalevae_jax.types import InputError
 
@@ -73,10 +73,7 @@ def read(folder: Path) -> dict[str, Any]:
     settings = config.from_json(folder / workdir.CONFIG)
     tree = json.loads(config.to_json(settings))
     about = workdir.read_record(folder)
-    try:
-        lines = [json.loads(line) for line in workdir.read_text(folder / report.METRICS).splitlines()]
-    except (OSError, ValueError) as error:
-        raise InputError(f"{folder / report.METRICS}: not readable: {error}") from error
+    lines = journal.read(folder / report.METRICS)
     if not lines:
         raise InputError(f"{folder}: no epoch has been trained yet")
     name = corpus(tree["data"])
@@ -107,8 +104,8 @@ def read(folder: Path) -> dict[str, Any]:
     }
 
 
-FLAGS = flags.FlagValues()
-OUT = flags.DEFINE_string("out", None, "the folder that the records go to", flag_values=FLAGS)
+FLAGS = Flags()
+OUT = FLAGS.string("out", None, "the folder that the records go to")
 
 
 def _command(folders: list[str]) -> None:
@@ -122,10 +119,7 @@ def _command(folders: list[str]) -> None:
         report.say(f"written to {out / record['run']}.json")
 
 
-def main() -> int:
-    """The command."""
-    return command.run("scalevae_jax.record", _command, FLAGS, __doc__ or "", positional=True)
-
+main = functools.partial(command.run, "scalevae_jax.record", _command, FLAGS, __doc__, positional=True)
 
 if __name__ == "__main__":
     sys.exit(main())

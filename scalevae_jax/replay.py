@@ -8,19 +8,19 @@ Prints what the run recorded of the step and what the same step on the same stat
 JAX_DEBUG_NANS the traceback shows the first operation that gave NaN. The run itself is not changed.
 """
 
+import functools
 import sys
 
-from absl import flags
-
-from scalevae_jax import command, config, fault, parallel, report, storage, workdir
+from scalevae_jax import command, config, fault, parallel, report, workdir
 from scalevae_jax.checkpoint import FAULT
 from scalevae_jax.data import vocab
+from scalevae_jax.flags import Flags
 from scalevae_jax.steps import make_steps
 from scalevae_jax.storage import Path
 from scalevae_jax.types import InputError
 
-FLAGS = flags.FlagValues()
-WORKDIR = flags.DEFINE_string("workdir", None, "the folder of a run", flag_values=FLAGS)
+FLAGS = Flags()
+WORKDIR = command.define_workdir(FLAGS)
 
 
 def replay(folder: Path) -> bool:
@@ -49,17 +49,13 @@ def replay(folder: Path) -> bool:
 
 
 def _command() -> None:
-    if WORKDIR.value is None:
-        raise InputError("--workdir is wanted: the folder of a run (see --help)")
+    folder = WORKDIR()
     parallel.start()
-    same = replay(storage.path(WORKDIR.value))
+    same = replay(folder)
     report.say("the same numbers" if same else "other numbers: another device or another version computes them")
 
 
-def main() -> int:
-    """The command."""
-    return command.run("scalevae_jax.replay", _command, FLAGS, __doc__ or "")
-
+main = functools.partial(command.run, "scalevae_jax.replay", _command, FLAGS, __doc__)
 
 if __name__ == "__main__":
     sys.exit(main())

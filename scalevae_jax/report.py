@@ -1,15 +1,19 @@
 """What a run says: lines on the console, a bar on a terminal, metrics.jsonl, TensorBoard."""
 
 import json
+import pathlib
+import sys
 import time
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from tensorboardX import SummaryWriter
 
-from scalevae_jax import storage
+from scalevae_jax import journal, storage
 from scalevae_jax.storage import Path
+from scalevae_jax.types import InputError
 
 METRICS = "metrics.jsonl"
 console = Console(highlight=False, soft_wrap=True)
@@ -84,6 +88,21 @@ def cell(value: Any, digits: int = 2) -> str:
     return f"{value:.{digits}f}" if isinstance(value, float) else str(value)
 
 
+def write_columns(columns: Mapping[str, Iterable[Any]], out: pathlib.Path | None, flag: str = "--out") -> None:
+    """Tab-separated columns under a line of their names, numbers to six digits; whole, or nothing. Raises InputError
+    that names the flag where the file can not be written."""
+    rows = zip(*columns.values(), strict=True)
+    cells = ("\t".join(x if isinstance(x, str) else f"{x:.6g}" for x in row) for row in rows)
+    text = "\n".join(["\t".join(columns), *cells]) + "\n"
+    if out is None:
+        sys.stdout.write(text)
+        return
+    try:
+        out.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{flag} {out}: can not be written: {error}") from error
+
+
 class EpochLog:
     """A line an epoch, to metrics.jsonl and TensorBoard. Opened at an epoch, it drops what an earlier, longer life of
     the run wrote from that epoch on. In a bucket it is metrics.jsonl alone: TensorBoard's files are appended to."""
@@ -94,24 +113,13 @@ class EpochLog:
         if not writing:  # another process does
             return
         self._path = workdir / METRICS
-        self._kept = [line for line in self._lines() if line["epoch"] < epoch]
+        self._kept = [line for line in journal.read(self._path) if line["epoch"] < epoch]
         self._save()
         if not storage.remote(workdir):
             self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=step)
 
     def _save(self) -> None:
         storage.write(self._path, "".join(json.dumps(line) + "\n" for line in self._kept))
-
-    def _lines(self) -> list[dict[str, Any]]:
-        if not self._path.exists():
-            return []
-        lines = []
-        for text in self._path.read_text(encoding="utf-8").splitlines():
-            try:
-                lines.append(json.loads(text))
-            except ValueError:  # a line torn by a kill; its epoch is trained again
-                break
-        return lines
 
     def write(self, line: dict[str, Any], max_epochs: int) -> None:
         """Write an epoch, and print it with the time that the epochs left would take."""

@@ -11,17 +11,17 @@ finished run has its record in OUT/rows; the report is OUT/report.html, .md, .cs
 --list prints the commands, one run a line, and runs nothing. Scales:
 """
 
+import functools
 import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from absl import flags
-
 from scalevae_jax import command, figures, page, report, results, workdir
 from scalevae_jax.figures import Space
+from scalevae_jax.flags import Flags
+from scalevae_jax.paper import ROWS
 from scalevae_jax.results import Record, matches, trained_on
-from scalevae_jax.rows import ROWS
 from scalevae_jax.scheduler import Scheduler, done
 from scalevae_jax.space import ARRAYS
 from scalevae_jax.trial import SCALES, Scale, Trial, plan, shown
@@ -116,18 +116,19 @@ def write(
     workdir.write_text(out / "report.html", page.page(title, about, filled, sentences, pictures, records))
 
 
-FLAGS = flags.FlagValues()
-SCALE = flags.DEFINE_enum("scale", "smoke", list(SCALES), "see above", flag_values=FLAGS)
-OUT = flags.DEFINE_string("out", None, "the folder of everything; results/SCALE without it", flag_values=FLAGS)
-METHODS = flags.DEFINE_list("methods", [], "of the rows, these methods alone; all without it", flag_values=FLAGS)
-SEEDS = flags.DEFINE_integer("seeds", None, "runs of each row; paper: 5, else 1", 1, flag_values=FLAGS)
-DATA = flags.DEFINE_string(
-    "data", None, "a folder that has the corpora as folders: yahoo, yelp, yelp_sentiment; cpu: yahoo_sentences, "
-    "yelp_sentiment", flag_values=FLAGS,
-)  # fmt: skip
-JOBS = flags.DEFINE_integer("jobs", 1, "runs at once", 1, flag_values=FLAGS)
-DEVICES = flags.DEFINE_list("devices", [], "GPUs that jobs take turns at, such as 0,1,2,3", flag_values=FLAGS)
-LIST = flags.DEFINE_bool("list", False, "print the commands, one run a line, and end", flag_values=FLAGS)
+FLAGS = Flags()
+SCALE = FLAGS.choice("scale", "smoke", list(SCALES), "see above")
+OUT = FLAGS.string("out", None, "the folder of everything; results/SCALE without it")
+METHODS = FLAGS.words("methods", [], "of the rows, these methods alone; all without it")
+SEEDS = FLAGS.integer("seeds", None, "runs of each row; paper: 5, else 1", 1)
+DATA = FLAGS.string(
+    "data",
+    None,
+    "a folder that has the corpora as folders: yahoo, yelp, yelp_sentiment; cpu: yahoo_sentences, yelp_sentiment",
+)
+JOBS = FLAGS.integer("jobs", 1, "runs at once", 1)
+DEVICES = FLAGS.words("devices", [], "GPUs that jobs take turns at, such as 0,1,2,3")
+LIST = FLAGS.yes("list", False, "print the commands, one run a line, and end")
 
 
 def _tables(words: Sequence[str]) -> list[str]:
@@ -179,11 +180,8 @@ def _command(words: list[str]) -> None:
     report.say(f"next: open {out}/report.html")
 
 
-def main() -> int:
-    """The command."""
-    scales = "".join(f"  {name}: {scale.about}\n" for name, scale in SCALES.items())
-    return command.run("scalevae_jax.reproduce", _command, FLAGS, (__doc__ or "") + scales, positional=True)
-
+_DOC = f"{__doc__}" + "".join(f"  {name}: {scale.about}\n" for name, scale in SCALES.items())
+main = functools.partial(command.run, "scalevae_jax.reproduce", _command, FLAGS, _DOC, positional=True)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -4,8 +4,8 @@ import statistics
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from scalevae_jax import method, rows
-from scalevae_jax.rows import Row
+from scalevae_jax import method, paper
+from scalevae_jax.paper import Row
 from scalevae_jax.trial import Scale, shown
 
 Record = dict[str, Any]  # see record.py
@@ -86,7 +86,7 @@ COLUMNS: dict[str, tuple[str, tuple[Column, ...]]] = {
         + _in("evaluation", 1, "au", "au_hat")
         + _in("evaluation", 2, "factor_median", "factor_max"),
     ),
-    "table4": ("Table 4: accuracy of a linear classifier, percent, by labels", tuple(map(_accuracy, rows.SIZES))),
+    "table4": ("Table 4: accuracy of a linear classifier, percent, by labels", tuple(map(_accuracy, paper.SIZES))),
     "table5": (
         "Table 5: generated sentences (gram_n in percent, distinct_n times 100)",
         (
@@ -123,7 +123,7 @@ def _values(columns: tuple[Column, ...], found: Sequence[Record]) -> dict[str, l
 def _beyond(table: str, scale: Scale, records: Sequence[Record]) -> list[Line]:
     """Runs on the table's corpora that the paper does not have; a line a run."""
     columns, lines = COLUMNS[table][1], []
-    known = rows.ROWS["table1"] + rows.ROWS["table3"]
+    known = paper.ROWS["table1"] + paper.ROWS["table3"]
     corpora = dict.fromkeys(trained_on(scale, row) for row in shown(table, scale))
     for record in records:
         if record["corpus"] not in corpora or "evaluation" not in record:

@@ -9,18 +9,18 @@ Draws z, decodes it, and prints a sentence a line. The prior is the model's own,
 training split (aggregate).
 """
 
+import functools
 import sys
 
-from absl import flags
-
 from scalevae_jax import command, options
+from scalevae_jax.flags import Flags
 from scalevae_jax.trained import PRIORS
 
-FLAGS = flags.FlagValues()
+FLAGS = Flags()
 WORDING = options.wording(FLAGS)
 MODEL, DECODING, SEED = options.model(FLAGS), options.decoding(FLAGS, temperature=1.0), options.seed(FLAGS)
-NUM = flags.DEFINE_integer("num", 10, "sentences", 1, flag_values=FLAGS)
-PRIOR = flags.DEFINE_enum("prior", "model", PRIORS, f"{', '.join(PRIORS)}: see above", flag_values=FLAGS)
+NUM = FLAGS.integer("num", 10, "sentences", 1)
+PRIOR = FLAGS.choice("prior", "model", PRIORS, f"{', '.join(PRIORS)}: see above")
 
 
 def _command() -> None:
@@ -28,10 +28,7 @@ def _command() -> None:
         print(WORDING(sentence))
 
 
-def main() -> int:
-    """The command."""
-    return command.run("scalevae_jax.sample", _command, FLAGS, __doc__ or "")
-
+main = functools.partial(command.run, "scalevae_jax.sample", _command, FLAGS, __doc__)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,7 +1,6 @@
 """Trials run as processes of their own, several at once: those done are passed over, broken ones go on."""
 
 import contextlib
-import itertools
 import json
 import os
 import signal
@@ -15,7 +14,7 @@ from typing import Any, NamedTuple
 from rich.live import Live
 from rich.table import Table
 
-from scalevae_jax import command, record, report, workdir
+from scalevae_jax import command, journal, record, report, workdir
 from scalevae_jax.trial import Step, Trial
 
 PARTS = {"evaluate": "evaluation", "interpolate": "interpolations"}  # of a record, where not named as the command
@@ -209,8 +208,4 @@ def signal_or_code(code: int) -> str:
 
 def last_epoch(folder: Path) -> dict[str, Any]:
     """The last whole line of metrics.jsonl; nothing before there is one."""
-    try:
-        lines = (folder / report.METRICS).read_text(encoding="utf-8").splitlines()
-        return json.loads(next(itertools.islice(reversed(lines), 1)))
-    except (OSError, ValueError, StopIteration):
-        return {}
+    return next(reversed(journal.read(folder / report.METRICS)), {})

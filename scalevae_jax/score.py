@@ -8,29 +8,24 @@ Columns: nll, -log p(x) by importance-weighted draws, a bound; rec, -log p(x|z) 
 kl_model, KL(q_hat || the prior as sampled); tokens, the words and `</s>`; text. Of a language model nll is exact.
 """
 
+import functools
 import sys
 
-from absl import flags
+from scalevae_jax import command, options, report
+from scalevae_jax.flags import Flags
 
-from scalevae_jax import command, options
-
-FLAGS = flags.FlagValues()
+FLAGS = Flags()
 MODEL, TEXTS = options.model(FLAGS), options.texts(FLAGS)
 OUT, SEED = options.output(FLAGS), options.seed(FLAGS)
-IW_SAMPLES = flags.DEFINE_integer(
-    "iw_samples", None, "draws a sentence; the run's own configuration says otherwise", 1, flag_values=FLAGS
-)
+IW_SAMPLES = FLAGS.integer("iw_samples", None, "draws a sentence; the run's own configuration says otherwise", 1)
 
 
 def _command() -> None:
     model, texts = MODEL(), TEXTS()
-    options.table(model.score(texts, IW_SAMPLES.value, SEED.value) | {"text": texts}, OUT())
+    report.write_columns(model.score(texts, IW_SAMPLES.value, SEED.value) | {"text": texts}, OUT())
 
 
-def main() -> int:
-    """The command."""
-    return command.run("scalevae_jax.score", _command, FLAGS, __doc__ or "")
-
+main = functools.partial(command.run, "scalevae_jax.score", _command, FLAGS, __doc__)
 
 if __name__ == "__main__":
     sys.exit(main())

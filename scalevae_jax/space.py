@@ -9,15 +9,16 @@ itself left out. `kl_aggregate` and `mi` (nats) are of q_hat, the space of the d
 aggregated posterior from the prior, N(0, f^2) and N(0, I), and the mutual information.
 """
 
+import functools
 import sys
 from typing import Any
 
 import numpy as np
-from absl import flags
 from rich.table import Table
 
 from scalevae_jax import command, metrics, options, report, workdir
 from scalevae_jax.data import corpus
+from scalevae_jax.flags import Flags
 from scalevae_jax.trained import Trained
 from scalevae_jax.types import InputError
 
@@ -61,9 +62,9 @@ def measure(model: Trained, split: str) -> tuple[dict[str, Any], dict[str, Any]]
     return {"mean": mean, "logvar": np.asarray(q.logvar), "factor": factor, "labels": labels}, numbers
 
 
-FLAGS = flags.FlagValues()
+FLAGS = Flags()
 MODEL = options.model(FLAGS)
-SPLIT = flags.DEFINE_enum("split", "test", corpus.SPLITS, "whose sentences are looked at", flag_values=FLAGS)
+SPLIT = FLAGS.choice("split", "test", corpus.SPLITS, "whose sentences are looked at")
 
 
 def _command() -> None:
@@ -79,10 +80,7 @@ def _command() -> None:
     report.say(f"written to {model.run.workdir / NUMBERS} and {ARRAYS}")
 
 
-def main() -> int:
-    """The command."""
-    return command.run("scalevae_jax.space", _command, FLAGS, __doc__ or "")
-
+main = functools.partial(command.run, "scalevae_jax.space", _command, FLAGS, __doc__)
 
 if __name__ == "__main__":
     sys.exit(main())

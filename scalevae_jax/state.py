@@ -13,6 +13,12 @@ from scalevae_jax.model import Model
 from scalevae_jax.types import Array, Keys, Params, Scalar
 
 
+def named(tree: Any, separator: str = "/") -> dict[str, Any]:
+    """The leaves of a tree by their paths, such as `params/encoder/input`."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator=separator): leaf for path, leaf in leaves}
+
+
 class Sums(NamedTuple):
     """Sums over real sentences of the global batch, in nats; divided by `sentences` they are means a sentence."""
 

@@ -8,6 +8,7 @@ greedily to at most 15 words; ten seeds, mean and standard deviation. What the p
 docs/using.md. Writes text_quality.json into the workdir; perplexity needs --language_model, the folder of an lstm_lm.
 """
 
+import functools
 import math
 import sys
 from collections import Counter
@@ -15,12 +16,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from absl import flags
 from rich.table import Table
 
 from scalevae_jax import command, generate, options, report, trained, workdir
 from scalevae_jax.data import corpus
 from scalevae_jax.data.corpus import Split
+from scalevae_jax.flags import Flags
 from scalevae_jax.trained import Trained
 from scalevae_jax.types import InputError
 
@@ -85,13 +86,13 @@ def measure(
     )
 
 
-FLAGS = flags.FlagValues()
+FLAGS = Flags()
 MODEL = options.model(FLAGS)
-LANGUAGE_MODEL = flags.DEFINE_string("language_model", None, "the folder of an lstm_lm", flag_values=FLAGS)
-PAIRS = flags.DEFINE_integer("pairs", 1000, "lines between two prior draws", 1, flag_values=FLAGS)
-POINTS = flags.DEFINE_integer("points", 5, "sentences a line, both ends counted", 2, flag_values=FLAGS)
-MAX_WORDS = flags.DEFINE_integer("max_words", 15, "words of a sentence at most", 1, flag_values=FLAGS)
-SEEDS = flags.DEFINE_integer("seeds", 10, "repetitions", 1, flag_values=FLAGS)
+LANGUAGE_MODEL = FLAGS.string("language_model", None, "the folder of an lstm_lm")
+PAIRS = FLAGS.integer("pairs", 1000, "lines between two prior draws", 1)
+POINTS = FLAGS.integer("points", 5, "sentences a line, both ends counted", 2)
+MAX_WORDS = FLAGS.integer("max_words", 15, "words of a sentence at most", 1)
+SEEDS = FLAGS.integer("seeds", 10, "repetitions", 1)
 
 
 def _command() -> None:
@@ -127,10 +128,7 @@ def _command() -> None:
     report.say(f"written to {path}")
 
 
-def main() -> int:
-    """The command."""
-    return command.run("scalevae_jax.text_quality", _command, FLAGS, __doc__ or "")
-
+main = functools.partial(command.run, "scalevae_jax.text_quality", _command, FLAGS, __doc__)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -11,6 +11,7 @@ Any field of the configuration is changed with --config.section.field=value. All
 
 import contextlib
 import dataclasses
+import functools
 import math
 import pathlib
 import runpy
@@ -19,7 +20,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from absl import flags
 from ml_collections import config_flags
 from ml_collections.config_flags.config_flags import ConfigFileFlagParser
 
@@ -30,6 +30,7 @@ from scalevae_jax.config import Config
 from scalevae_jax.data import corpus, loader, vocab
 from scalevae_jax.evaluate import show
 from scalevae_jax.fit import Fit, finished, fit
+from scalevae_jax.flags import Flags
 from scalevae_jax.lock import Lock
 from scalevae_jax.method import Method
 from scalevae_jax.model import Model
@@ -239,25 +240,16 @@ class _Parser(ConfigFileFlagParser):
         return super().parse(str(config.find(path)))
 
 
-FLAGS = flags.FlagValues()
+FLAGS = Flags()
 processes.define_flags(FLAGS)
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "the configuration: a name, or a file that defines get_config()", flag_values=FLAGS
 )
 FLAGS["config"].parser = _Parser("config")
-WORKDIR = flags.DEFINE_string(
-    "workdir", None, "the folder of the run, or gs://BUCKET/FOLDER; runs/<config name> without it", flag_values=FLAGS
-)
-DRY_RUN = flags.DEFINE_bool(
-    "dry_run",
-    False,
-    "print what the run would take (parameters, buckets, memory, operations) and end",
-    flag_values=FLAGS,
-)
-PROFILE = flags.DEFINE_bool(
-    "profile", False, f"write a trace of {profiler.TRACED} steps into the workdir", flag_values=FLAGS
-)
-LIST_METHODS = flags.DEFINE_bool("list_methods", False, "list the methods and end", flag_values=FLAGS)
+WORKDIR = FLAGS.string("workdir", None, "the folder of the run, or gs://BUCKET/FOLDER; runs/<config name> without it")
+DRY_RUN = FLAGS.yes("dry_run", False, "print what the run would take (parameters, buckets, memory, operations) and end")
+PROFILE = FLAGS.yes("profile", False, f"write a trace of {profiler.TRACED} steps into the workdir")
+LIST_METHODS = FLAGS.yes("list_methods", False, "list the methods and end")
 
 
 def _read_config() -> tuple[Config, Path]:
@@ -291,10 +283,8 @@ def _command() -> None:
     finish(settings, folder)
 
 
-def main() -> int:
-    """The command."""
-    return command.run("scalevae_jax.train", _command, FLAGS, __doc__ or "", "\n\nConfiguration:" + config.describe())
-
+_FIELDS = "\n\nConfiguration:" + config.describe()
+main = functools.partial(command.run, "scalevae_jax.train", _command, FLAGS, __doc__, _FIELDS)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from scalevae_jax import export, gaussian, generate, measure, objective, parallel, steps, storage, workdir
+from scalevae_jax import export, gaussian, generate, measure, objective, parallel, storage, workdir
 from scalevae_jax.data import corpus, loader
 from scalevae_jax.data.vocab import UNKNOWN
 from scalevae_jax.generate import Decoding
@@ -132,9 +132,7 @@ class Trained:
 
     def infer(self, batches: loader.Loader, seed: int = 0) -> measure.SplitInference:
         """Posteriors, a draw from each, and its rec in nats; rows in the order of the split."""
-        run, key = self.run, jax.random.key(seed)
-        inference = steps.make_inference(run.model, run.method)
-        return measure.infer(inference, run.method, run.params, run.method_state, batches, key, self.latent)
+        return measure.infer_by(self.run, batches, jax.random.key(seed))
 
     def _need_latent(self) -> None:
         if not self.latent:

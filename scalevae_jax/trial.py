@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from scalevae_jax import rows
-from scalevae_jax.rows import ROWS, Row
+from scalevae_jax import paper
+from scalevae_jax.paper import ROWS, Row
 from scalevae_jax.types import InputError
 
 Overrides = dict[str, Any]
@@ -179,7 +179,7 @@ WANTED = {
 
 def _step(wanted: str, scale: Scale, limit: int, workdir: Path, language_model: Path) -> list[Step]:
     at = ("--workdir", str(workdir))
-    sizes = ",".join(str(size) for size in rows.SIZES if size <= min(scale.labels, limit or scale.labels))
+    sizes = ",".join(str(size) for size in paper.SIZES if size <= min(scale.labels, limit or scale.labels))
     if wanted == "interpolate":
         drawn = ("--steps", "5", "--temperature", "1", "--seed")
         return [Step(wanted, (*at, *drawn, str(seed)), f"interpolations_{seed}.txt", True) for seed in (0, 1)]
@@ -237,7 +237,7 @@ def plan(
             for seed in range(seeds):
                 judge = out
                 if WANTED[table] == "text_quality":
-                    judge = add(rows.LANGUAGE_MODEL, 0, "", out)
+                    judge = add(paper.LANGUAGE_MODEL, 0, "", out)
                 add(row, seed, WANTED[table], judge)
     if not trials:
         raise InputError("no row is left: see --list for what a table has at this scale")

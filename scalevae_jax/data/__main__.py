@@ -8,23 +8,25 @@ The flags are the fields of `config.data`. What was prepared is kept, and traini
 """
 
 import dataclasses
+import functools
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from absl import flags
 from rich.table import Table
 
 from scalevae_jax import command, config, report
 from scalevae_jax.data import corpus, loader, vocab
 from scalevae_jax.data.options import Data
+from scalevae_jax.flags import Flags
 
 BARS, WIDTH = 12, 40
 
-FLAGS = flags.FlagValues()
-DEFINE = {str: flags.DEFINE_string, int: flags.DEFINE_integer, bool: flags.DEFINE_bool}
+FLAGS = Flags()
+_DEFINE: dict[type, Callable[..., Any]] = {str: FLAGS.string, int: FLAGS.integer, bool: FLAGS.yes}
 for _field in dataclasses.fields(Data):
-    DEFINE[type(_field.default)](_field.name, _field.default, _field.metadata["help"], flag_values=FLAGS)
+    _DEFINE[type(_field.default)](_field.name, _field.default, _field.metadata["help"])
 
 
 def describe(data: Data) -> None:
@@ -98,10 +100,7 @@ def _command() -> None:
     describe(data)
 
 
-def main() -> int:
-    """The command."""
-    return command.run("scalevae_jax.data", _command, FLAGS, __doc__ or "")
-
+main = functools.partial(command.run, "scalevae_jax.data", _command, FLAGS, __doc__)
 
 if __name__ == "__main__":
     sys.exit(main())
