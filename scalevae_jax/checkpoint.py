@@ -6,7 +6,7 @@ import gc
 import hashlib
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any, NamedTuple, NoReturn
 
 import jax
@@ -61,7 +61,7 @@ def _placed(like: TrainState) -> Any:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def _quiet() -> Generator[None, None, None]:
     """Without the pages that orbax's reading threads print about a damaged file; the exception says it too."""
     hook, level = sys.unraisablehook, logging.root.manager.disable
 
@@ -202,7 +202,7 @@ class Checkpoints:
     def _damaged(self, saved: Saved, what: str) -> Damaged:
         return Damaged(f"{self._root.parent}: {saved} is damaged: {what}")
 
-    def _compare(self, saved: Saved, arrays: dict, about: dict, like: TrainState) -> None:
+    def _compare(self, saved: Saved, arrays: dict[str, Any], about: dict[str, str], like: TrainState) -> None:
         """Raises where the record speaks of another state than `like`, before anything large is read."""
         for name, value in self._about.items():
             if about.get(name) != value:

@@ -9,7 +9,7 @@ import shlex
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 
 import jax
 from absl import flags
@@ -60,7 +60,7 @@ class Signals:
             raise Interrupted
 
     @contextlib.contextmanager
-    def at_once(self) -> Iterator[None]:
+    def at_once(self) -> Generator[None, None, None]:
         """Work that may be broken off: raises Interrupted when a signal comes, or has come."""
         self._at_once = True
         try:

@@ -5,6 +5,7 @@ Both functions take `tokens` feature rows and work through them `chunk` rows at 
 """
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -52,10 +53,10 @@ def weighted_nll(
     return jnp.sum(weight * nll), nll
 
 
-def _forward(features, kernel, targets, weight, dtype):
+def _forward(features: Array, kernel: Array, targets: Array, weight: Array, dtype: DType) -> tuple[Any, Any]:
     operand = cast(kernel, dtype)
 
-    def one(at):
+    def one(at: Any) -> tuple[Array, Any]:
         x, target, w = at
         logits = dot(x, operand)
         log_z = jax.nn.logsumexp(logits, axis=-1, keepdims=True)
@@ -64,7 +65,7 @@ def _forward(features, kernel, targets, weight, dtype):
         dlogits = w[:, None] * (jnp.exp(logits - log_z) - hit)
         return outer(x, dlogits, dtype), (nll, dot_transposed(dlogits, operand))
 
-    def add(dkernel, at):
+    def add(dkernel: Array, at: Any) -> tuple[Array, Any]:
         more, rest = one(at)
         return dkernel + more, rest
 
@@ -78,7 +79,7 @@ def _forward(features, kernel, targets, weight, dtype):
     return (jnp.sum(weight * nll), nll), (dfeatures, dkernel)
 
 
-def _backward(dtype, residuals, cotangents):
+def _backward(dtype: DType, residuals: Any, cotangents: Any) -> tuple[Array, Array, None, None]:
     dfeatures, dkernel = residuals
     scale, _ = cotangents
     return scale * dfeatures, scale * dkernel, None, None

@@ -132,7 +132,6 @@ def _gradio() -> Any:
     os.environ["HF_HUB_OFFLINE"] = "1"
     try:
         import gradio
-        import matplotlib  # noqa: F401 (the figures need it, later)
     except ImportError as error:
         raise InputError(f'{error}; the page wants pip install "scalevae_jax[explore]"') from error
     return gradio
@@ -142,7 +141,7 @@ def build(views: list[View]) -> Any:
     """The page, a gradio.Blocks."""
     gr = _gradio()
 
-    def shown(function: Callable) -> Callable:
+    def shown(function: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(function)
         def call(*arguments: Any) -> Any:
             try:
@@ -152,7 +151,7 @@ def build(views: list[View]) -> Any:
 
         return call
 
-    def boxes(lines: int, what: str) -> list:
+    def boxes(lines: int, what: str) -> list[Any]:
         with gr.Row():
             return [
                 gr.Textbox(label=f"{v.name}: {what}", lines=lines, max_lines=lines, interactive=False) for v in views
@@ -172,13 +171,13 @@ def build(views: list[View]) -> Any:
         return [here for here, *_ in results] + ["\n".join(whole) for _, *whole in results]
 
     @shown
-    def draws(num: float, seed: float, temperature: float, prior: str) -> list[str]:
+    def draws(num: float, seed: float | None, temperature: float, prior: str) -> list[str]:
         if seed is None or seed < 0 or seed != int(seed):
             raise InputError("seed: a whole number, 0 or more")
         return ["\n".join(v.model.sample(int(num), int(seed), prior, temperature=temperature)) for v in views]
 
     @shown
-    def choose(v: View, number: float | None) -> tuple:
+    def choose(v: View, number: float | None) -> tuple[np.ndarray, str, str]:
         if number is None:  # the field was emptied
             return draw_map(v)[0], "", ""
         if not 1 <= number <= len(v.sentences):
@@ -186,8 +185,8 @@ def build(views: list[View]) -> Any:
         row = int(number) - 1
         return draw_map(v, row)[0], v.sentences[row], v.model.decode(v.mean[row : row + 1])[0]
 
-    def on_click(places: np.ndarray) -> Callable:
-        def click(event: gr.SelectData) -> int:  # pyright: ignore[reportInvalidTypeForm] (gradio reads it)
+    def on_click(places: np.ndarray) -> Callable[..., int]:
+        def click(event: gr.SelectData) -> int:  # pyright: ignore (gradio reads it)
             return int(np.argmin(np.sum(np.square(places - event.index), axis=1))) + 1
 
         return click

@@ -21,7 +21,7 @@ import safetensors
 from safetensors.numpy import save_file
 
 from scalevae_jax import command, config, measure, parallel, report, workdir
-from scalevae_jax.data import source, vocab
+from scalevae_jax.data import source
 from scalevae_jax.evaluate import ROWS
 from scalevae_jax.flags import Flags
 from scalevae_jax.state import named
@@ -82,9 +82,7 @@ def load(folder: Path) -> Run:
         raise InputError(f"{folder}: not a whole exported model ({error}); export it again") from error
     if changed:
         raise InputError(f"{folder}: {', '.join(changed)}: not the file that was exported (see {SUMS}); export again")
-    settings, words = config.from_json(folder / CONFIG), vocab.load(folder / VOCABULARY)
-    method = config.build_method(settings)
-    model = workdir.build_model(settings, method, len(words))
+    settings, words, method, model = workdir.design(folder)
     with safetensors.safe_open(folder / WEIGHTS, framework="numpy") as file:
         about = file.metadata() or {}
         if about.get("format") != FORMAT:

@@ -4,7 +4,7 @@ One style, and the colours of Okabe and Ito, which the colour-blind tell apart; 
 own too. Each figure is saved as PNG and as SVG.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -51,7 +51,7 @@ class Space(NamedTuple):
 
 
 @contextmanager
-def style() -> Iterator[None]:
+def style() -> Generator[None, None, None]:
     """The style of all figures."""
     with matplotlib.rc_context(STYLE):
         yield
@@ -128,7 +128,7 @@ _CURVES = (
 )
 
 
-def curves(runs: Mapping[str, Mapping[str, list]]) -> Figure:
+def curves(runs: Mapping[str, Mapping[str, list[Any]]]) -> Figure:
     """Validation of each run by epoch: rec, KL, MI, factor; `runs` has the curves of a record by the run's label."""
     figure = Figure((9.0, 5.4 + 0.1 * len(runs)), layout="constrained")
     axes = figure.subplots(2, 2).flat

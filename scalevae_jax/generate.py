@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -94,7 +95,7 @@ def _words(
             weights = nucleus(weights, top_p)
         return pick(weights, u)
 
-    def one(carry, u):
+    def one(carry: Any, u: Array) -> tuple[Any, Array]:
         state, token, done = carry
         state, logits = step(state, token)
         token = jnp.where(done, END, choose(logits, u).astype(token.dtype))
@@ -144,7 +145,7 @@ def pick(weights: Float[Array, "rows words"], u: Float[Array, " rows"]) -> Int[A
     return block * blocks.shape[1] + word
 
 
-def _passes(weights: Float[Array, "rows words"], mark: Float[Array, " rows"]) -> tuple:
+def _passes(weights: Float[Array, "rows words"], mark: Float[Array, " rows"]) -> tuple[Array, Array]:
     """Where the running sum first passes the mark, and how far into that word the mark lies."""
     running = jnp.cumsum(weights, axis=-1)
     mark = jnp.minimum(mark, jnp.nextafter(running[:, -1], jnp.zeros_like(mark)))
@@ -167,7 +168,7 @@ def _beam(
     step = _next(model, params, start, how.mask_unknown)
     choices = min(beam, model.decoder.vocabulary)
 
-    def one(carry, at):
+    def one(carry: Any, at: Array) -> tuple[Any, None]:
         state, tokens, score, best, ended = carry
         last = jnp.where(at > 0, tokens[:, :, at - 1], BEGIN)
         state, logits = step(state, last.reshape(-1))
@@ -185,7 +186,7 @@ def _beam(
         ended = jnp.where((candidate > best)[:, None], sentence, ended)
         best = jnp.maximum(candidate, best)
 
-        def follow(x):
+        def follow(x: Array) -> Array:
             x = x.reshape(rows, beam, *x.shape[1:])
             return jnp.take_along_axis(x, parent[:, :, None], axis=1).reshape(rows * beam, *x.shape[2:])
 

@@ -4,6 +4,7 @@ Parameters stay float32; `bfloat16` is a type of operands alone. A kernel is cas
 """
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -57,11 +58,11 @@ def linear(x: Float[Array, "*rows k"], kernel: Float[Array, "k n"], dtype: DType
     return dot(x, cast(kernel, dtype))
 
 
-def _forward(x, kernel, dtype):
+def _forward(x: Array, kernel: Array, dtype: DType) -> tuple[Array, Any]:
     return dot(x, cast(kernel, dtype)), (x, kernel)
 
 
-def _backward(dtype, residuals, cotangent):
+def _backward(dtype: DType, residuals: Any, cotangent: Array) -> tuple[Array, Array]:
     x, kernel = residuals
     return dot_transposed(cotangent, cast(kernel, dtype)), outer(x, cotangent, dtype)
 

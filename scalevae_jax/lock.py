@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from pathlib import Path
+from typing import TextIO
 
 from scalevae_jax.types import InputError
 
@@ -33,7 +34,7 @@ class Lock:
         threading.Thread(target=self._beat, daemon=True).start()
         return self
 
-    def _take(self):
+    def _take(self) -> TextIO:
         while True:
             file = self._path.open("a+", encoding="utf-8")
             try:
@@ -50,7 +51,7 @@ class Lock:
                 raise self._held(file, f"if it is gone, delete {self._path}, or wait {SILENCE - silent:.0f} s")
             return file
 
-    def _held(self, file, remedy: str) -> InputError:
+    def _held(self, file: TextIO, remedy: str) -> InputError:
         file.seek(0)
         process, _, host = file.read(1000).strip().partition(" ")
         file.close()

@@ -6,6 +6,7 @@ token (`last`) and gives padding no weight in the loss has masked it, and the sc
 """
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +18,7 @@ from scalevae_jax.types import Array
 State = tuple[Float[Array, "*rows hidden"], Float[Array, "*rows hidden"]]
 
 
-def cell(gates: Float[Array, "*rows gates"], c: Float[Array, "*rows hidden"]) -> tuple:
+def cell(gates: Float[Array, "*rows gates"], c: Float[Array, "*rows hidden"]) -> tuple[Array, Array, tuple[Array, ...]]:
     """One step: pre-activations of the gates i, f, g, o and the cell before -> (h, c, activations)."""
     i, f, g, o = jnp.split(gates, 4, axis=-1)
     i, f, g, o = jax.nn.sigmoid(i), jax.nn.sigmoid(f), jnp.tanh(g), jax.nn.sigmoid(o)
@@ -56,10 +57,10 @@ def lstm(
     return jax.lax.scan(one, (h0, c0), gates)[1]
 
 
-def _forward(recurrent, gates, h0, c0, dtype):
+def _forward(recurrent: Array, gates: Array, h0: Array, c0: Array, dtype: DType) -> tuple[Array, Any]:
     kernel = cast(recurrent, dtype)
 
-    def one(state, x):
+    def one(state: State, x: Array) -> tuple[State, Any]:
         h, c = state
         h, c, activations = cell(x + dot(h, kernel), c)
         return (h, c), (h, c, *activations)
@@ -68,7 +69,7 @@ def _forward(recurrent, gates, h0, c0, dtype):
     return hs, (recurrent, hs, cs, tuple(activations), h0, c0)
 
 
-def _backward(dtype, residuals, cotangent):
+def _backward(dtype: DType, residuals: Any, cotangent: Array) -> tuple[Array, Array, Array, Array]:
     recurrent, hs, cs, activations, h0, c0 = residuals
     c_before = jnp.concatenate([c0[None], cs[:-1]])
     h_before = jnp.concatenate([h0[None], hs[:-1]])
@@ -78,7 +79,7 @@ def _backward(dtype, residuals, cotangent):
     else:  # of wider operands a product over rows is the faster one, and its kernel is turned once
         back = functools.partial(dot, kernel=transposed(kernel))
 
-    def one(carry, at):
+    def one(carry: State, at: Any) -> tuple[State, Array]:
         dh, dc = carry
         dh_out, c, c_prev, (i, f, g, o) = at
         dh = dh + dh_out

@@ -73,7 +73,7 @@ LATENT_KEYS = (
 
 
 def infer(
-    inference: Callable,
+    inference: Callable[..., Any],
     method: Method,
     params: Params,
     method_state: Any,

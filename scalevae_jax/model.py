@@ -18,9 +18,10 @@ from scalevae_jax.linear import cast, linear
 from scalevae_jax.types import Array, Batch, Gaussian, Inject, Keys, Params
 
 INITS = ("paper", "torch")
+Initial = Callable[..., Array]  # of a key and a shape
 
 
-def _uniform(limit: float) -> Callable:
+def _uniform(limit: float) -> Initial:
     return lambda key, shape: jax.random.uniform(key, shape, minval=-limit, maxval=limit)
 
 
@@ -29,10 +30,10 @@ class _Init(NamedTuple):
 
     kind: str
 
-    def embedding(self) -> Callable:
+    def embedding(self) -> Initial:
         return _uniform(0.1) if self.kind == "paper" else nn.initializers.normal(1.0)
 
-    def weights(self, fan_in: int) -> Callable:
+    def weights(self, fan_in: int) -> Initial:
         return _uniform(0.01 if self.kind == "paper" else 1 / math.sqrt(fan_in))
 
 
@@ -162,7 +163,7 @@ class Decoder(nn.Module):
         start = self.start(z)
         recurrent, output = (cast(kernel, self.compute_dtype) for kernel in (self.recurrent, self.output))
 
-        def one(carry, at):
+        def one(carry: Any, at: Any) -> tuple[Any, None]:
             state, total = carry
             gates, target, mask = at
             state = recurrence.step(recurrent, gates + start.gates, state)
@@ -218,7 +219,7 @@ class Model(NamedTuple):
     ) -> tuple[Float[Array, ""], Float[Array, " batch"]]:
         """`Decoder.weighted_nll`."""
 
-        def of(decoder: Params, z: Array, rows: tuple) -> tuple[Array, Array]:
+        def of(decoder: Params, z: Array, rows: Any) -> tuple[Array, Array]:
             return self.decoder.apply({"params": decoder}, z, *rows, method="weighted_nll")
 
         return parts.summed(of, self.parts)(params["decoder"], z, (batch, weight, keys))

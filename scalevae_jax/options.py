@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 
@@ -31,7 +32,7 @@ def seed(values: Flags) -> flags.FlagHolder[int]:
     return values.integer("seed", 0, "of all draws", 0)
 
 
-def decoding(values: Flags, temperature: float = 0.0) -> Callable[[], dict]:
+def decoding(values: Flags, temperature: float = 0.0) -> Callable[[], dict[str, Any]]:
     """The fields of generate.Decoding."""
     holders: dict[str, flags.FlagHolder] = {
         "temperature": values.real(
@@ -45,7 +46,7 @@ def decoding(values: Flags, temperature: float = 0.0) -> Callable[[], dict]:
     }
     unknown = values.yes("unknown", False, "let <unk> be generated")
 
-    def read() -> dict:
+    def read() -> dict[str, Any]:
         chosen = {name: holder.value for name, holder in holders.items()} | {"mask_unknown": not unknown.value}
         if chosen["beam"] > 1 and not values["temperature"].present:
             chosen["temperature"] = 0.0

@@ -22,7 +22,9 @@ from scalevae_jax.types import Array
 AXIS = "data"
 
 
-def spmd(step: Callable, in_axes: Sequence[int | None], out_axes: Any = None, donate: Sequence[int] = ()) -> Callable:
+def spmd(
+    step: Callable[..., Any], in_axes: Sequence[int | None], out_axes: Any = None, donate: Sequence[int] = ()
+) -> Callable[..., Any]:
     """Map `step` over the local and remote devices: 0 marks what is split over them, None what is the same on all."""
     return jax.pmap(step, axis_name=AXIS, in_axes=tuple(in_axes), out_axes=out_axes, donate_argnums=tuple(donate))
 
@@ -119,7 +121,7 @@ def rows_here(rows: int) -> slice:
     return slice(jax.process_index() * share, (jax.process_index() + 1) * share)
 
 
-def _on_data(change: Callable, x: Any) -> Any:
+def _on_data(change: Callable[[Any], Any], x: Any) -> Any:
     """`change` of an array, or of what a key is made of."""
     if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
         return jax.random.wrap_key_data(change(jax.random.key_data(x)))

@@ -38,7 +38,7 @@ def summed(of: Callable[[Any, Any, Any], Any], parts: int) -> Callable[[Any, Any
 
     @jax.custom_vjp
     def call(params: Any, z: Any, rows: Any) -> Any:
-        def one(total, part):
+        def one(total: Any, part: Any) -> tuple[Any, Any]:
             share, each = of(params, *part)
             return total + share, each
 
@@ -47,7 +47,7 @@ def summed(of: Callable[[Any, Any, Any], Any], parts: int) -> Callable[[Any, Any
 
     def forward(params: Any, z: Any, rows: Any) -> Any:
         @jax.checkpoint  # for SVI, which is differentiated twice
-        def one(carry, part):
+        def one(carry: Any, part: Any) -> tuple[Any, Any]:
             total, gradient = carry
             z, rows = part
             share, back, each = jax.vjp(lambda params, z: of(params, z, rows), params, z, has_aux=True)

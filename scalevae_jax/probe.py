@@ -11,7 +11,7 @@ logistic regression on standardised features, its C chosen on the validation spl
 
 import functools
 import sys
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -78,7 +78,7 @@ def _epoch(params: Params, x: Array, y: Array, key: Keys, rate: Float[Array, ""]
     order = jnp.resize(jax.random.permutation(key, rows), steps * BATCH).reshape(steps, BATCH)
     weight = (jnp.arange(steps * BATCH) < rows).reshape(steps, BATCH).astype(jnp.float32)
 
-    def one(params, at):
+    def one(params: Params, at: Any) -> tuple[Params, None]:
         order, weight = at
         gradient = jax.grad(_loss)(params, x[order], y[order], weight)
         norm = jnp.sqrt(sum(jnp.vdot(g, g) for g in jax.tree.leaves(gradient)))
@@ -132,10 +132,11 @@ def logistic_accuracy(train: Labelled, valid: Labelled, test: Labelled, seed: in
     return 100 * float(best.score(test.x, test.y))
 
 
+Accuracies = dict[str, dict[int, list[float]]]  # percent, of each draw, by protocol and number of labels
 PROTOCOLS = {"sgd": sgd_accuracy, "logistic": logistic_accuracy}
 
 
-def probe(model: Trained, sizes: list[int], draws: int, seed: int = 0, even: bool = False) -> dict[str, dict]:
+def probe(model: Trained, sizes: list[int], draws: int, seed: int = 0, even: bool = False) -> Accuracies:
     """Accuracies in percent, [draws] for each protocol and size: {"sgd": {100: [..], ..}, "logistic": {..}}."""
     train, valid, test = (features(model, split) for split in corpus.SPLITS)
     known = np.unique(train.y)

@@ -19,8 +19,20 @@ from scalevae_jax.flags import Flags
 from scalevae_jax.space import NUMBERS
 from scalevae_jax.types import InputError
 
-CURVES = ("epoch", "train_rec", "train_kl", "valid_rec", "valid_kl", "kl_weight", "mi", "au", "au_hat")
-CURVES += ("factor_min", "factor_median", "factor_max")
+CURVES = (
+    "epoch",
+    "train_rec",
+    "train_kl",
+    "valid_rec",
+    "valid_kl",
+    "kl_weight",
+    "mi",
+    "au",
+    "au_hat",
+    "factor_min",
+    "factor_median",
+    "factor_max",
+)
 MEASURED = {
     "evaluation": "eval_test.json",
     "probe": "probe.json",

@@ -11,9 +11,8 @@ JAX_DEBUG_NANS the traceback shows the first operation that gave NaN. The run it
 import functools
 import sys
 
-from scalevae_jax import command, config, fault, parallel, report, workdir
+from scalevae_jax import command, fault, parallel, report, workdir
 from scalevae_jax.checkpoint import FAULT
-from scalevae_jax.data import vocab
 from scalevae_jax.flags import Flags
 from scalevae_jax.steps import make_steps
 from scalevae_jax.storage import Path
@@ -27,13 +26,10 @@ def replay(folder: Path) -> bool:
     """Whether the step gives what it gave."""
     workdir.refuse_links(folder)
     recorded, batch = fault.read(folder)
-    settings = config.from_json(folder / workdir.CONFIG)
-    words = vocab.load(folder / workdir.VOCABULARY)
+    settings, words, method, model = workdir.design(folder)
     shares = parallel.rows_for(1, settings.optim.accumulate)
     if batch.tokens.max() >= len(words) or batch.tokens.min() < 0 or batch.tokens.shape[0] % shares:
         raise InputError(f"{folder / fault.FILE}: a batch of other words, or for another number of devices")
-    method = config.build_method(settings)
-    model = workdir.build_model(settings, method, len(words))
     steps_per_epoch = workdir.read_record(folder)["steps_per_epoch"]
     keeper = workdir.checkpoints(folder, settings, words)
     state = keeper.only(FAULT, workdir.abstract_state(settings, model, method, steps_per_epoch))

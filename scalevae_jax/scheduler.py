@@ -52,7 +52,7 @@ class Work(NamedTuple):
 
     trial: Trial
     step: Step
-    process: subprocess.Popen
+    process: subprocess.Popen[bytes]
     log: Path
     since: float
     slot: int

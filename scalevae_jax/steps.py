@@ -110,7 +110,7 @@ def make_steps(
 ) -> Steps:
     """The training steps of a method; counters stand still in a state that has a fault."""
 
-    def device_step(move: str) -> Callable:
+    def device_step(move: str) -> Callable[..., Any]:
         update = device_update(model, method, optimizer, steps_per_epoch, move, skip)
 
         def step(state: TrainState, batch: Batch) -> tuple[TrainState, Told]:

@@ -73,7 +73,7 @@ def lines(model: Trained, pairs: int, points: int, longest: int, seed: int) -> l
 
 
 def measure(
-    sentences: Sequence[Words], known: dict[int, set], language_model: Trained | None, longest: int
+    sentences: Sequence[Words], known: dict[int, set[tuple[str, ...]]], language_model: Trained | None, longest: int
 ) -> dict[str, float]:
     """All measures of one set of sentences."""
     ppl = {"ppl": perplexity(language_model, sentences, longest)} if language_model else {}
@@ -101,7 +101,7 @@ def _command() -> None:
         raise InputError(f"{model.run.workdir}: a language model has no line between two draws to measure")
     language_model = trained.load(LANGUAGE_MODEL.value) if LANGUAGE_MODEL.value else None
     data, longest = model.run.settings.data, MAX_WORDS.value
-    known: dict[int, set] = {n: set() for n in GRAMS}
+    known: dict[int, set[tuple[str, ...]]] = {n: set() for n in GRAMS}
     for sentence in corpus.open(data).sentences("train"):
         for n, grams in known.items():
             grams.update(ngrams(sentence, n))

@@ -166,7 +166,7 @@ def train(settings: Config, folder: Path, profile: bool = False) -> None:
         ) from error
 
 
-def _lock(folder: Path) -> contextlib.AbstractContextManager:
+def _lock(folder: Path) -> contextlib.AbstractContextManager[Any]:
     if not processes.first():
         return contextlib.nullcontext()
     if isinstance(folder, pathlib.Path):

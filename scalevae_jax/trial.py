@@ -37,8 +37,16 @@ class Scale(NamedTuple):
     special: dict[str, Overrides]  # of methods whose training is much longer
 
 
-_SMALL = {"model.embedding": 64, "model.hidden": 128, "model.latent": 32, "data.vocab_size": 8000, "data.buckets": 4}
-_SMALL |= {"data.limit_train": 10_000, "data.limit_valid": 2000, "train.max_epochs": 15}
+_SMALL = {
+    "model.embedding": 64,
+    "model.hidden": 128,
+    "model.latent": 32,
+    "data.vocab_size": 8000,
+    "data.buckets": 4,
+    "data.limit_train": 10_000,
+    "data.limit_valid": 2000,
+    "train.max_epochs": 15,
+}
 _FEWER = {"data.limit_train": 2000}
 _TINY = Setting("package:tiny", "smoke", {"data.max_words": 34, "data.buckets": 1, "train.batch_size": 32})
 

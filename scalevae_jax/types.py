@@ -15,7 +15,7 @@ else:
 
 Scalar = Float[Array, ""]
 Keys = Key[Array, "..."]  # one, or one a row
-Params = dict
+Params = dict[str, Any]
 
 
 class InputError(Exception):

@@ -161,6 +161,13 @@ class Run(NamedTuple):
         return self._replace(settings=settings, model=build_model(settings, self.method, len(self.words)))
 
 
+def design(folder: Path) -> tuple[config.Config, vocab.Vocabulary, Method, Model]:
+    """Configuration, words, method and network of a run, without its numbers. Raises InputError."""
+    settings, words = config.from_json(folder / CONFIG), vocab.load(folder / VOCABULARY)
+    method = config.build_method(settings)
+    return settings, words, method, build_model(settings, method, len(words))
+
+
 def load(workdir: Path, fallback: bool = False) -> Run:
     """The best model of a run. Nothing in the folder is executed or changed.
 
@@ -170,10 +177,7 @@ def load(workdir: Path, fallback: bool = False) -> Run:
     if not (workdir / CONFIG).is_file():
         raise InputError(f"{workdir}: not the folder of a run (no {CONFIG}); train with --workdir {workdir} first")
     refuse_links(workdir)
-    settings = config.from_json(workdir / CONFIG)
-    words = vocab.load(workdir / VOCABULARY)
-    method = config.build_method(settings)
-    model = build_model(settings, method, len(words))
+    settings, words, method, model = design(workdir)
     like = abstract_state(settings, model, method, read_record(workdir)["steps_per_epoch"])
     keeper = checkpoints(workdir, settings, words)
     try:

@@ -13,7 +13,7 @@ import pathlib
 import urllib.request
 from array import array
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -78,7 +78,7 @@ class Text(tfds.core.GeneratorBasedBuilder):
         given = config.source if isinstance(config, SourceConfig) else None
         return given or Source(self.name, pathlib.Path("data") / self.name, {})
 
-    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator[Any]]:
         source = self.source
         if not source.files:
             source = source._replace(files=self.download(dl_manager, source.place))
@@ -126,15 +126,15 @@ class Text(tfds.core.GeneratorBasedBuilder):
         for key, block in enumerate(blocks(self.records(split, source, found))):
             texts, labels = zip(*((text, label) for label, text in block), strict=True)
             labelled = labels[0] is not None
-            example = {"text": "\n".join(texts), "labels": np.array(labels if labelled else (), np.int64)}
-            digest.update(example["text"].encode() + b"\n" + example["labels"].tobytes())
+            text, numbers = "\n".join(texts), np.array(labels if labelled else (), np.int64)
+            digest.update(text.encode() + b"\n" + numbers.tobytes())
             hashes = np.fromiter(map(hash, texts), np.int64, len(texts))
             if split == "train":
                 self._train.frombytes(hashes.tobytes())
             elif len(seen):
                 found["in_train"] += int(np.sum(seen[np.searchsorted(seen, hashes) % len(seen)] == hashes))
             found["sentences"] += len(texts)
-            yield key, example
+            yield key, {"text": text, "labels": numbers}
         where = source.files.get(split, source.place)
         if not found["sentences"]:
             raise InputError(_empty(split, source))
@@ -281,7 +281,7 @@ def prepare(source: Source, cache: pathlib.Path) -> tfds.core.DatasetBuilder:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def _quiet() -> Generator[None, None, None]:
     """Without what TFDS prints, logs and draws."""
     tfds.disable_progress_bar()
     before = logging.get_verbosity()

@@ -9,7 +9,7 @@ choice is that of the decoder of earlier work.
 """
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -74,7 +74,7 @@ def log_likelihood(
     inputs = jnp.concatenate([begin, tokens[..., :-1]], axis=-1)
     gates = parameters.embedding[inputs] @ parameters.kernel + parameters.bias
 
-    def one(state, now):
+    def one(state: Any, now: Any) -> tuple[Any, Array]:
         x, word = now
         state = step(parameters.recurrent, x, state)
         logits = jax.nn.log_softmax(_logits(parameters, state[0], z))
@@ -102,8 +102,8 @@ def log_evidence(
     axis = jnp.arange(-width, width + spacing / 2, spacing)
     over_line = jax.vmap(log_likelihood, in_axes=(None, None, 0))
 
-    def sentence(x):
-        def line(a):
+    def sentence(x: Array) -> Array:
+        def line(a: Array) -> Array:
             z = jnp.stack([jnp.full_like(axis, a), axis], axis=-1)
             return jax.scipy.special.logsumexp(over_line(parameters, x, z) + log_prior(z))
 
@@ -118,7 +118,7 @@ def sample(parameters: Generator, key: jax.Array, rows: int, length: int = LENGT
     component = jax.random.randint(of_component, (rows,), 0, len(MEANS))
     z = jnp.asarray(MEANS)[component] + jax.random.normal(of_z, (rows, LATENT))
 
-    def one(carry, key):
+    def one(carry: Any, key: Array) -> tuple[Any, Array]:
         state, word = carry
         state = step(parameters.recurrent, parameters.embedding[word] @ parameters.kernel + parameters.bias, state)
         word = jax.random.categorical(key, _logits(parameters, state[0], z))

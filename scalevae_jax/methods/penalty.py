@@ -45,17 +45,17 @@ def free_bits(threshold: float, mode: str = "example") -> Penalty:
     for each dimension of the batch mean (`batch`, the original), or on each example's total (`total`).
     """
 
-    def over_examples(rate, posteriors, context):
+    def over_examples(rate: Array, posteriors: Posteriors, context: Context) -> Scalar:
         return weighted(jnp.maximum(rate, threshold), posteriors, context)
 
-    def over_batch(rate, posteriors, context):
+    def over_batch(rate: Array, posteriors: Posteriors, context: Context) -> Scalar:
         share = jnp.sum(context.weight[:, None] * rate, axis=0)
         count = parallel.total(jnp.sum(context.weight))
         mean = parallel.total(share) / jnp.maximum(count, 1.0)
         hinged = jnp.sum(jnp.maximum(mean, threshold))
         return context.kl_weight * hinged * parallel.share_of_one()
 
-    def over_total(rate, posteriors, context):
+    def over_total(rate: Array, posteriors: Posteriors, context: Context) -> Scalar:
         total = jnp.sum(rate, axis=-1)
         return context.kl_weight * _mean(jnp.maximum(total, threshold * rate.shape[-1]), context)
 
@@ -82,7 +82,7 @@ def divergence(q: Gaussian, weight: Float[Array, " rows"]) -> tuple[Float[Array,
 def mutual_divergence(eta: float, gamma: float) -> Penalty:
     """KL - eta sum_d log sigmoid(MPD_d) + gamma Std(pairwise KL), over the whole global batch (Ma et al. 2019)."""
 
-    def penalty(rate, posteriors, context):
+    def penalty(rate: Array, posteriors: Posteriors, context: Context) -> Scalar:
         q = jax.tree.map(parallel.gather, posteriors.q)
         mpd, spread = divergence(q, parallel.gather(context.weight))
         extra = eta * jnp.sum(jax.nn.softplus(-mpd)) + gamma * spread

@@ -41,7 +41,7 @@ def aggressive(inner_steps: int = 99, window: int = 15) -> Plan:
     steps their mean loss a token is held against the window before. It ends for good when validation MI falls.
     """
 
-    def step(steps, state, batch, draw):
+    def step(steps: Any, state: Any, batch: Any, draw: Draw) -> Any:
         if not bool(state.plan.on):
             return steps.joint(state, batch)
         inner, before, losses = batch, 1e4, []

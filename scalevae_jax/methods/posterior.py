@@ -16,6 +16,7 @@ from scalevae_jax import parallel
 from scalevae_jax.types import Array, Context, Gaussian, Params, Posteriors
 
 State = Any
+Applied = tuple[Posteriors, State]
 
 
 class PosteriorTransform(NamedTuple):
@@ -23,7 +24,7 @@ class PosteriorTransform(NamedTuple):
 
     init_params: Callable[[int], Params] = lambda latent: {}
     init: Callable[[int, int], State] = lambda latent, steps: ()  # latent dimensions, steps an epoch
-    apply: Callable[[Params, State, Posteriors, Context, bool], tuple[Posteriors, State]] = (
+    apply: Callable[[Params, State, Posteriors, Context, bool], Applied] = (
         lambda params, state, posteriors, context, train: (posteriors, state)
     )
     end_epoch: Callable[[State], State] = lambda state: state
@@ -37,7 +38,7 @@ identity = PosteriorTransform()
 def chain(*links: PosteriorTransform) -> PosteriorTransform:
     """One transform after another; factors multiply."""
 
-    def apply(params, state, posteriors, context, train):
+    def apply(params: Params, state: State, posteriors: Posteriors, context: Context, train: bool) -> Applied:
         states = []
         for i, link in enumerate(links):
             posteriors, link_state = link.apply(params[str(i)], state[i], posteriors, context, train)
@@ -81,7 +82,7 @@ def batch_norm(
         params = {"shift": jnp.full(latent, shift, jnp.float32)} if train_shift else {}
         return params | ({"scale": jnp.full(latent, gamma, jnp.float32)} if train_scale else {})
 
-    def apply(params, state, posteriors, context, train):
+    def apply(params: Params, state: State, posteriors: Posteriors, context: Context, train: bool) -> Applied:
         mu = posteriors.q.mean
         mean, variance = state
         if train:
@@ -117,7 +118,7 @@ def variance_dropout(keep: float, alpha: float = 1.0) -> PosteriorTransform:
         raise ValueError(f"variance dropout keeps a share in (0, 1], got {keep}")
     floor = alpha / (2 * math.pi * math.e)
 
-    def apply(params, state, posteriors, context, train):
+    def apply(params: Params, state: State, posteriors: Posteriors, context: Context, train: bool) -> Applied:
         q = posteriors.q
         if train:
             state = jnp.maximum(state, (context.kl_weight >= 1).astype(jnp.float32))
@@ -152,7 +153,7 @@ def committed_rate(delta: float) -> PosteriorTransform:
     """Posteriors whose KL is at least `delta` nats in each dimension, for any input (Razavi et al. 2019, Eq. 4)."""
     low, high = (math.sqrt(v) for v in committed_roots(delta))
 
-    def apply(params, state, posteriors, context, train):
+    def apply(params: Params, state: State, posteriors: Posteriors, context: Context, train: bool) -> Applied:
         a, b = posteriors.q
         std = low + (high - low) * jnp.maximum(jax.nn.sigmoid(b), 1 / 50)
         variance = jnp.square(std)
@@ -171,11 +172,11 @@ class Average(NamedTuple):
 
 
 def _averages(des_std: float, ddof: int, eps: float) -> dict[str, Average]:
-    def record_in_row(state, factor, moments):
+    def record_in_row(state: State, factor: Array, moments: parallel.Moments) -> State:
         factors, at = state
         return factors.at[at % factors.shape[0]].set(factor), at + 1
 
-    def merge(state, factor, moments):
+    def merge(state: State, factor: Array, moments: parallel.Moments) -> State:
         rows = state.rows + moments.rows
         delta = moments.mean - state.mean
         mean = state.mean + delta * moments.rows / jnp.maximum(rows, 1.0)
@@ -235,7 +236,7 @@ def scale(
     def so_far(state: ScaleState) -> Float[Array, " latent"]:
         return jnp.where(state.batches > 0, average.value(state.accumulator, state.batches), state.f_bar)
 
-    def apply(params, state, posteriors, context, train):
+    def apply(params: Params, state: State, posteriors: Posteriors, context: Context, train: bool) -> Applied:
         if not train:
             return posteriors._replace(factor=posteriors.factor * state.f_bar), state
         moments = parallel.batch_moments(posteriors.q.mean, context.weight)

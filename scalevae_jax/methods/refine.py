@@ -1,6 +1,7 @@
 """Refinement of the encoder's posterior for each sentence before it is used."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -33,7 +34,7 @@ def svi(
     """
 
     def refine(negative_elbo: NegativeElbo, posteriors: Posteriors) -> Posteriors:
-        def one(carry, k):
+        def one(carry: Any, k: jax.Array) -> tuple[Any, None]:
             q, velocity = carry
             g = jax.grad(negative_elbo)(q, k)
             if first_order:
