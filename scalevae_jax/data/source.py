@@ -40,7 +40,7 @@ class Source(NamedTuple):
 
 
 def _tokeniser() -> str:
-    return f"nltk {importlib.metadata.version('nltk')}"
+    return f"nltk {importlib.metadata.version('nltk')}, <unk> whole"
 
 
 def place(path: str) -> Path:

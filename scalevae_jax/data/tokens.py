@@ -19,8 +19,8 @@ def _detokenizer() -> Any:
 
 
 def tokenize(text: str) -> str:
-    """Lower-cased words, separated by spaces."""
-    return " ".join(_tokenizer().tokenize(text.lower()))
+    """Lower-cased words, separated by spaces; `<unk>`, which a text may hold already, stays one word."""
+    return " ".join(_tokenizer().tokenize(text.lower())).replace("< unk >", "<unk>")
 
 
 def detokenize(text: str) -> str:

@@ -11,6 +11,7 @@ from scalevae_jax.data import tokens
         ("The food is GREAT!", "the food is great !"),
         ("It's $5, isn't it?", "it 's $ 5 , is n't it ?"),
         ("(ünï)", "( ünï )"),
+        ("The <UNK> man, <unk>.", "the <unk> man , <unk> ."),
     ],
 )
 def test_words_and_back(raw, words):
