@@ -1,10 +1,11 @@
 """What all commands share: flags of their own, --help, exit codes, and a clean end on a signal.
 
 Exit codes: 0 done, 2 the user's input is wrong (one line), 1 a bug (traceback), 3 another process of the run has gone,
-130 and 143 stopped by a signal.
+130 and 143 stopped by a signal, 141 nobody reads the output any more.
 """
 
 import contextlib
+import os
 import shlex
 import signal
 import sys
@@ -114,11 +115,12 @@ def run(
     """
     allocator.keep_pages()
     argv = list(sys.argv if argv is None else argv)
-    if any(arg in ("-h", "--help", "-help") for arg in argv[1:]):
-        sys.stdout.write(help_text(doc or "", values, more))
-        return 0
     again = shlex.join(["python", "-m", name, *argv[1:]])
     try:
+        if any(arg in ("-h", "--help", "-help") for arg in argv[1:]):
+            sys.stdout.write(help_text(doc or "", values, more))
+            sys.stdout.flush()
+            return 0
         try:
             rest = values(argv)
         except (flags.Error, KeyError, AttributeError, TypeError, ValueError, OSError) as error:
@@ -127,6 +129,7 @@ def run(
         if len(rest) > 1 and not positional:
             raise InputError(f"stray argument {rest[1]!r} (see --help)")
         main(*([rest[1:]] if positional else []))
+        sys.stdout.flush()
         processes.end()
     except InputError as error:
         if processes.joined():
@@ -137,6 +140,13 @@ def run(
         sys.stderr.write(f"{stopped}; the same command goes on:\n  {again}\n")
         processes.end()
         return 128 + stopped.number
+    except BrokenPipeError:  # as after `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it at its end
+        unread = "stopped: nobody reads the output any more"
+        if processes.joined():
+            processes.leave(128 + signal.SIGPIPE, unread)
+        sys.stderr.write(f"{unread}\n")
+        return 128 + signal.SIGPIPE
     except KeyboardInterrupt:
         if processes.joined():
             processes.leave(130, "interrupted")

@@ -16,7 +16,16 @@ from scalevae_jax.storage import Path
 from scalevae_jax.types import InputError
 
 METRICS = "metrics.jsonl"
-console = Console(highlight=False, soft_wrap=True)
+
+
+class _Console(Console):
+    """Rich ends the process where nobody reads its output any more; `command.run` does that here."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
+console = _Console(highlight=False, soft_wrap=True)
 if not console.is_terminal:
     console.width = 140  # a table in a file or a pipe is not folded
 

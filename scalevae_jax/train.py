@@ -159,6 +159,8 @@ def train(settings: Config, folder: Path, profile: bool = False) -> None:
             with contextlib.suppress(OSError):
                 folder.rmdir()  # where nothing was written yet
         raise
+    except BrokenPipeError:  # of the output, not of the folder
+        raise
     except OSError as error:
         raise InputError(
             f"{error.filename or folder}: {error.strerror or error}; what was saved before is as it was. Make the "

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from scalevae_jax import command
+from scalevae_jax import command, report, sample
 
 ROOT = Path(__file__).parents[1]
 SMOKE = ["--config", "configs/smoke.py"]
@@ -234,6 +234,17 @@ def test_help_is_printed():
     code, out, _ = run("interpolate", "--help")
     assert code == 0
     assert "--steps [5]: sentences, both ends counted" in out
+
+
+@pytest.mark.parametrize("say", [report.say, print, lambda text: sys.stdout.write(text * 100_000)])
+def test_a_reader_that_has_gone_ends_a_command_with_one_line_and_no_traceback(say, monkeypatch, capfd):
+    """As in `sample | head`: by rich, by print, at the flush after the command, and in the middle of it."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    with open(writing, "w") as unread:
+        monkeypatch.setattr(sys, "stdout", unread)
+        assert command.run("sample", lambda: say("a dog runs ."), sample.FLAGS, "", argv=["sample"]) == 141
+    assert capfd.readouterr().err == "stopped: nobody reads the output any more\n"
 
 
 def test_list_methods():
