@@ -72,9 +72,10 @@ def epoch_line(
 def warnings(line: dict[str, Any], method: Method) -> dict[str, str | None]:
     """What a user should not discover a day later: for each ill its remedy, or None where all is well."""
     collapsed = runaway = None
-    if line["mi"] is not None and line["kl_weight"] >= 1 and (line["mi"] < 0.1 or line["au_hat"] == 0):
+    full = float(method.kl_weight(jnp.float32(1e6)))  # that of a late epoch: 1, but for beta_vae
+    if line["mi"] is not None and line["kl_weight"] >= full and (line["mi"] < 0.1 or line["au_hat"] == 0):
         collapsed = (
-            f"the posterior has collapsed (mi {line['mi']:.3f} nats, {line['au_hat']} active units): z is ignored. "
+            f"the posterior has collapsed (mi {line['mi']:.3f} nats, {line['au_hat']} active units of q_hat): z is ignored. "
             "Try --config.method.name=scale_vae --config.method.des_std=0.9, or bn_vae with a larger gamma"
         )
     largest = line["factor_max"]

@@ -143,10 +143,10 @@ class EpochLog:
             self._board.flush()
         done = line["epoch"] - self._first + 1
         left = (time.monotonic() - self._started) / done * (max_epochs - line["epoch"])
-        factor = ""
+        factor = "" if line["au_hat"] == line["au"] else f" au_hat {line['au_hat']}"
         if line["factor_median"] is not None:
             spread = (line[f"factor_{which}"] for which in ("min", "median", "max"))
-            factor = " factor " + "/".join(f"{f:.3g}" for f in spread)
+            factor += " factor " + "/".join(f"{f:.3g}" for f in spread)
         compiling = f" ({line['seconds_compiling']:.0f} s compiling)" if line["seconds_compiling"] >= 0.5 else ""
         say(
             f"epoch {line['epoch']}/{max_epochs} step {line['step']} lr {line['lr']:g} beta {line['kl_weight']:.2f} | "

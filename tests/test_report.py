@@ -11,7 +11,7 @@ def line(epoch: int, **changes) -> dict:
     numbers = dict.fromkeys(
         ("lr", "kl_weight", "train_rec", "valid_rec", "seconds", "seconds_compiling", "tokens_per_second"), 1.0
     )
-    nothing = dict.fromkeys(("train_kl", "valid_kl", "mi", "au", "factor_min", "factor_median", "factor_max"))
+    nothing = dict.fromkeys(("train_kl", "valid_kl", "mi", "au", "au_hat", "factor_min", "factor_median", "factor_max"))
     return {"epoch": epoch, "step": 10 * epoch} | numbers | nothing | changes
 
 
@@ -43,7 +43,15 @@ def test_an_epoch_line_has_a_dash_where_there_is_no_value_and_the_factor_where_t
     assert "1 s (1 s compiling) eta" in without
     assert "1 s eta" in with_factor
     assert "factor 1.5/2/3.25" in with_factor
+    assert "au_hat" not in with_factor
     assert "eta" in with_factor
+
+
+def test_an_epoch_line_has_the_active_units_of_q_hat_where_they_are_others(tmp_path, capsys):
+    log = report.EpochLog(tmp_path, 1, 0)
+    log.write(line(1, au=3, au_hat=16, factor_min=1.5, factor_median=2.0, factor_max=3.25), max_epochs=1)
+    log.close()
+    assert "au 3 au_hat 16 factor 1.5/2/3.25 |" in capsys.readouterr().out
 
 
 def test_tensorboard_files_are_written(tmp_path):

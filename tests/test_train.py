@@ -280,6 +280,21 @@ def test_collapse_and_a_runaway_factor_are_said_with_two_remedies(changes, said)
 
 
 @pytest.mark.parametrize(
+    ("method", "weight", "said"),
+    [
+        (METHODS["beta_vae"](beta=0.4), 0.4, True),
+        (METHODS["beta_vae"](beta=2.0), 2.0, True),
+        (METHODS["vae"](warm_up=10.0), 0.9, False),
+        (METHODS["vae"](warm_up=10.0), 1.0, True),
+        (METHODS["cyclical"](cycle_epochs=2.0, cycles=3), 0.5, False),
+        (METHODS["cyclical"](cycle_epochs=2.0, cycles=3), 1.0, True),
+    ],
+)
+def test_collapse_is_said_from_the_methods_full_kl_weight_on(method, weight, said):
+    assert (fit.warnings(line(mi=0.05, kl_weight=float(np.float32(weight))), method)["collapsed"] is not None) == said
+
+
+@pytest.mark.parametrize(
     ("name", "where", "several"), [("scale_vae", "step 2", 1), ("agg_vae", "step 1", 1), ("scale_vae", "step 2", 3)]
 )
 def test_a_step_that_is_not_finite_stops_the_run_and_is_kept_for_replay(name, where, several, corpus, tmp_path, capsys):
