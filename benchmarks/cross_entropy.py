@@ -15,7 +15,7 @@ import numpy as np
 import optax
 import torch
 
-from benchmarks import timing
+from benchmarks import peer, timing
 from scalevae_jax import command, cross_entropy
 from scalevae_jax.flags import Flags
 
@@ -49,8 +49,9 @@ def case(tokens: int, hidden: int, vocabulary: int) -> dict[str, float]:
         return (weight * optax.softmax_cross_entropy_with_integer_labels(features @ kernel, targets)).sum()
 
     by_optax = jax.jit(jax.value_and_grad(whole, argnums=(0, 1)))
-    layer = torch.nn.Linear(hidden, vocabulary, bias=False)
-    given, wanted = torch.from_numpy(features).requires_grad_(), torch.from_numpy(targets).long()
+    layer = torch.nn.Linear(hidden, vocabulary, bias=False).to(peer.device())
+    given = torch.from_numpy(features).to(peer.device()).requires_grad_()
+    wanted = torch.from_numpy(targets).long().to(peer.device())
 
     def by_torch() -> None:
         layer.zero_grad(set_to_none=True)
@@ -77,6 +78,7 @@ def case(tokens: int, hidden: int, vocabulary: int) -> dict[str, float]:
 
 
 def _command() -> None:
+    peer.alike()
     cases = {}
     for name, sizes in CASES.items():
         cases[name] = case(*sizes)

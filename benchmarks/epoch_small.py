@@ -58,9 +58,9 @@ def theirs(data: train.Corpus, settings: Config) -> Callable[[], object]:
     """An epoch of the reference code's loop over batches made beforehand, and the loss on those of validation."""
     torch.manual_seed(0)
     sizes = settings.model
-    network = peer.Vae(len(data.words), sizes.embedding, sizes.hidden, sizes.latent)
-    batches = [torch.from_numpy(batch.tokens).long() for batch in data.train.epoch(1)]
-    valid = [torch.from_numpy(batch.tokens[batch.weight > 0]).long() for batch in data.valid.epoch(1)]
+    network = peer.Vae(len(data.words), sizes.embedding, sizes.hidden, sizes.latent).to(peer.device())
+    batches = [torch.from_numpy(batch.tokens).long().to(peer.device()) for batch in data.train.epoch(1)]
+    valid = [torch.from_numpy(batch.tokens[batch.weight > 0]).long().to(peer.device()) for batch in data.valid.epoch(1)]
 
     def epoch() -> object:
         network.train()
@@ -74,6 +74,7 @@ def theirs(data: train.Corpus, settings: Config) -> Callable[[], object]:
 
 
 def _command() -> None:
+    peer.alike()
     path = Path(__file__).parents[1] / "configs/synthetic.py"
     settings = config.with_defaults(runpy.run_path(str(path))["get_config"]())
     data = train.read_corpus(settings)

@@ -60,9 +60,12 @@ def theirs(settings: Config, words: int, data: Loader) -> tuple[Callable[[], obj
     """The reference code's step over a sample of its batches, of sentences of one length each; true tokens of it."""
     torch.manual_seed(0)
     sizes = settings.model
-    network = peer.Vae(words, sizes.embedding, sizes.hidden, sizes.latent)
+    network = peer.Vae(words, sizes.embedding, sizes.hidden, sizes.latent).to(peer.device())
     ordered = sorted(equal_lengths(data).epoch(1), key=lambda batch: batch.tokens.shape[1])
-    chosen = [torch.from_numpy(batch.tokens[batch.weight > 0]).long() for batch in sample(ordered, BATCHES.value)]
+    chosen = [
+        torch.from_numpy(batch.tokens[batch.weight > 0]).long().to(peer.device())
+        for batch in sample(ordered, BATCHES.value)
+    ]
 
     def epoch() -> None:
         for tokens in chosen:
@@ -72,6 +75,7 @@ def theirs(settings: Config, words: int, data: Loader) -> tuple[Callable[[], obj
 
 
 def _command() -> None:
+    peer.alike()
     path = Path(__file__).parents[1] / "configs/yahoo.py"
     settings = runpy.run_path(str(path))["get_config"]()
     settings.data.path = DATA.value

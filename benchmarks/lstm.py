@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 
-from benchmarks import timing
+from benchmarks import peer, timing
 from scalevae_jax import command, lstm
 from scalevae_jax.flags import Flags
 from scalevae_jax.linear import linear
@@ -55,8 +55,8 @@ def linen(x: np.ndarray, hidden: int) -> Callable[[], object]:
 
 def theirs(x: np.ndarray, hidden: int) -> Callable[[], object]:
     """PyTorch's nn.LSTM."""
-    network = torch.nn.LSTM(x.shape[-1], hidden)
-    given = torch.from_numpy(x).requires_grad_()
+    network = torch.nn.LSTM(x.shape[-1], hidden).to(peer.device())
+    given = torch.from_numpy(x).to(peer.device()).requires_grad_()
 
     def gradient() -> None:
         network.zero_grad(set_to_none=True)
@@ -89,6 +89,7 @@ def case(inputs: int, hidden: int, time: int) -> dict[str, float]:
 
 
 def _command() -> None:
+    peer.alike()
     cases = {}
     for name, sizes in CASES.items():
         cases[name] = case(*sizes)

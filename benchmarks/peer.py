@@ -3,9 +3,25 @@ benchmarks. Its modules are PyTorch's own, its loops those a user of that code w
 
 import math
 
+import jax
 import numpy as np
 import torch
 from torch import nn
+
+PRODUCTS = ("tf32", "float32")
+
+
+def device() -> str:
+    """Where JAX is."""
+    return "cuda" if jax.default_backend() == "gpu" else "cpu"
+
+
+def alike(products: str = "tf32") -> None:
+    """Float32 products of the same kind in both libraries. On a GPU JAX's own choice is tf32; PyTorch's is tf32 in its
+    LSTM and float32 elsewhere. A CPU knows float32 alone."""
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = products == "tf32"
+    if products == "float32":
+        jax.config.update("jax_default_matmul_precision", "highest")
 
 
 class Decoder(nn.Module):
@@ -49,7 +65,7 @@ def nll_iw(
     """-log p(x) of one sentence [1, time] by importance weights, `chunk` draws at a time."""
     weights = []
     for _ in range(0, samples, chunk):
-        noise = torch.randn(chunk, len(mean))
+        noise = torch.randn(chunk, len(mean), device=mean.device)
         z = mean + torch.exp(0.5 * logvar) * noise
         log_prior = -0.5 * (z**2 + math.log(2 * math.pi)).sum(-1)
         log_q = -0.5 * (noise**2 + logvar + math.log(2 * math.pi)).sum(-1)
@@ -98,11 +114,12 @@ class Vae(nn.Module):
         kl = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).sum(-1)
         return nll.view(len(tokens), -1).sum(-1) + kl_weight * kl
 
-    def step(self, tokens: torch.Tensor, kl_weight: float = 1.0) -> float:
-        """One training step; the loss."""
+    def step(self, tokens: torch.Tensor, kl_weight: float = 1.0, bfloat16: bool = False) -> float:
+        """One training step, by PyTorch's autocast where `bfloat16`; the loss."""
         for optimizer in self.optimizers:
             optimizer.zero_grad()
-        loss = self.losses(tokens, kl_weight).mean()
+        with torch.autocast(tokens.device.type, torch.bfloat16, enabled=bfloat16):
+            loss = self.losses(tokens, kl_weight).mean()
         loss.backward()
         nn.utils.clip_grad_norm_(self.parameters(), 5.0)
         for optimizer in self.optimizers:

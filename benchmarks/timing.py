@@ -18,8 +18,7 @@ import jax.numpy as jnp
 
 from scalevae_jax import allocator, report
 
-SIZE = 2048
-SETTLE = 0.5  # seconds: threads of the one before go on spinning for a while after their work
+SETTLE = 0.5  # seconds: on a CPU threads of the one before go on spinning for a while after their work
 TURN = 0.5  # seconds at least, so that short steps follow one another as they do in training
 
 
@@ -32,6 +31,8 @@ def turns(rounds: int, contestants: dict[str, Callable[[], object]], calls: int 
         for _ in range(calls):
             last = function()
         jax.block_until_ready(last)
+        if jax.default_backend() == "gpu" and "torch" in sys.modules:
+            sys.modules["torch"].cuda.synchronize()
         return (time.perf_counter() - begun) / calls
 
     of_turn, seconds = {}, {name: [] for name in contestants}
@@ -41,21 +42,27 @@ def turns(rounds: int, contestants: dict[str, Callable[[], object]], calls: int 
         of_turn[name] = calls or math.ceil(TURN / usual)
     for _ in range(rounds):
         for name, function in contestants.items():
-            time.sleep(SETTLE)
+            time.sleep(SETTLE if jax.default_backend() == "cpu" else 0)
             seconds[name].append(timed(function, of_turn[name]))
     return {name: statistics.median(taken) for name, taken in seconds.items()}
 
 
-def matmul() -> Callable[[], jax.Array]:
-    """One 2048 x 2048 x 2048 product in float32 by JAX: the machine's rate is `rate` of its seconds."""
-    a = jnp.ones((SIZE, SIZE), jnp.float32)
+def side() -> int:
+    """Of the square product that tells a machine's rate; a GPU takes more to be filled."""
+    return 2048 if jax.default_backend() == "cpu" else 8192
+
+
+def matmul(dtype: str = "float32") -> Callable[[], jax.Array]:
+    """One square product by JAX, of random numbers (of equal ones it can be faster): the machine's rate is `rate` of
+    its seconds."""
+    a = jax.random.normal(jax.random.key(0), (side(), side()), dtype)
     product = jax.jit(jnp.matmul)
     return lambda: product(a, a)
 
 
 def rate(seconds: float) -> float:
     """Operations a second of `matmul`."""
-    return 2 * SIZE**3 / seconds
+    return 2 * side() ** 3 / seconds
 
 
 def peak_mib(module: str, arguments: Sequence[str]) -> float:
@@ -92,7 +99,8 @@ def finish(cases: dict[str, dict[str, float]], headline: str) -> None:
     versions = {"jax": jax.__version__, "python": platform.python_version()}
     if "torch" in sys.modules:
         versions["torch"] = sys.modules["torch"].__version__
-    machine = {"cpus": os.cpu_count(), "processor": _processor(), "load": os.getloadavg()[0], **versions}
+    device = {} if jax.default_backend() == "cpu" else {"device": jax.devices()[0].device_kind}
+    machine = {**device, "cpus": os.cpu_count(), "processor": _processor(), "load": os.getloadavg()[0], **versions}
     print(json.dumps({**cases.get(headline, {}), "cases": cases, "machine": machine}))
 
 

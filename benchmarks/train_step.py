@@ -6,14 +6,16 @@ Examples:
 
 Batch 32. Full size: vocabulary 20,000, embedding 512, hidden 1,024, latent 32, sentences of 10 to 160 words. Small:
 vocabulary 10,000, embedding 128, hidden 256, 12 words. Counted operations: 8 hidden (inputs + hidden) a token of an
-LSTM, 2 hidden vocabulary a predicted token, the reverse pass twice that. The last line is JSON. Exit code 1 where
-PyTorch's full-size step of 40 words does not reach 0.80 of its own matmul rate: the comparison is then invalid.
+LSTM, 2 hidden vocabulary a predicted token, the reverse pass twice that. The last line is JSON. On a CPU exit code 1
+where PyTorch's full-size step of 40 words does not reach 0.80 of its own matmul rate: the comparison is then invalid.
+On a GPU both multiply as --products says, PyTorch's bfloat16 (autocast) is timed too, and no memory is measured.
 """
 
 import sys
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+import jax
 import torch
 
 from benchmarks import ours as package
@@ -21,8 +23,6 @@ from benchmarks import peer, timing
 from scalevae_jax import command, report
 from scalevae_jax.config import Config, Data, MethodConfig, Network
 from scalevae_jax.flags import Flags
-
-ROWS = 32
 
 
 class Size(NamedTuple):
@@ -33,13 +33,14 @@ class Size(NamedTuple):
     hidden: int
     latent: int
     words: int
+    rows: int = 32
 
     @property
     def operations(self) -> float:
         """Of the matrix products of a step: the encoder reads words + 2 tokens, the decoder predicts words + 1."""
         lstm = 8 * self.hidden * (self.embedding + self.hidden)
         decoder = lstm + 8 * self.hidden * self.latent + 2 * self.hidden * self.vocabulary
-        return 3 * ROWS * (lstm * (self.words + 2) + decoder * (self.words + 1))
+        return 3 * self.rows * (lstm * (self.words + 2) + decoder * (self.words + 1))
 
 
 CASES = {
@@ -52,6 +53,8 @@ VALID = 0.80  # of its own matmul rate that PyTorch's step of the headline case 
 FLAGS = Flags()
 ROUNDS = FLAGS.integer("rounds", 5, "turns of each", 1)
 ONLY = FLAGS.words("cases", [], "only the cases whose names hold one of these")
+METHODS = FLAGS.words("methods", ["scale_vae", "bn_vae"], "compared with the VAE")
+PRODUCTS = FLAGS.choice("products", "tf32", peer.PRODUCTS, "of float32 on a GPU")
 MEMORY = FLAGS.string("memory", "", "measure one peak: who,case (what the program calls itself)")
 
 
@@ -59,21 +62,22 @@ def ours(size: Size, method_name: str = "vae", dtype: str = "float32") -> Callab
     """The package's own joint step."""
     network = Network(embedding=size.embedding, hidden=size.hidden, latent=size.latent, compute_dtype=dtype)
     settings = Config(data=Data(path=""), model=network, method=MethodConfig(name=method_name))
-    take, batch = package.trainer(settings, size.vocabulary), package.sentences(ROWS, size.words, size.vocabulary)
+    take, batch = package.trainer(settings, size.vocabulary), package.sentences(size.rows, size.words, size.vocabulary)
     return lambda: take(batch)
 
 
-def theirs(size: Size) -> Callable[[], object]:
+def theirs(size: Size, bfloat16: bool = False) -> Callable[[], object]:
     """The reference code's step."""
     torch.manual_seed(0)
-    network = peer.Vae(*size[:4])
-    tokens = torch.from_numpy(package.sentences(ROWS, size.words, size.vocabulary).tokens).long()
-    return lambda: network.step(tokens)
+    network = peer.Vae(*size[:4]).to(peer.device())
+    batch = package.sentences(size.rows, size.words, size.vocabulary)
+    tokens = torch.from_numpy(batch.tokens).long().to(peer.device())
+    return lambda: network.step(tokens, bfloat16=bfloat16)
 
 
 def torch_matmul() -> Callable[[], object]:
     """`timing.matmul` by PyTorch."""
-    a = torch.ones(timing.SIZE, timing.SIZE)
+    a = torch.randn(timing.side(), timing.side(), device=peer.device())
     return lambda: a @ a
 
 
@@ -83,14 +87,15 @@ def case(size: Size) -> dict[str, float]:
         "ours": ours(size),
         "torch": theirs(size),
         "bfloat16": ours(size, dtype="bfloat16"),
-        "scale_vae": ours(size, "scale_vae"),
-        "bn_vae": ours(size, "bn_vae"),
+        **{name: ours(size, name) for name in METHODS.value},
         "matmul": timing.matmul(),
         "matmul_torch": torch_matmul(),
     }
+    if not _on_cpu():
+        contestants |= {"torch_bfloat16": theirs(size, bfloat16=True), "matmul_bfloat16": timing.matmul("bfloat16")}
     seconds = timing.turns(ROUNDS.value, contestants)
     rate, rate_torch = timing.rate(seconds["matmul"]), timing.rate(seconds["matmul_torch"])
-    return {
+    figures = {
         "seconds": seconds["ours"],
         "seconds_torch": seconds["torch"],
         "ratio_vs_torch": seconds["torch"] / seconds["ours"],
@@ -98,11 +103,22 @@ def case(size: Size) -> dict[str, float]:
         "share_of_matmul_torch": size.operations / seconds["torch"] / rate_torch,
         "bfloat16_vs_float32": seconds["ours"] / seconds["bfloat16"],
         "bfloat16_vs_torch": seconds["torch"] / seconds["bfloat16"],
-        "scale_vae_vs_vae": seconds["scale_vae"] / seconds["ours"],
-        "bn_vae_vs_vae": seconds["bn_vae"] / seconds["ours"],
+        **{f"{name}_vs_vae": seconds[name] / seconds["ours"] for name in METHODS.value},
         "matmul_gflops": rate / 1e9,
         "matmul_gflops_torch": rate_torch / 1e9,
     }
+    if not _on_cpu():
+        rate = timing.rate(seconds["matmul_bfloat16"])
+        figures |= {
+            "bfloat16_vs_torch_bfloat16": seconds["torch_bfloat16"] / seconds["bfloat16"],
+            "share_of_matmul_bfloat16": size.operations / seconds["bfloat16"] / rate,
+            "matmul_gflops_bfloat16": rate / 1e9,
+        }
+    return figures
+
+
+def _on_cpu() -> bool:
+    return jax.default_backend() == "cpu"
 
 
 def _memory(what: str) -> None:
@@ -117,19 +133,21 @@ def _chosen() -> Iterator[str]:
 
 
 def _command() -> None:
+    peer.alike(PRODUCTS.value)
     if MEMORY.value:
         return _memory(MEMORY.value)
     cases = {}
     for name in _chosen():
         figures = case(CASES[name])
-        for who, key in (("ours", "peak_mib"), ("torch", "peak_mib_torch")):
-            figures[key] = timing.peak_mib("benchmarks.train_step", ["--memory", f"{who},{name}"])
-        figures["peak_vs_torch"] = figures["peak_mib"] / figures["peak_mib_torch"]
+        if _on_cpu():
+            for who, key in (("ours", "peak_mib"), ("torch", "peak_mib_torch")):
+                figures[key] = timing.peak_mib("benchmarks.train_step", ["--memory", f"{who},{name}"])
+            figures["peak_vs_torch"] = figures["peak_mib"] / figures["peak_mib_torch"]
         timing.line(name, figures)
         cases[name] = figures
     headline = cases.get(HEADLINE, {})
     timing.finish(cases, HEADLINE)
-    if headline and headline["share_of_matmul_torch"] < VALID:
+    if _on_cpu() and headline and headline["share_of_matmul_torch"] < VALID:
         report.warn(f"PyTorch reaches {headline['share_of_matmul_torch']:.2f} of its own matmul rate: not a valid peer")
         sys.exit(1)
 
