@@ -21,7 +21,7 @@ def trainer(settings: Config, words: int, steps_per_epoch: int = 3125) -> Callab
     step = make_steps(model, method, workdir.optimizer(settings), steps_per_epoch).joint
     state = parallel.replicate(workdir.create_state(settings, model, method, steps_per_epoch))
     held: list[Any] = [jax.block_until_ready(state)]
-    flight = Flight(wait=jax.device_count() > 1)
+    flight = Flight()
 
     def take(batch: Batch) -> Array:
         held[0], told = step(held[0], parallel.shard(batch))

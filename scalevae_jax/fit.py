@@ -106,12 +106,14 @@ class Fit(NamedTuple):
 class Flight:
     """Training steps that the device has been given, one or several a dispatch, and that the host has not seen the end
     of: about IN_FLIGHT seconds of them, so that a signal is soon obeyed, and always one dispatch, so that the device
-    never waits; but none with `wait`, and on a CPU none that is LONG."""
+    never waits; but on a CPU none that is LONG, and none at all of several virtual devices, which deadlock with many
+    collectives in flight."""
 
-    def __init__(self, wait: bool):
+    def __init__(self) -> None:
         self._steps: collections.deque[tuple[Told, list[Batch], Draw]] = collections.deque()
-        self._wait, self._room, self._seen = wait, 0, time.monotonic()
-        self._long = LONG if jax.default_backend() == "cpu" else math.inf
+        self._room, self._seen = 0, time.monotonic()
+        cpu = jax.default_backend() == "cpu"
+        self._wait, self._long = cpu and jax.device_count() > 1, LONG if cpu else math.inf
 
     def add(self, told: Told, batches: list[Batch], draw: Draw) -> None:
         """One more; waits for older ones. Raises Faulted where one of them was not taken."""
@@ -233,7 +235,7 @@ def train_epoch(run: Fit, steps: Steps, state: TrainState) -> tuple[TrainState, 
     epoch, step, position = int(state.epoch), int(state.step), int(state.position)
     often = run.settings.checkpoint
     saved, seen = time.monotonic(), _seen(state)
-    flight = Flight(wait=jax.device_count() > 1)  # virtual devices deadlock with many collectives in flight
+    flight = Flight()
     alone = jax.process_count() == 1  # several processes save at the same step, and their clocks differ
     what = f"epoch {epoch}/{run.settings.train.max_epochs}"
     number = None

@@ -405,12 +405,15 @@ def test_fallback_takes_the_newest_whole_checkpoint(corpus, tmp_path, capsys):
     assert "the newest whole checkpoint is taken instead" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("backend", "most", "pauses"), [("gpu", 3, 0), ("cpu", 0, 20)])
-def test_steps_in_flight_are_bounded_by_their_time(monkeypatch, rng, backend, most, pauses):
+@pytest.mark.parametrize(
+    ("backend", "devices", "most", "pauses"), [("gpu", 1, 3, 0), ("gpu", 4, 3, 0), ("cpu", 1, 0, 20), ("cpu", 4, 0, 20)]
+)
+def test_steps_in_flight_are_bounded_by_their_time(monkeypatch, rng, backend, devices, most, pauses):
     """Steps of 0.3 s: never more than a second of them after the first few; on a CPU one after another, with a pause
     in which the memory of each is freed."""
     clock, slept = [0.0], []
     monkeypatch.setattr(fit.jax, "default_backend", lambda: backend)
+    monkeypatch.setattr(fit.jax, "device_count", lambda: devices)
     monkeypatch.setattr(fit.time, "sleep", slept.append)
     monkeypatch.setattr(fit.time, "monotonic", lambda: clock[0])
 
@@ -419,7 +422,7 @@ def test_steps_in_flight_are_bounded_by_their_time(monkeypatch, rng, backend, mo
             clock[0] += 0.3
             return np.zeros((), np.int32)
 
-    flight, batch = fit.Flight(wait=False), tiny.make_batch(rng)
+    flight, batch = fit.Flight(), tiny.make_batch(rng)
     told = steps.Told(training.zero_sums(), jnp.float32(0), jnp.float32(0), Step())
     waiting = []
     for _ in range(20):
