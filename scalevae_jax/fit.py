@@ -75,8 +75,8 @@ def warnings(line: dict[str, Any], method: Method) -> dict[str, str | None]:
     full = float(method.kl_weight(jnp.float32(1e6)))  # that of a late epoch: 1, but for beta_vae
     if line["mi"] is not None and line["kl_weight"] >= full and (line["mi"] < 0.1 or line["au_hat"] == 0):
         collapsed = (
-            f"the posterior has collapsed (mi {line['mi']:.3f} nats, {line['au_hat']} active units of q_hat): z is ignored. "
-            "Try --config.method.name=scale_vae --config.method.des_std=0.9, or bn_vae with a larger gamma"
+            f"the posterior has collapsed (mi {line['mi']:.3f} nats, {line['au_hat']} active units of q_hat): z is "
+            "ignored. Try --config.method.name=scale_vae --config.method.des_std=0.9, or bn_vae with a larger gamma"
         )
     largest = line["factor_max"]
     if largest is not None and line["epoch"] > method.posterior.own_epochs and largest > RUNAWAY_FACTOR:
