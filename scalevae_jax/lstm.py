@@ -18,6 +18,12 @@ from scalevae_jax.types import Array
 State = tuple[Float[Array, "*rows hidden"], Float[Array, "*rows hidden"]]
 
 
+def unroll() -> int:
+    """Tokens a turn of the loops of training. On a GPU a turn waits for its launches, longer than for its products
+    (docs/performance.md)."""
+    return 8 if jax.default_backend() == "gpu" else 1
+
+
 def cell(gates: Float[Array, "*rows gates"], c: Float[Array, "*rows hidden"]) -> tuple[Array, Array, tuple[Array, ...]]:
     """One step: pre-activations of the gates i, f, g, o and the cell before -> (h, c, activations)."""
     i, f, g, o = jnp.split(gates, 4, axis=-1)
@@ -54,7 +60,7 @@ def lstm(
         state = step(kernel, x, state)
         return state, state[0]
 
-    return jax.lax.scan(one, (h0, c0), gates)[1]
+    return jax.lax.scan(one, (h0, c0), gates, unroll=unroll())[1]
 
 
 def _forward(recurrent: Array, gates: Array, h0: Array, c0: Array, dtype: DType) -> tuple[Array, Any]:
@@ -65,7 +71,7 @@ def _forward(recurrent: Array, gates: Array, h0: Array, c0: Array, dtype: DType)
         h, c, activations = cell(x + dot(h, kernel), c)
         return (h, c), (h, c, *activations)
 
-    _, (hs, cs, *activations) = jax.lax.scan(one, (h0, c0), gates)
+    _, (hs, cs, *activations) = jax.lax.scan(one, (h0, c0), gates, unroll=unroll())
     return hs, (recurrent, hs, cs, tuple(activations), h0, c0)
 
 
@@ -91,7 +97,8 @@ def _backward(dtype: DType, residuals: Any, cotangent: Array) -> tuple[Array, Ar
         return (back(dgates), dc * f), dgates
 
     zeros = jnp.zeros_like(h0), jnp.zeros_like(c0)
-    (dh0, dc0), dgates = jax.lax.scan(one, zeros, (cotangent, cs, c_before, activations), reverse=True)
+    at = (cotangent, cs, c_before, activations)
+    (dh0, dc0), dgates = jax.lax.scan(one, zeros, at, reverse=True, unroll=unroll())
     return outer(h_before, dgates, dtype), dgates, dh0, dc0
 
 

@@ -298,7 +298,7 @@ BAD = [
     ("sample", ["--workdir", "nowhere"], "not the folder of a run"),
     ("sample", ["--number", "3"], "number"),
     ("sample", ["--workdir", "nowhere", "--prior", "flat"], "prior"),
-    ("export", ["--workdir", "nowhere"], "--workdir and --out are wanted"),
+    ("export", ["--workdir", "nowhere"], "--out is wanted"),
 ]
 
 

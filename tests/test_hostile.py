@@ -126,7 +126,7 @@ def test_a_small_file_that_claims_to_be_large_is_not_believed(run):
     like = workdir.abstract_state(settings, workdir.build_model(settings, method, len(words)), method, 2)
     for path in (run / "checkpoints").glob("*/*/meta/metadata"):
         meta = json.loads(path.read_text())
-        named = checkpoint._named(like)
+        named = checkpoint.named(like)
         path.write_text(json.dumps(meta | {"arrays": {k: [str(x.dtype), list(x.shape), ""] for k, x in named.items()}}))
     with pytest.raises(InputError, match="can not hold arrays of"):
         workdir.load(run)

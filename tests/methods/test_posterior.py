@@ -95,9 +95,10 @@ def test_committed_rate_is_delta_and_half_of_what_is_positive_in_the_first_outpu
 @pytest.mark.parametrize("b", [-90.0, 0.0, 90.0])
 def test_committed_rate_has_a_finite_gradient_for_large_outputs(b):
     q = Gaussian(np.float32([[-5.0, 0.5, 300.0]]), np.full((1, 3), b, np.float32))
+    context = Context(np.float32(1), np.int32(1), np.ones(1, np.float32), jax.random.split(jax.random.key(0), 1))
 
     def paid(q):
-        after, _ = posterior.committed_rate(0.1).apply({}, (), Posteriors(q, jnp.ones(3)), None, True)
+        after, _ = posterior.committed_rate(0.1).apply({}, (), Posteriors(q, jnp.ones(3)), context, True)
         return jnp.sum(after.q.mean) + jnp.sum(penalty.unit_rate(after))
 
     assert all(np.all(np.isfinite(g)) for g in jax.grad(paid)(q))
