@@ -161,7 +161,7 @@ def with_defaults(config: Config) -> Config:
 
 def override_method(config: Config, from_file: Config, overrides: set[str]) -> tuple[Config, list[str]]:
     """Another method on the command line drops the hyperparameters that the file set for its own; names the dropped."""
-    if config.method.name == from_file.method.name:
+    if config.method.name == from_file.method.name or config.method.name not in methods.METHODS:
         return config, []
     dropped = [key for key in hyperparameters(from_file) if f"method.{key}" not in overrides]
     return dataclasses.replace(config, method=dataclasses.replace(config.method, **dict.fromkeys(dropped))), dropped
@@ -235,6 +235,8 @@ SECTIONS = {
     "eval": Eval,
     "checkpoint": Checkpoint,
 }
+
+FIELDS = [f"{section}.{field.name}" for section, kind in SECTIONS.items() for field in dataclasses.fields(kind)]
 
 
 def describe() -> str:

@@ -11,9 +11,11 @@ Any field of the configuration is changed with --config.section.field=value. All
 
 import contextlib
 import dataclasses
+import difflib
 import functools
 import math
 import pathlib
+import re
 import runpy
 import sys
 from typing import Any, NamedTuple
@@ -236,9 +238,13 @@ def finish(settings: Config, folder: Path) -> None:
 
 
 class _Parser(ConfigFileFlagParser):
-    """Of --config: names as well as paths."""
+    """Of --config: names as well as paths. Raises InputError for a --config.FIELD that is none, with the nearest."""
 
     def parse(self, path: str) -> Any:
+        for name in re.findall(r"^--?config\.([^=\n]+)", "\n".join(sys.argv), re.MULTILINE):
+            if name not in config.FIELDS:
+                near = "".join(f", the nearest is {near}" for near in difflib.get_close_matches(name, config.FIELDS, 1))
+                raise InputError(f"--config.{name}: no such field{near} (see --help)")
         return super().parse(str(config.find(path)))
 
 

@@ -88,8 +88,8 @@ def test_an_error_of_one_host_ends_all(tmp_path):
         for process in (0, 1):
             hosts.start(process, here=tmp_path / str(process))
         ends = hosts.ends()
-    says(ends[1], 2, "error: no train.txt")
-    says(ends[0], 2, "error: process 1 of 2: no train.txt")
+    says(ends[1], 2, "error: no such file or folder")
+    says(ends[0], 2, "error: process 1 of 2: no such file or folder")
 
 
 def test_sigterm_at_one_host_saves_and_stops_all(tmp_path):

@@ -176,7 +176,7 @@ def test_a_corpus_in_a_bucket_is_that_of_the_folder(bucket, tmp_path):
     for split in corpus.SPLITS:
         local, remote = (list(text.sentences(split)) for text in texts)
         assert local == remote == [f"{split} {word} .".split() for word in "one two three".split()]
-    with pytest.raises(InputError, match=r"^no train.txt or train.txt.gz in gs://bucket/none: "):
+    with pytest.raises(InputError, match=r"^no such file or folder: gs://bucket/none: "):
         corpus.open(Data(path=f"{bucket}/none"))
 
 

@@ -23,7 +23,7 @@ CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 LABEL = re.compile(r" *[+-]?[0-9]{1,18} *")
 REPAIRS = {
     "blank": "blank lines left out",
-    "crlf": "lines ended by CRLF",
+    "crlf": "lines ended by CRLF, which is left out",
     "control": "lines with control characters, now spaces",
 }
 Line = tuple[int | None, str]
@@ -78,7 +78,9 @@ def _text(raw: bytes, where: str, found: Counter[str], first: bool) -> str:
     try:
         return raw.decode("utf-8-sig" if first else "utf-8")
     except UnicodeDecodeError as error:
-        raise InputError(f"{where}: byte {error.start + 1} is not UTF-8; convert the file") from error
+        raise InputError(
+            f"{where}: byte {error.start + 1} is not UTF-8; convert the file (iconv -f LATIN1 -t UTF-8)"
+        ) from error
 
 
 def _columns(text: str) -> tuple[str | None, str]:

@@ -59,7 +59,7 @@ def find(data: Data) -> Source:
     if data.path == SYNTHETIC:
         return Source("synthetic", storage.path(SYNTHETIC), {})
     if not data.path and data.name == "text":
-        raise InputError("no text is given: --config.data.path=FILE_OR_FOLDER")
+        raise InputError("no text is given: --config.data.path=FILE_OR_FOLDER (--path of scalevae_jax.data)")
     where = place(data.path or f"data/{data.name}")
     try:
         if where.is_file():
@@ -78,8 +78,9 @@ def find(data: Data) -> Source:
 def missing(where: Path, split: str) -> str:
     """What to say where a split is not there."""
     wanted = ", ".join(f"{name}.txt" for name in SPLITS)
+    lacking = f"no {split}.txt or {split}.txt.gz in" if where.is_dir() else "no such file or folder:"
     return (
-        f"no {split}.txt or {split}.txt.gz in {storage.absolute(where)}: put {wanted} there (or .txt.gz, .tsv, .jsonl) "
+        f"{lacking} {storage.absolute(where)}: put {wanted} there (or .txt.gz, .tsv, .jsonl) "
         "with one sentence a line, or give another folder, or one file to be split, with --config.data.path=PATH"
     )
 
