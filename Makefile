@@ -12,6 +12,7 @@ export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0
 install: $(INSTALLED)
 
 $(INSTALLED): requirements.lock pyproject.toml
+	@echo "installing into $(VENV): about 2 GB of packages, some minutes"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .

@@ -45,6 +45,10 @@ def test_a_tag_that_is_not_the_version_or_not_in_the_changelog_is_not_released(t
     assert (done.returncode == 0) == passes, done.stderr
 
 
+def test_the_changelog_has_the_version():
+    assert f"\n## [{scalevae_jax.__version__}] - " in (ROOT / "CHANGELOG.md").read_text()
+
+
 def test_what_release_tries_is_what_the_readme_shows():
     (step,) = [step for step in RELEASE["jobs"]["build"]["steps"] if "--config smoke" in step.get("run", "")]
     readme = (ROOT / "README.md").read_text()
