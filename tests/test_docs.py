@@ -1,6 +1,7 @@
 """What the pages of the site promise is there: the map of the paper, excerpts of the code, the method of one's own."""
 
 import ast
+import dataclasses
 import os
 import pkgutil
 import re
@@ -14,7 +15,9 @@ import test_method
 import yaml
 
 import scalevae_jax
+from scalevae_jax import method
 from scalevae_jax.method import METHODS, Method
+from scalevae_jax.methods import schedule
 from scalevae_jax.trained import Trained
 
 ROOT = Path(__file__).parents[1]
@@ -64,6 +67,12 @@ def test_what_is_shown_of_a_trained_model_runs(block, tmp_path_factory, monkeypa
     run = small.cached_run(tmp_path_factory.getbasetemp() / "docs")
     monkeypatch.setattr(scalevae_jax, "load", lambda folder: Trained(run))
     exec(compile(block, "docs", "exec"), {})
+
+
+def test_the_ablation_that_is_shown_is_a_method():
+    (line,) = re.findall(r"```python\n(dataclasses\.replace\(.*?)```", PAGES["method.md"], re.S)
+    names = {"dataclasses": dataclasses, "method": method, "schedule": schedule}
+    assert eval(line, names).kl_weight(0.0) == 1.0
 
 
 @pytest.fixture
