@@ -26,7 +26,7 @@ from scalevae_jax.trained import Trained
 from scalevae_jax.types import InputError
 
 Words = Sequence[str]
-GRAMS, DISTINCT = (2, 3, 4), (1, 2)
+GRAMS, DISTINCT = (2, 3, 4), (1, 2, 3)
 
 
 def ngrams(sentence: Words, n: int) -> Iterator[tuple[str, ...]]:

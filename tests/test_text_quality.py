@@ -85,5 +85,6 @@ def test_all_measures(model, language_model):
     measured = text_quality.measure(sentences, known, language_model, 9)
     assert [measured[f"gram_{n}"] for n in (2, 3, 4)] == [1, 1, 1]
     assert measured["entropy_nats"] == pytest.approx(measured["entropy_bits"] * math.log(2))
+    assert [measured[f"distinct_{n}"] for n in (1, 2, 3)] == [text_quality.distinct(sentences, n) for n in (1, 2, 3)]
     assert measured["ppl"] > 1
     assert "ppl" not in text_quality.measure(sentences, known, None, 9)
