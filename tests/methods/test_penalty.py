@@ -48,6 +48,17 @@ def test_weighted_is_the_weight_times_the_mean_kl_of_real_rows(rng):
     np.testing.assert_allclose(value, KL_WEIGHT * _kl(q)[REAL].sum(-1).mean(), rtol=1e-5)
 
 
+@pytest.mark.parametrize("real_rows", [0, 1])
+@pytest.mark.parametrize("mode", ["example", "batch", "total"])
+def test_free_bits_of_one_real_row_is_its_own_and_of_none_is_what_no_row_costs(rng, mode, real_rows):
+    q, weight = _random(rng), np.float32(np.arange(ROWS) < real_rows)
+    value = on_axis(jax.jit(_of_q(penalty.free_bits(0.2, mode))))(q, weight)
+    kl = _kl(q)[0]
+    one = max(kl.sum(), 0.2 * LATENT) if mode == "total" else np.maximum(kl, 0.2).sum()
+    none = 0.2 * LATENT if mode == "batch" else 0.0
+    np.testing.assert_allclose(value, KL_WEIGHT * (one if real_rows else none), rtol=1e-5)
+
+
 def _hinge(mode, rate, threshold):
     """Value and gradient of the hinge, in nats a sentence, before the KL weight; padding rows have none."""
     real, count = REAL[:, None], REAL.sum()
@@ -89,9 +100,9 @@ def test_free_bits_rejects_an_unknown_mode():
         penalty.free_bits(0.1, "dims")
 
 
-def _pairs(q):
+def _pairs(q, real=REAL):
     """KL(q_i || q_j) a dimension for the ordered pairs of different real rows."""
-    mean, variance = np.float64(q.mean)[REAL], np.exp(np.float64(q.logvar)[REAL])
+    mean, variance = np.float64(q.mean)[real], np.exp(np.float64(q.logvar)[real])
     pairs = []
     for i in range(len(mean)):
         for j in range(len(mean)):
@@ -101,11 +112,13 @@ def _pairs(q):
     return np.array(pairs)
 
 
-def test_divergence_is_the_mean_and_the_unbiased_deviation_over_pairs_of_real_rows(rng):
+@pytest.mark.parametrize("weight", [WEIGHT, WEIGHT * (np.arange(ROWS) < 2)], ids=["six rows", "two rows"])
+def test_divergence_is_the_mean_and_the_unbiased_deviation_over_pairs_of_real_rows(rng, weight):
     q = _random(rng)
-    mpd, spread = penalty.divergence(q, WEIGHT)
-    np.testing.assert_allclose(mpd, _pairs(q).mean(0), rtol=1e-4)
-    np.testing.assert_allclose(spread, _pairs(q).sum(-1).std(ddof=1), rtol=1e-4)
+    mpd, spread = penalty.divergence(q, weight)
+    pairs = _pairs(q, weight > 0)
+    np.testing.assert_allclose(mpd, pairs.mean(0), rtol=1e-4)
+    np.testing.assert_allclose(spread, pairs.sum(-1).std(ddof=1), rtol=1e-4)
 
 
 @pytest.mark.parametrize("real_rows", [0, 1])

@@ -64,7 +64,8 @@ def test_inner_steps_start_on_the_batch_go_on_with_draws_and_end_with_one_decode
         ([5, 5, 4, 4, 4, 5, 2, 2, 1, 1], 6),  # the third window is worse than the second, not than the first
         ([5, 5, 9, 1, 8, 1, 2, 2, 7, 7], 10),  # a loss that rises within a window does not count
         ([1, 1, 2, 2, 1, 1, 1, 1, 1, 1], 4),
-        ([2e4, 2e4, 1, 1, 1, 1, 1, 1, 1, 1], 2),  # the window before the first counts as 1e4
+        ([10_000.5] * 10, 2),  # the window before the first counts as 1e4
+        ([9_999.5] * 10, 10),
     ],
 )
 def test_inner_steps_stop_at_the_first_window_whose_loss_a_token_rose(per_token, taken):

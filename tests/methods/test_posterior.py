@@ -92,6 +92,14 @@ def test_committed_rate_is_delta_and_half_of_what_is_positive_in_the_first_outpu
     np.testing.assert_allclose(kl, delta + max(0.0, a) / 2, rtol=1e-5, atol=2e-6)
 
 
+@pytest.mark.parametrize(("b", "share"), [(-90.0, 0.02), (math.log(0.03 / 0.97), 0.03), (0.0, 0.5), (90.0, 1.0)])
+def test_committed_deviation_goes_from_one_root_to_the_other_and_stays_a_fiftieth_off_the_lower(b, share):
+    before = Posteriors(Gaussian(np.zeros((1, 1), np.float32), np.full((1, 1), b, np.float32)), np.ones(1, np.float32))
+    after, _ = posterior.committed_rate(0.1).apply({}, (), before, None, True)
+    low, high = (math.sqrt(root) for root in posterior.committed_roots(0.1))
+    np.testing.assert_allclose(np.exp(0.5 * after.q.logvar), low + (high - low) * share, rtol=1e-5)
+
+
 @pytest.mark.parametrize("b", [-90.0, 0.0, 90.0])
 def test_committed_rate_has_a_finite_gradient_for_large_outputs(b):
     q = Gaussian(np.float32([[-5.0, 0.5, 300.0]]), np.full((1, 3), b, np.float32))
@@ -156,10 +164,12 @@ def test_running_moments_are_torchs_and_evaluation_uses_them(rng):
     np.testing.assert_array_equal(kept.variance, state.variance)
 
 
-def test_a_batch_under_the_minimum_uses_the_running_moments_and_leaves_them(rng):
-    transform, q = posterior.batch_norm(0.6, min_batch=16), _random(rng)
-    state = posterior.NormState(np.float32([0.5, -1, 2]), np.float32([0.1, 2, 3]))
-    for real_rows, uses_running in ((15, True), (16, False)):
+@pytest.mark.parametrize(
+    ("minimum", "transform"), [(16, posterior.batch_norm(0.6, min_batch=16)), (2, posterior.batch_norm(0.6))]
+)
+def test_a_batch_under_the_minimum_uses_the_running_moments_and_leaves_them(rng, minimum, transform):
+    q, state = _random(rng), posterior.NormState(np.float32([0.5, -1, 2]), np.float32([0.1, 2, 3]))
+    for real_rows, uses_running in ((minimum - 1, True), (minimum, False)):
         weight = np.float32(np.arange(ROWS) < real_rows)
         after, new = _apply(transform, q, weight, state)
         evaluated, _ = _apply(transform, q, weight, state, train=False)
@@ -200,6 +210,7 @@ def test_the_shift_is_trained_and_gamma_is_frozen_unless_train_scale(rng):
     assert {name: x.tolist() for name, x in params.items()} == {"shift": [np.float32(0.2)] * LATENT}
     np.testing.assert_allclose(_gradient(frozen, q, params, out)["shift"], out.sum(0), rtol=1e-5)
     learned = posterior.batch_norm(0.6, train_scale=True)
+    np.testing.assert_array_equal(learned.init_params(LATENT)["shift"], 0)
     gradient = _gradient(learned, q, learned.init_params(LATENT), out)["scale"]
     assert np.all(np.abs(gradient) > 1e-3)
     assert abs(np.sum(gradient)) < 1e-4 * np.sum(np.abs(gradient))  # no pull along the scale itself: its norm is held
@@ -236,6 +247,8 @@ def test_with_the_floor_on_a_dropped_unit_has_it_exactly_and_a_kept_one_its_scal
     assert abs(dropped.mean() - (1 - keep)) < 4 * math.sqrt(keep * (1 - keep) / dropped.size)
     assert state == 1
     np.testing.assert_array_equal(after.q.mean, q.mean)
+    all_kept, _ = _apply(posterior.variance_dropout(1.0), q, np.ones(rows, np.float32))
+    np.testing.assert_allclose(np.exp(np.float64(all_kept.q.logvar)), np.exp(np.float64(q.logvar)) + FLOOR, rtol=3e-6)
 
 
 def test_evaluation_follows_the_state_and_never_drops(rng):
@@ -284,13 +297,13 @@ def _algorithm_1(epochs, des_std, f_epo, ddof, average, min_batch=16):
     return used, f_bars
 
 
-_SMALL = np.float32(np.arange(ROWS) < 9)
+_SMALL, _JUST = np.float32(np.arange(ROWS) < 15), np.float32(np.arange(ROWS) < 16)
 _EPOCHS = (
-    (_SMALL, ALL, SOME, ALL),  # a small batch before any factor of its epoch
-    (ALL, SOME, _SMALL, SOME),
-    (_SMALL, SOME, ALL, ALL),
+    (_SMALL, ALL, _JUST, ALL),  # a small batch before any factor of its epoch
+    (ALL, _SMALL, SOME, _SMALL),  # after one, after two
+    (SOME, ALL, ALL, SOME),  # as many factors as steps
     (_SMALL, _SMALL, _SMALL, _SMALL),  # nothing to average
-    (SOME, ALL, _SMALL, ALL),
+    (_SMALL, _SMALL, SOME, _SMALL),  # one to average
 )
 
 

@@ -30,6 +30,11 @@ def test_linear_is_the_start_at_zero_and_exactly_one_from_warm_up_on(warm_up, st
     assert weights[1:] == [1, 1]  # a variance floor waits for a weight of 1, and just under it is not enough
 
 
+def test_annealing_starts_at_zero_unless_told_otherwise():
+    assert _at(schedule.linear(8.0), [0, 4]) == [0, 0.5]
+    assert _at(schedule.cyclical(0.5, 1.0, 1), [0, 0.25]) == [0, 0.5]
+
+
 def test_linear_without_warm_up_is_one_from_the_first_step():
     assert _at(schedule.linear(0.0), [0, 0.001, 5]) == [1, 1, 1]
 
