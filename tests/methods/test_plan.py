@@ -80,6 +80,11 @@ def test_a_window_is_summed_loss_over_summed_tokens_however_many_sentences_a_bat
     assert len(_aggressive(rising, inner_steps=6, window=2)) == 4 + 1  # 117 / 30 is more than 3, 5 / 2 would be less
 
 
+def test_steps_follow_one_another_without_the_host_only_where_all_are_joint():
+    assert plan.joint.several
+    assert not plan.aggressive(5, 2).several
+
+
 @pytest.mark.parametrize("losses", [6, 7])
 def test_at_most_inner_steps_are_taken_whether_or_not_a_window_is_full(losses):
     diary = _aggressive(_Steps([1.0 / (k + 1) for k in range(losses)]), inner_steps=losses, window=3)
