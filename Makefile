@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
 export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0
 
-.PHONY: install demo test test-slow lint docs bench lock clean
+.PHONY: install demo test test-slow coverage mutants lint docs bench lock clean
 
 install: $(INSTALLED)
 
@@ -27,6 +27,13 @@ test: install  ## the fast tests
 test-slow: install  ## the tests that take minutes
 	$(BIN)/python -m pytest -n 2 -m slow
 
+coverage: install  ## which lines of the package the fast tests reach
+	$(BIN)/python -m pytest -n 2 -m "not slow" --cov
+
+mutants: install  ## the changes of one operator, in FILES or in all that it knows, that no test notices; hours
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[mutants]'
+	$(BIN)/python tests/mutants.py $(FILES)
+
 lint: install  ## format, lint, types, shell, workflows
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -45,4 +52,4 @@ lock:  ## pin what pyproject.toml allows (needs uv)
 	uv pip compile --quiet --universal --fork-strategy fewest --generate-hashes --extra dev --no-header --output-file requirements.lock pyproject.toml
 
 clean:
-	rm -rf $(VENV) .cache build site *.egg-info
+	rm -rf $(VENV) .cache .coverage* build site *.egg-info
