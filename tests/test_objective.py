@@ -9,7 +9,7 @@ from conftest import on_axis
 
 from scalevae_jax import metrics, objective
 from scalevae_jax.method import Method
-from scalevae_jax.methods import posterior
+from scalevae_jax.methods import penalty, posterior
 from scalevae_jax.model import Decoder, Encoder, Model
 from scalevae_jax.objective import Purpose, Setting
 from scalevae_jax.types import Gaussian
@@ -29,8 +29,8 @@ def _params(model, rng):
 
 
 def _scaled(**slots):
-    """In epoch 2 the factor is f_bar, so that q and q_hat differ by a known one."""
-    return Method(posterior=posterior.scale(0.7, 1), **slots)
+    """In epoch 2 the factor is f_bar, so that q and q_hat differ by a known one; the rate is not KL(q || N(0, I))."""
+    return Method(posterior=posterior.scale(0.7, 1), rate=penalty.matched_rate, **slots)
 
 
 def _state(method):
@@ -67,6 +67,11 @@ def _kl(q):
     return 0.5 * (mean**2 + np.exp(logvar) - 1 - logvar)
 
 
+def _matched(q):
+    """KL(N(f mu, s2) || N(0, f^2))."""
+    return _kl(Gaussian(q.mean, q.logvar - 2 * np.log(F_BAR)))
+
+
 def test_every_use_of_a_key_has_a_stream_of_its_own_and_keeps_it():
     """A run that was stopped must go on with the draws it would have had."""
     streams = {"NOISE": 0, "DROPOUT": 1, "POSTERIOR": 2, "REFINE": 3}
@@ -75,7 +80,7 @@ def test_every_use_of_a_key_has_a_stream_of_its_own_and_keeps_it():
 
 
 @pytest.mark.parametrize(("real", "rate"), [(0, 0.0), (1, 0.0), (6, 0.0), (6, 0.5)])
-def test_the_loss_is_rec_of_q_hat_plus_the_weighted_kl_of_q_over_the_real_rows(real, rate, rng):
+def test_the_loss_is_rec_of_q_hat_plus_the_weighted_rate_over_the_real_rows(real, rate, rng):
     model, method, batch, key = _model(rate), _scaled(), tiny.make_batch(rng, real), jax.random.key(3)
     params = _params(model, rng)
 
@@ -86,11 +91,11 @@ def test_the_loss_is_rec_of_q_hat_plus_the_weighted_kl_of_q_over_the_real_rows(r
     q = jax.jit(model.encode)(params, batch)
     dropout = _keys(key, batch.row, Purpose.DROPOUT) if rate else None
     nll = _nll(model, params, q, batch, _noise(key, batch.row, Purpose.NOISE), dropout)
-    rec, kl, count = nll[:real].sum(), _kl(q)[:real].sum(), max(real, 1)
-    np.testing.assert_allclose(total, (rec + 0.4 * kl) / count, rtol=1e-5)
-    np.testing.assert_allclose(sums.loss, rec + 0.4 * kl, rtol=1e-5)
+    rec, loss = nll[:real].sum(), nll[:real].sum() + 0.4 * _matched(q)[:real].sum()
+    np.testing.assert_allclose(total, loss / max(real, 1), rtol=1e-5)
+    np.testing.assert_allclose(sums.loss, loss, rtol=1e-5)
     np.testing.assert_allclose(sums.rec, rec, rtol=1e-5)
-    np.testing.assert_allclose(sums.kl, kl, rtol=1e-5)
+    np.testing.assert_allclose(sums.kl, _kl(q)[:real].sum(), rtol=1e-5)  # of q against N(0, I), whatever is paid
     assert (sums.sentences, sums.tokens) == (real, np.sum(batch.lengths[:real] - 1))
 
 
@@ -113,7 +118,7 @@ def test_a_refinement_step_sees_the_loss_of_a_posterior_with_its_own_draws(rng, 
     seen = on_axis(jax.jit(infer))(params, batch)
     noise = _noise(key, batch.row, Purpose.REFINE, 7, Purpose.NOISE)
     dropout = _keys(key, batch.row, Purpose.REFINE, 7, Purpose.DROPOUT) if train else None
-    paid = _nll(model, params, other, batch, noise, dropout) + 0.4 * _kl(other).sum(-1)
+    paid = _nll(model, params, other, batch, noise, dropout) + 0.4 * _matched(other).sum(-1)
     np.testing.assert_allclose(seen.mean, np.mean(paid[batch.weight > 0]), rtol=1e-5)
     np.testing.assert_allclose(seen.logvar, model.encode(params, batch).logvar, rtol=1e-5, atol=1e-6)
 
