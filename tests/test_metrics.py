@@ -160,6 +160,7 @@ def test_active_units_divides_by_rows_less_one():
     mean = np.float32([[0.0], [0.13]])
     assert metrics.active_units(mean, threshold=0.0084) == 1
     assert metrics.active_units(mean, threshold=0.0085) == 0
+    assert metrics.active_units(np.float32([[0.0], [1.0]]), threshold=0.5) == 0  # more than, not as much as
 
 
 def test_mutual_posterior_divergence_is_the_mean_over_all_pairs(rng):

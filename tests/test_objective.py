@@ -123,22 +123,27 @@ def test_a_refinement_step_sees_the_loss_of_a_posterior_with_its_own_draws(rng, 
     np.testing.assert_allclose(seen.logvar, model.encode(params, batch).logvar, rtol=1e-5, atol=1e-6)
 
 
-def test_what_a_posterior_transform_draws_is_keyed_by_its_own_stream(rng):
-    """The transform here writes its noise into the mean."""
+@pytest.mark.parametrize("train", [True, False])
+def test_a_posterior_transform_is_told_the_setting_and_draws_from_its_own_stream(rng, train):
+    """The transform here writes its noise into the mean, and what else it is told into its state."""
 
     def apply(params, state, posteriors, context, train):
         noise = jax.vmap(lambda key: jax.random.normal(key, (tiny.LATENT,)))(context.keys)
-        return posteriors._replace(q=posteriors.q._replace(mean=noise)), state
+        told = (context.kl_weight, context.epoch, context.weight, jnp.bool_(train))
+        return posteriors._replace(q=posteriors.q._replace(mean=noise)), told
 
     model, batch, key = _model(0.5), tiny.make_batch(rng), jax.random.key(2)
     method = Method(posterior=posterior.PosteriorTransform(apply=apply))
 
     def infer(params, batch):
-        keys = objective.row_keys(key, batch.row)
-        return objective.infer(model, method, params, (), batch, keys)[0].q.mean
+        keys, setting = objective.row_keys(key, batch.row), TRAINING._replace(train=train)
+        posteriors, told = objective.infer(model, method, params, (), batch, keys, setting)
+        return posteriors.q.mean, told
 
-    mean = on_axis(jax.jit(infer))(_params(model, rng), batch)
+    mean, told = on_axis(jax.jit(infer))(_params(model, rng), batch)
     np.testing.assert_array_equal(mean, _noise(key, batch.row, Purpose.POSTERIOR))
+    for value, expected in zip(told, (TRAINING.kl_weight, TRAINING.epoch, batch.weight, train), strict=True):
+        np.testing.assert_array_equal(value, expected)
 
 
 def test_evaluation_is_at_kl_weight_one_without_training():

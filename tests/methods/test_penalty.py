@@ -131,6 +131,15 @@ def test_divergence_of_fewer_than_two_real_rows_is_zero_with_a_finite_gradient(r
     assert all(np.all(np.asarray(g) == 0) for g in gradient)
 
 
+def test_divergence_of_posteriors_that_are_all_alike_is_zero_with_a_finite_gradient():
+    q = Gaussian(np.full((ROWS, LATENT), 0.3, np.float32), np.full((ROWS, LATENT), -1.0, np.float32))
+    mpd, spread = jax.jit(penalty.divergence)(q, WEIGHT)
+    np.testing.assert_array_equal(mpd, 0)
+    assert 0 <= spread < 1e-5
+    gradient = jax.jit(jax.grad(lambda q: sum(map(jnp.sum, penalty.divergence(q, WEIGHT)))))(q)
+    assert all(np.all(np.isfinite(g)) for g in gradient)
+
+
 def test_mutual_divergence_is_kl_minus_eta_log_sigmoid_plus_gamma_deviation(rng):
     q = _random(rng)
     value = on_axis(jax.jit(_of_q(penalty.mutual_divergence(1.5, 0.2))))(q, WEIGHT)

@@ -427,6 +427,7 @@ def test_identity_changes_nothing(rng):
     np.testing.assert_array_equal(after.q.mean, q.mean)
     np.testing.assert_array_equal(after.q_hat.mean, q.mean)
     assert posterior.identity.factor(()) == 1
+    assert posterior.identity.own_epochs == 0
 
 
 # Devices
