@@ -68,6 +68,7 @@ def mutate(file: str, every: int) -> tuple[int, list[str]]:
             in_order = sorted(session.pending_work_items, key=lambda item: str(item.mutations))
             left = [item.job_id for i, item in enumerate(in_order) if i % every]
             session.set_multiple_results(left, WorkResult(WorkerOutcome.SKIPPED))
+            print(f"{file}: {len(in_order) - len(left)} of {len(in_order)} changes to try", flush=True)
         run("cosmic-ray", "exec", "mutants.toml", "mutants.sqlite")
         with use_db(folder / "mutants.sqlite", WorkDB.Mode.open) as session:
             results = [result for _, result in session.results if result.worker_outcome is not WorkerOutcome.SKIPPED]
