@@ -24,14 +24,14 @@ from scalevae_jax.types import Inject
 class Method:
     """A training system. The defaults are the VAE with linear annealing."""
 
-    posterior: PosteriorTransform = identity
-    rate: Rate = unit_rate
-    penalty: Penalty = weighted
-    kl_weight: Schedule = linear(10.0)
-    inject: Inject = Inject.STATE | Inject.INPUT
-    refine: Refine = none
-    plan: Plan = joint
-    encoder_init: str = "paper"
+    posterior: PosteriorTransform = identity  # from the encoder's q to the posteriors in use; its state is carried
+    rate: Rate = unit_rate  # the KL of each sentence and dimension, in nats
+    penalty: Penalty = weighted  # what is paid beside rec, made of the rate; nats a sentence
+    kl_weight: Schedule = linear(10.0)  # of the fractional epoch
+    inject: Inject = Inject.STATE | Inject.INPUT  # where z enters the decoder
+    refine: Refine = none  # each sentence's posterior, improved before it is used
+    plan: Plan = joint  # which parameters move at a step; runs on the host
+    encoder_init: str = "paper"  # initial values, one of INITS
     decoder_init: str = "paper"
 
     def __post_init__(self) -> None:
