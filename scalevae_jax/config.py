@@ -26,7 +26,9 @@ class Network:
     dropout_words: float = _field(0.5, "share of the decoder's word features dropped", SHARE)
     dropout_outputs: float = _field(0.5, "share of the decoder's output features dropped", SHARE)
     compute_dtype: str = _field(
-        "float32", f"of the operands of large products: {' or '.join(COMPUTE_DTYPES)}", COMPUTE_DTYPES
+        "float32",
+        f"of the operands of large products: {' or '.join(COMPUTE_DTYPES)} (on a GPU float32 multiplies in tf32)",
+        COMPUTE_DTYPES,
     )
 
 
