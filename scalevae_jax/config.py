@@ -38,9 +38,10 @@ def _method_fields() -> list[tuple[str, Any, Any]]:
         for key, parameter in methods.hyperparameters(name).items():
             if kinds.setdefault(key, parameter.annotation) is not parameter.annotation:
                 raise TypeError(f"hyperparameter {key} has two types")
-    helps = {key: ", ".join(name for name in methods.METHODS if key in methods.hyperparameters(name)) for key in kinds}
+    of = {key: ", ".join(name for name in methods.METHODS if key in methods.hyperparameters(name)) for key in kinds}
+    helps = {key: f"{methods.MEANINGS.get(key, '')} (of {of[key]})".lstrip() for key in kinds}
     name_field = ("name", str, _field("scale_vae", "one of " + ", ".join(methods.METHODS)))
-    return [name_field] + [(key, kind | None, _field(None, f"of {helps[key]}")) for key, kind in kinds.items()]
+    return [name_field] + [(key, kind | None, _field(None, helps[key])) for key, kind in kinds.items()]
 
 
 MethodConfig = dataclasses.make_dataclass("MethodConfig", _method_fields())
@@ -258,5 +259,5 @@ def describe_methods() -> str:
     for name, constructor in methods.METHODS.items():
         lines.append(f"{name}: {' '.join((constructor.__doc__ or '').split())}")
         for key, parameter in methods.hyperparameters(name).items():
-            lines.append(f"    --config.method.{key}={parameter.default}")
+            lines.append(f"    --config.method.{key}={parameter.default}: {methods.MEANINGS.get(key, '')}".rstrip(": "))
     return "\n".join(lines)

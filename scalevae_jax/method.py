@@ -185,3 +185,38 @@ METHODS: dict[str, Callable[..., Method]] = {constructor.__name__: constructor f
 def hyperparameters(name: str) -> dict[str, inspect.Parameter]:
     """The keyword arguments of a method's constructor, by name, in order."""
     return dict(inspect.signature(METHODS[name]).parameters)
+
+
+MEANINGS = {  # of the hyperparameters, for --help
+    "warm_up": "epochs in which the KL weight rises to 1; 0 is none",
+    "kl_start": "KL weight at the first step",
+    "cycle_epochs": "epochs of a cycle",
+    "ratio": "share of a cycle in which the KL weight rises",
+    "cycles": "after so many the KL weight stays 1",
+    "beta": "the KL weight",
+    "threshold": "nats a dimension under which a KL has no gradient",
+    "fb_mode": "whose KL that is: example, batch (its mean) or total (of a sentence)",
+    "delta": "nats a dimension that every KL has at least",
+    "svi_steps": "gradient steps on each sentence's posterior",
+    "svi_learning_rate": "of these steps",
+    "svi_momentum": "of these steps",
+    "svi_clip": "largest gradient norm of these steps",
+    "first_order": "no gradient through these steps",
+    "inner_steps": "encoder steps before one of the decoder, at most",
+    "window": "encoder steps between two looks at whether the loss still falls",
+    "diversity": "weight of the diversity term",
+    "smoothness": "weight of the smoothness term",
+    "gamma": "standard deviation of the normalised mean, in units of z",
+    "shift": "mean of the normalised mean at the start, in units of z",
+    "train_shift": "whether the shift is learned",
+    "keep": "share of the variances kept by their dropout",
+    "alpha": "the variance floor is alpha / (2 pi e)",
+    "encoder_init": "initial values: paper or torch",
+    "decoder_init": "initial values: paper or torch",
+    "des_std": "what Std[f mu] is to be, in units of z",
+    "f_epo": "last epoch in which a batch uses its own f",
+    "std_ddof": "0 for the biased Std, 1 for the unbiased",
+    "factor_average": "of an epoch's f: mean, median, or population",
+    "factor_min_batch": "sentences under which a batch records no f",
+    "stop_gradient_factor": "no gradient through a batch's own f",
+}

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from scalevae_jax import config
-from scalevae_jax.method import METHODS
+from scalevae_jax.method import MEANINGS, METHODS, hyperparameters
 from scalevae_jax.types import InputError
 
 FILES = sorted((Path(__file__).parents[1] / "configs").glob("*.py"))
@@ -71,6 +71,15 @@ def test_defaults_are_written_out_for_every_method():
         settings = config.with_defaults(config.Config(method=config.MethodConfig(name=name)))
         assert dataclasses.asdict(settings.method)["name"] == name
         constructor(**config.hyperparameters(settings))
+
+
+def test_help_says_what_every_hyperparameter_means():
+    assert set(MEANINGS) == {key for name in METHODS for key in hyperparameters(name)}
+    assert (
+        "--config.method.threshold: nats a dimension under which a KL has no gradient (of free_bits)"
+        in config.describe()
+    )
+    assert "--config.method.kl_start=0.0: KL weight at the first step" in config.describe_methods()
 
 
 def test_another_method_drops_the_hyperparameters_of_the_file_and_keeps_those_of_the_command_line():

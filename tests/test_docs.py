@@ -99,7 +99,7 @@ def _run(*arguments: str, folder: Path) -> str:
 
 def test_its_hyperparameters_are_flags(tmp_path):
     (tmp_path / NAME).write_text(SOURCE)
-    assert "--config.method.target: of target_rate" in _run("train", "--help", folder=tmp_path)
+    assert "--config.method.target: (of target_rate)" in _run("train", "--help", folder=tmp_path)
 
 
 @pytest.mark.slow
