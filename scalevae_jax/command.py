@@ -95,7 +95,8 @@ def help_text(doc: str, values: Flags, more: str = "") -> str:
     lines = [doc.strip(), "", "Flags:"]
     for name in values:
         flag = values[name]
-        default = "" if flag.default in (None, "") else f" [{flag.default}]"
+        default = ",".join(flag.default) if isinstance(flag.default, list) else flag.default
+        default = "" if default in (None, "") else f" [{default}]"
         lines.append(f"  --{name}{default}: {flag.help}")
     return "\n".join(lines) + more + "\n"
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from scalevae_jax import command, report, sample
+from scalevae_jax import command, probe, report, reproduce, sample
 
 ROOT = Path(__file__).parents[1]
 SMOKE = ["--config", "configs/smoke.py"]
@@ -234,6 +234,8 @@ def test_help_is_printed():
     code, out, _ = run("interpolate", "--help")
     assert code == 0
     assert "--steps [5]: sentences, both ends counted" in out
+    assert "--sizes [100,500,1000,2000,10000]: labelled" in command.help_text("", probe.FLAGS)
+    assert "--methods: of the rows" in command.help_text("", reproduce.FLAGS)
 
 
 @pytest.mark.parametrize("say", [report.say, print, lambda text: sys.stdout.write(text * 100_000)])
