@@ -1,86 +1,16 @@
-"""Imports run one way: a file may import only what stands above it in this list."""
+"""Imports run one way: a file may import only what stands above it in the list of docs/design.md."""
 
 import ast
+import re
 from pathlib import Path
 
 import scalevae_jax
 
-ORDER = [
-    "types",
-    "storage",
-    "paper",
-    "journal",
-    "flags",
-    "gaussian",
-    "parallel",
-    "linear",
-    "lstm",
-    "cross_entropy",
-    "data.options",
-    "data.lines",
-    "data.source",
-    "data.tokens",
-    "data.vocab",
-    "data.synthetic",
-    "data.builder",
-    "data.corpus",
-    "data.loader",
-    "parts",
-    "model",
-    "methods.schedule",
-    "methods.posterior",
-    "methods.penalty",
-    "methods.refine",
-    "methods.plan",
-    "method",
-    "plateau",
-    "state",
-    "objective",
-    "metrics",
-    "steps",
-    "generate",
-    "config",
-    "report",
-    "relay",
-    "watch",
-    "processes",
-    "lock",
-    "allocator",
-    "checkpoint",
-    "workdir",
-    "command",
-    "data.__main__",
-    "measure",
-    "evaluate",
-    "export",
-    "trained",
-    "options",
-    "sample",
-    "reconstruct",
-    "interpolate",
-    "encode",
-    "score",
-    "text_quality",
-    "probe",
-    "space",
-    "explore",
-    "fault",
-    "profiler",
-    "compiling",
-    "fit",
-    "dry_run",
-    "train",
-    "replay",
-    "trial",
-    "record",
-    "results",
-    "page",
-    "figures",
-    "scheduler",
-    "reproduce",
-]
-
 ROOT = Path(scalevae_jax.__file__).parent
+DESIGN = Path(__file__).parents[1] / "docs/design.md"
+LIST = DESIGN.read_text(encoding="utf-8").split("```")[1]
+LINES = re.findall(r"^  (\S+\.py(?: \S+\.py)*)  ", LIST, re.MULTILINE)
+ORDER = [name.removesuffix(".py").replace("/", ".") for line in LINES for name in line.split()]
 
 
 def _name(path: Path) -> str:
