@@ -108,6 +108,7 @@ def card(run: Run, weights: str, data_licence: str) -> str:
     if not data_licence and (source.place(data.path) / "LICENSE").is_file():
         data_licence = f"see {DATA_LICENSE}"
     measured = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(run.workdir.glob("eval_*.json"))]
+    words = "lower-cased and cut into words by NLTK" if data.raw else "words separated by spaces"
     columns = [f"{m['split']} ({m['examples']} sentences, {m['iw_samples']} draws)" for m in measured]
     table = [("measure", *columns, "what it is"), ("---",) * (len(columns) + 2)]
     table += [(key, *(report.cell(m[key], 3) for m in measured), meaning) for key, meaning in ROWS]
@@ -120,7 +121,7 @@ An LSTM encoder and an LSTM decoder with a Gaussian variable between them, train
 
 ## Data
 
-`{data.path}`, one sentence a line, words separated by spaces; vocabulary of {len(run.words):,} words, special symbols
+`{data.path}`, one sentence a line, {words}; vocabulary of {len(run.words):,} words, special symbols
 counted. Licence of the data: {data_licence or "not stated by who exported the model"}.
 
 | split | sha256 |

@@ -187,6 +187,8 @@ def _train(settings: Config, folder: Path, profile: bool) -> None:
             done = f"{int(state.epoch) - 1} epochs, {int(state.step)} steps"
             report.say(f"finished before: {done}; nothing is left to train")
             return
+        if int(state.step):
+            report.say(f"resumed in epoch {int(state.epoch)} at step {int(state.step)}")
         parameters = sum(math.prod(x.shape) for x in jax.tree.leaves(state.params))
         options = " ".join(f"{key}={value}" for key, value in config.hyperparameters(settings).items())
         report.say(f"method: {settings.method.name} {options} | {parameters:,} parameters")
@@ -212,7 +214,6 @@ def _begin(settings: Config, model: Model, method: Method, data: Corpus, keeper:
     if state is None:
         return workdir.create_state(settings, model, method, len(data.train))
     keeper.save(LATEST, state)  # where it was the best that was newest
-    report.say(f"resumed in epoch {int(state.epoch)} at step {int(state.step)}")
     if not keeper.check_best(like):  # the next epoch becomes the best
         state = state._replace(plateau=state.plateau._replace(best=jnp.full_like(state.plateau.best, jnp.inf)))
     return state
