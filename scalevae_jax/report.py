@@ -25,7 +25,8 @@ class _Console(Console):
         raise BrokenPipeError
 
 
-console = _Console(highlight=False, soft_wrap=True)
+NOTEBOOK = "ipykernel" in sys.modules  # a kernel says that it is a terminal, where no line can be taken back
+console = _Console(highlight=False, soft_wrap=True, force_jupyter=False, force_terminal=False if NOTEBOOK else None)
 if not console.is_terminal:
     console.width = 140  # a table in a file or a pipe is not folded
 
