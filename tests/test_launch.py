@@ -1,5 +1,6 @@
 """The scripts of launch/, with stand-ins for gcloud, SLURM and the cluster: what they would do, and what they do."""
 
+import contextlib
 import json
 import os
 import re
@@ -53,8 +54,9 @@ def start(script: str, *arguments: str, given: str = "", cwd: Path = ROOT, **env
         line, cwd=cwd, env=os.environ | environment, stdin=pipe, stdout=pipe, stderr=pipe, text=True
     )
     assert process.stdin is not None
-    process.stdin.write(given)
-    process.stdin.close()
+    with contextlib.suppress(BrokenPipeError):  # a script that was done before it was told
+        process.stdin.write(given)
+        process.stdin.close()
     process.stdin = None
     return process
 
