@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
 export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0
 
-.PHONY: install demo test test-slow coverage mutants lint docs bench lock clean
+.PHONY: install demo test test-slow coverage mutants lint docs notebook bench lock clean
 
 install: $(INSTALLED)
 
@@ -43,6 +43,12 @@ lint: install  ## format, lint, types, shell, workflows
 
 docs: install  ## the site, into site/; a link that leads nowhere is an error (the variable silences an advertisement)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
+notebook: install  ## docs/latent_space.md: the notebook run, with what it prints and shows; three minutes
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[notebook]'
+	$(BIN)/jupytext --quiet --to ipynb --execute --output - docs/notebooks/latent_space.py | $(BIN)/jupyter-nbconvert --log-level ERROR \
+	    --stdin --to markdown --output-dir docs --output latent_space --NbConvertApp.output_files_dir=images \
+	    --CoalesceStreamsPreprocessor.enabled=True
 
 bench: install  ## what this library is to reach, measured; on a machine that does nothing else
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
