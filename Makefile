@@ -27,8 +27,8 @@ test: install  ## the fast tests
 test-slow: install  ## the tests that take minutes
 	$(BIN)/python -m pytest -n 2 -m slow
 
-coverage: install  ## which lines of the package the fast tests reach
-	$(BIN)/python -m pytest -n 2 -m "not slow" --cov
+coverage: install  ## which lines of the package all tests reach, those of processes that they start included
+	$(BIN)/python -m pytest -n 2 --cov
 
 mutants: install  ## the changes of one operator, in FILES or in all that it knows, that no test notices; hours
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[mutants]'

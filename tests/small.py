@@ -3,11 +3,13 @@
 import functools
 import json
 from pathlib import Path
+from types import ModuleType
 
 import jax
 import numpy as np
+import pytest
 
-from scalevae_jax import config, workdir
+from scalevae_jax import command, config, export, report, workdir
 from scalevae_jax.config import Config, Data, Eval, MethodConfig, Network
 from scalevae_jax.data import corpus, vocab
 from scalevae_jax.workdir import Run
@@ -50,3 +52,11 @@ def make_run(folder: Path, name: str = "scale_vae", labels: bool = False, spread
 
 
 cached_run = functools.cache(make_run)
+
+
+def run_command(module: ModuleType, run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    """A command on the run, exported into `folder`, in this process; its exit code."""
+    export.save(run, folder)
+    monkeypatch.setattr(report.console, "stderr", False)  # put back afterwards: the command sets it
+    argv = [module.__name__, "--workdir", str(folder), *arguments]
+    return command.run(module.__name__, module._command, module.FLAGS, module.__doc__ or "", argv=argv)

@@ -33,6 +33,7 @@ def test_a_draw_is_the_mean_plus_the_deviation_times_the_noise(rng):
 
 def test_kl_is_the_integral_of_the_log_ratio_against_any_prior_variance(rng):
     p, prior_logvar = _random(rng), np.float32(rng.normal(size=3))
+    np.testing.assert_array_equal(gaussian.kl_dims(p), gaussian.kl_dims(p, np.zeros(3, np.float32)))
     kl = np.asarray(gaussian.kl_dims(p, prior_logvar))
     for place in np.ndindex(5, 3):
         posterior = stats.norm(p.mean[place], np.exp(0.5 * p.logvar[place]))

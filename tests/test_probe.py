@@ -1,8 +1,10 @@
 """The linear classifier: both protocols find what is linear and nothing where there is nothing; subsets are fair."""
 
+import json
+
 import numpy as np
 import pytest
-from small import make_run
+from small import make_run, run_command
 
 from scalevae_jax import probe
 from scalevae_jax.probe import Labelled
@@ -77,3 +79,16 @@ def test_features_are_the_means_of_q_hat(tmp_path):
 def test_a_corpus_without_labels_is_refused(tmp_path):
     with pytest.raises(InputError, match="train: no labels"):
         probe.features(Trained(make_run(tmp_path)), "train")
+
+
+def test_the_command_writes_every_accuracy(tmp_path, monkeypatch, capsys):
+    run, folder = make_run(tmp_path / "run", labels=True), tmp_path / "model"
+    assert run_command(probe, run, folder, monkeypatch, "--sizes", "4,8", "--draws", "2", "--split_even") == 0
+    written = json.loads((folder / "probe.json").read_text())
+    expected = probe.probe(Trained(run), [4, 8], draws=2, even=True)
+    assert written["accuracy_percent"] == json.loads(json.dumps(expected))
+    assert (written["draws"], written["seed"], written["split_even"]) == (2, 0, True)
+    assert "sgd" in capsys.readouterr().err
+    for sizes, message in (("4,many", "numbers with commas"), ("1", "two labelled sentences at least")):
+        assert run_command(probe, run, tmp_path / sizes, monkeypatch, f"--sizes={sizes}") == 2
+        assert message in capsys.readouterr().err

@@ -1,8 +1,11 @@
 """The latent space in numbers."""
 
+import json
+import re
+
 import numpy as np
 import pytest
-from small import make_run
+from small import make_run, run_command
 
 from scalevae_jax import space
 from scalevae_jax.trained import Trained
@@ -44,6 +47,19 @@ def test_of_a_model_without_a_factor_both_are_the_same(tmp_path):
     assert numbers["mi"] == pytest.approx(numbers["mi_q"], abs=1e-5)
     assert numbers["kl_aggregate"] == pytest.approx(numbers["kl_aggregate_q"], abs=1e-5)
     assert numbers["purity"] is None
+
+
+def test_the_command_writes_the_arrays_and_the_numbers(tmp_path, monkeypatch, capsys):
+    run, folder = make_run(tmp_path / "run", labels=True), tmp_path / "model"
+    assert run_command(space, run, folder, monkeypatch, "--split", "valid") == 0
+    expected, numbers = space.measure(Trained(run), "valid")
+    with np.load(folder / space.ARRAYS) as arrays:
+        assert set(arrays) == set(expected)
+        for name, array in arrays.items():
+            np.testing.assert_array_equal(array, expected[name])
+    written = json.loads((folder / space.NUMBERS).read_text())
+    assert {key: written[key] for key in numbers} == numbers
+    assert re.search(rf"purity\W+{numbers['purity']:.3f}", capsys.readouterr().err)
 
 
 def test_a_language_model_has_no_space(tmp_path):

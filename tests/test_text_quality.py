@@ -1,12 +1,13 @@
 """Table 5's measures on sentences counted by hand, and the protocol's shape."""
 
+import json
 import math
 
 import numpy as np
 import pytest
-from small import SENTENCES, make_run
+from small import SENTENCES, make_run, run_command
 
-from scalevae_jax import text_quality
+from scalevae_jax import export, text_quality, trained
 from scalevae_jax.trained import Trained
 from scalevae_jax.types import InputError
 
@@ -88,3 +89,24 @@ def test_all_measures(model, language_model):
     assert [measured[f"distinct_{n}"] for n in (1, 2, 3)] == [text_quality.distinct(sentences, n) for n in (1, 2, 3)]
     assert measured["ppl"] > 1
     assert "ppl" not in text_quality.measure(sentences, known, None, 9)
+
+
+def test_the_command_writes_the_mean_and_the_deviation_over_seeds(tmp_path, monkeypatch, capsys):
+    run, folder, lm = make_run(tmp_path / "run"), tmp_path / "model", tmp_path / "lm"
+    export.save(make_run(tmp_path / "lm_run", "lstm_lm"), lm)
+    small = ["--pairs=3", "--points=2", "--seeds=2", "--max_words=6"]
+    assert run_command(text_quality, run, folder, monkeypatch, *small, "--language_model", str(lm)) == 0
+    written = json.loads((folder / "text_quality.json").read_text())
+    known = {n: {gram for s in SENTENCES for gram in text_quality.ngrams(s.split(), n)} for n in text_quality.GRAMS}
+    language_model = trained.load(lm)
+    each = [
+        text_quality.measure(text_quality.lines(Trained(run), 3, 2, 6, seed), known, language_model, 6)
+        for seed in range(2)
+    ]
+    for key in each[0]:
+        values = [measured[key] for measured in each]
+        assert written[key] == pytest.approx({"mean": np.mean(values), "std": np.std(values, ddof=1)}), key
+    assert (written["pairs"], written["seeds"], written["language_model"]) == (3, 2, str(lm))
+    assert "6 sentences, 2 seeds" in capsys.readouterr().err
+    assert run_command(text_quality, make_run(tmp_path / "no_z", "lstm_lm"), tmp_path / "none", monkeypatch) == 2
+    assert "has no line between two draws" in capsys.readouterr().err
