@@ -168,7 +168,7 @@ def test_the_report_is_whole_and_the_page_asks_for_nothing_else(tmp_path):
         assert (tmp_path / link).is_file()
 
 
-def test_a_record_is_made_of_the_workdir_alone_and_names_no_folder_of_the_machine(tmp_path):
+def test_a_record_is_made_of_the_workdir_alone_and_names_no_folder_of_the_machine(tmp_path, capsys):
     make_run(tmp_path / "a_run")
     line = dict.fromkeys((*record.CURVES, "valid_loss"), 1.0)
     lines = [
@@ -185,6 +185,11 @@ def test_a_record_is_made_of_the_workdir_alone_and_names_no_folder_of_the_machin
     assert found["training"]["hours_to_best"] == pytest.approx(4.5 / 3600)
     assert (found["training"]["best_epoch"], found["corpus"], found["method"]) == (2, "data", "scale_vae")
     assert str(tmp_path) not in json.dumps(found)
+    argv = ["record", str(tmp_path / "a_run"), "--out", str(tmp_path / "kept")]
+    for given, code, said in ((argv[:2], 2, "and --out, are wanted"), (argv, 0, "written to")):
+        assert command.run("record", record._command, record.FLAGS, "", argv=given, positional=True) == code
+        assert said in "".join(capsys.readouterr())
+    assert json.loads((tmp_path / "kept/a_run.json").read_text()) == json.loads(json.dumps(found))
 
 
 def _trial(out, name, *steps, after=None):

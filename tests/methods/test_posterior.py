@@ -19,6 +19,7 @@ ROWS, LATENT = 24, 3
 ALL = np.ones(ROWS, np.float32)
 SOME = np.float32(np.arange(ROWS) % 6 != 4)
 FLOOR = 1 / (2 * math.pi * math.e)
+ONE_ROW = Context(np.float32(1), np.int32(1), np.ones(1, np.float32), jax.random.split(jax.random.key(0), 1))
 
 
 def _random(rng, weight=ALL):
@@ -85,8 +86,7 @@ def test_committed_rate_is_delta_and_half_of_what_is_positive_in_the_first_outpu
     before = Posteriors(
         Gaussian(np.full((1, 1), a, np.float32), np.full((1, 1), b, np.float32)), np.ones(1, np.float32)
     )
-    context = Context(np.float32(1), np.int32(1), np.ones(1, np.float32), jax.random.split(jax.random.key(0), 1))
-    after, _ = posterior.committed_rate(delta).apply({}, (), before, context, True)
+    after, _ = posterior.committed_rate(delta).apply({}, (), before, ONE_ROW, True)
     kl = _kl(after.q).item()
     assert kl >= delta
     np.testing.assert_allclose(kl, delta + max(0.0, a) / 2, rtol=1e-5, atol=2e-6)
@@ -95,7 +95,7 @@ def test_committed_rate_is_delta_and_half_of_what_is_positive_in_the_first_outpu
 @pytest.mark.parametrize(("b", "share"), [(-90.0, 0.02), (math.log(0.03 / 0.97), 0.03), (0.0, 0.5), (90.0, 1.0)])
 def test_committed_deviation_goes_from_one_root_to_the_other_and_stays_a_fiftieth_off_the_lower(b, share):
     before = Posteriors(Gaussian(np.zeros((1, 1), np.float32), np.full((1, 1), b, np.float32)), np.ones(1, np.float32))
-    after, _ = posterior.committed_rate(0.1).apply({}, (), before, None, True)
+    after, _ = posterior.committed_rate(0.1).apply({}, (), before, ONE_ROW, True)
     low, high = (math.sqrt(root) for root in posterior.committed_roots(0.1))
     np.testing.assert_allclose(np.exp(0.5 * after.q.logvar), low + (high - low) * share, rtol=1e-5)
 
@@ -103,10 +103,9 @@ def test_committed_deviation_goes_from_one_root_to_the_other_and_stays_a_fiftiet
 @pytest.mark.parametrize("b", [-90.0, 0.0, 90.0])
 def test_committed_rate_has_a_finite_gradient_for_large_outputs(b):
     q = Gaussian(np.float32([[-5.0, 0.5, 300.0]]), np.full((1, 3), b, np.float32))
-    context = Context(np.float32(1), np.int32(1), np.ones(1, np.float32), jax.random.split(jax.random.key(0), 1))
 
     def paid(q):
-        after, _ = posterior.committed_rate(0.1).apply({}, (), Posteriors(q, jnp.ones(3)), context, True)
+        after, _ = posterior.committed_rate(0.1).apply({}, (), Posteriors(q, jnp.ones(3)), ONE_ROW, True)
         return jnp.sum(after.q.mean) + jnp.sum(penalty.unit_rate(after))
 
     assert all(np.all(np.isfinite(g)) for g in jax.grad(paid)(q))
