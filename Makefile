@@ -28,7 +28,7 @@ test-slow: install  ## the tests that take minutes
 	$(BIN)/python -m pytest -n 2 -m slow
 
 coverage: install  ## which lines of the package all tests reach, those of processes that they start included
-	$(BIN)/python -m pytest -n 2 --cov
+	$(BIN)/python -m pytest -n 2 --cov --cov-fail-under 95
 
 mutants: install  ## the changes of one operator, in FILES or in all that it knows, that no test notices; hours
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[mutants]'
