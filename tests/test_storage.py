@@ -132,7 +132,7 @@ def test_a_folder_is_measured_and_moved(place):
 
 def test_metrics_are_a_line_an_epoch_and_begin_again_where_a_life_begins(place):
     line = {"step": 3, "lr": 1.0, "kl_weight": 1.0, "seconds": 1.0, "seconds_compiling": 0.0, "tokens_per_second": 9.0}
-    line |= dict.fromkeys("train_rec train_kl valid_rec valid_kl mi au factor_median".split())
+    line |= dict.fromkeys("train_rec train_kl valid_rec valid_kl mi au au_hat factor_median".split())
     log = EpochLog(place, 1, 0)
     for epoch in (1, 2, 3):
         log.write({"epoch": epoch, **line}, 3)
