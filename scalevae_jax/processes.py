@@ -18,7 +18,7 @@ import jax
 from jax._src import clusters, distributed  # the key-value store and what is detected have no public names yet
 from jax.experimental import multihost_utils
 
-from scalevae_jax import parallel, relay, report
+from scalevae_jax import parallel, relay, report, storage
 from scalevae_jax.flags import Flags
 from scalevae_jax.types import InputError
 from scalevae_jax.watch import Watch
@@ -120,7 +120,7 @@ def start(values: Flags) -> None:
             shutdown_timeout_seconds=_later(limit),
         )
     except RuntimeError as error:
-        leave(WRONG, f"process {me} of {count}: {address}: {_first_line(error)}")
+        leave(WRONG, f"process {me} of {count}: {address}: {storage.first_line(error)}")
     late.cancel()
     if count > 1:
         _watches.append(Watch(_client(), me, count, float(limit), functools.partial(leave, tell=False)))
@@ -144,10 +144,6 @@ def first() -> bool:
 
 def _name() -> str:
     return f"process {distributed.global_state.process_id} of {distributed.global_state.num_processes}"
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
 @functools.cache
@@ -181,7 +177,7 @@ def agree(facts: dict[str, str], values: Flags) -> None:
         try:
             said.append(json.loads(client.blocking_key_value_get(f"{FACTS}{i}", left)))
         except RuntimeError as error:
-            late = f"process {i} did not say what it reads within {timeout} s ({_first_line(error)})"
+            late = f"process {i} did not say what it reads within {timeout} s ({storage.first_line(error)})"
             raise InputError(late) from error
     for fact, value in facts.items():
         others = [str(i) for i, each in enumerate(said) if each.get(fact) != said[0].get(fact)]
@@ -210,7 +206,7 @@ def lost(error: Exception) -> bool:
 
 def leave_lost(error: Exception) -> NoReturn:
     """Leave because of such an error."""
-    leave(LOST, f"another process has gone, or the network between them ({_first_line(error)})")
+    leave(LOST, f"another process has gone, or the network between them ({storage.first_line(error)})")
 
 
 def leave(code: int, why: str, tell: bool = True) -> NoReturn:

@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from scalevae_jax import command, config, journal, report, workdir
+from scalevae_jax import command, config, report, workdir
 from scalevae_jax.flags import Flags
 from scalevae_jax.space import NUMBERS
 from scalevae_jax.types import InputError
@@ -85,7 +85,10 @@ def read(folder: Path) -> dict[str, Any]:
     settings = config.from_json(folder / workdir.CONFIG)
     tree = json.loads(config.to_json(settings))
     about = workdir.read_record(folder)
-    lines = journal.read(folder / report.METRICS)
+    try:
+        lines = [json.loads(line) for line in workdir.read_text(folder / report.METRICS).splitlines()]
+    except (OSError, ValueError) as error:
+        raise InputError(f"{folder / report.METRICS}: not readable: {error}") from error
     if not lines:
         raise InputError(f"{folder}: no epoch has been trained yet")
     name = corpus(tree["data"])

@@ -37,11 +37,12 @@ def path(text: str | os.PathLike[str]) -> Path:
     except FileNotFoundError:  # nothing yet
         pass
     except Exception as error:  # gcsfs and Google's libraries have errors of their own
-        raise InputError(f"{name}: can not be read: {_first_line(error)}") from error
+        raise InputError(f"{name}: can not be read: {first_line(error)}") from error
     return found
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
+    """What an error says, in one line."""
     return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
@@ -86,7 +87,7 @@ def write(path: Path, text: str) -> None:
     except OSError:
         raise
     except Exception as error:  # gcsfs and Google's libraries have errors of their own
-        raise OSError(f"{path}: {_first_line(error)}") from error
+        raise OSError(f"{path}: {first_line(error)}") from error
 
 
 def move(folder: Path, to: Path) -> None:
