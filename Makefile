@@ -25,7 +25,7 @@ test: install  ## the fast tests
 	$(BIN)/python -m pytest -n 2 -m "not slow"
 
 test-slow: install  ## the tests that take minutes
-	$(BIN)/python -m pytest -n 2 -m slow
+	$(BIN)/python -m pytest -n 3 --dist worksteal -m slow
 
 coverage: install  ## which lines of the package all tests reach, those of processes that they start included
 	$(BIN)/python -m pytest -n 2 --cov --cov-fail-under 95
@@ -46,9 +46,9 @@ docs: install  ## the site, into site/; a link that leads nowhere is an error (t
 
 notebook: install  ## docs/latent_space.md: the notebook run, with what it prints and shows; three minutes
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[notebook]'
-	$(BIN)/jupytext --quiet --to ipynb --execute --output - docs/notebooks/latent_space.py | $(BIN)/jupyter-nbconvert --log-level ERROR \
-	    --stdin --to markdown --output-dir docs --output latent_space --NbConvertApp.output_files_dir=images \
-	    --CoalesceStreamsPreprocessor.enabled=True
+	$(BIN)/jupytext --quiet --set-kernel python3 --to ipynb --execute --output - docs/notebooks/latent_space.py | \
+	    $(BIN)/jupyter-nbconvert --log-level ERROR --stdin --to markdown --output-dir docs --output latent_space \
+	    --NbConvertApp.output_files_dir=images --CoalesceStreamsPreprocessor.enabled=True
 
 bench: install  ## what this library is to reach, measured; on a machine that does nothing else
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'

@@ -21,9 +21,10 @@ import numpy as np
 import torch
 
 from benchmarks import peer, timing
-from scalevae_jax import command, config, measure, report, steps, train, workdir
+from scalevae_jax import command, config, feed, measure, report, steps, workdir
 from scalevae_jax.compiling import Compiling
 from scalevae_jax.config import Config
+from scalevae_jax.feed import Feed
 from scalevae_jax.fit import Fit, train_epoch
 from scalevae_jax.flags import Flags
 from scalevae_jax.profiler import Profiler
@@ -32,7 +33,7 @@ FLAGS = Flags()
 ROUNDS = FLAGS.integer("rounds", 5, "turns of each", 1)
 
 
-def ours(settings: Config, data: train.Corpus, folder: Path) -> Callable[[], object]:
+def ours(settings: Config, data: Feed, folder: Path) -> Callable[[], object]:
     """An epoch of the package's loop, then its validation."""
     method = config.build_method(settings)
     model = workdir.build_model(settings, method, len(data.words))
@@ -54,7 +55,7 @@ def ours(settings: Config, data: train.Corpus, folder: Path) -> Callable[[], obj
     return epoch
 
 
-def theirs(data: train.Corpus, settings: Config) -> Callable[[], object]:
+def theirs(data: Feed, settings: Config) -> Callable[[], object]:
     """An epoch of the reference code's loop over batches made beforehand, and the loss on those of validation."""
     torch.manual_seed(0)
     sizes = settings.model
@@ -77,7 +78,7 @@ def _command() -> None:
     peer.alike()
     path = Path(__file__).parents[1] / "configs/synthetic.py"
     settings = config.with_defaults(runpy.run_path(str(path))["get_config"]())
-    data = train.read_corpus(settings)
+    data = feed.read(settings)
     vae = replace(settings, method=config.MethodConfig(name="vae"))
     one = replace(vae, train=replace(vae.train, steps_per_dispatch=1))
     with contextlib.ExitStack() as stack:

@@ -23,7 +23,7 @@ import torch
 
 from benchmarks import ours as package
 from benchmarks import peer, timing
-from scalevae_jax import command, config, train
+from scalevae_jax import command, config, feed
 from scalevae_jax.config import Config
 from scalevae_jax.data import loader
 from scalevae_jax.data.loader import Loader
@@ -80,7 +80,7 @@ def _command() -> None:
     settings = runpy.run_path(str(path))["get_config"]()
     settings.data.path = DATA.value
     settings.method = config.MethodConfig(name="vae")
-    corpus = train.read_corpus(settings)
+    corpus = feed.read(settings)
     contestants, tokens = {"matmul": timing.matmul()}, {}
     for name, make in (("ours", ours), ("torch", theirs)):
         contestants[name], tokens[name] = make(settings, len(corpus.words), corpus.train)

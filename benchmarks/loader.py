@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 
 from benchmarks import ours as package
 from benchmarks import timing
-from scalevae_jax import command, train
+from scalevae_jax import command, feed
 from scalevae_jax.config import Config, Data, MethodConfig, Network
 from scalevae_jax.data.loader import Loader
 from scalevae_jax.flags import Flags
@@ -36,7 +36,7 @@ def theirs(data: Loader) -> Callable[[], object]:
     def collate(rows: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True), torch.tensor([len(row) for row in rows])
 
-    batches = DataLoader(sentences, batch_sampler=data.plan(1).rows, collate_fn=collate)  # type: ignore[arg-type]
+    batches = DataLoader(sentences, batch_sampler=data.partition(1).rows, collate_fn=collate)  # type: ignore[arg-type]
     return lambda: sum(1 for _ in batches)
 
 
@@ -54,7 +54,7 @@ def _command() -> None:
         model=Network(embedding=128, hidden=256, latent=32),
         method=MethodConfig(name="vae"),
     )
-    corpus = train.read_corpus(settings)
+    corpus = feed.read(settings)
     data = corpus.train
     ready = list(itertools.islice(data.epoch(1), STEPS))
     contestants = {

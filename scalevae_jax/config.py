@@ -242,6 +242,23 @@ SECTIONS = {
 FIELDS = [f"{section}.{field.name}" for section, kind in SECTIONS.items() for field in dataclasses.fields(kind)]
 
 
+MAY_CHANGE = {"optim.accumulate", "train.max_epochs", "train.skip_nonfinite"} | {
+    f"{section}.{field.name}"
+    for section, kind in (("eval", Eval), ("checkpoint", Checkpoint))
+    for field in dataclasses.fields(kind)
+}
+
+
+def differences(before: Config, now: Config) -> list[str]:
+    """Fields that may not change between two lives of a run and did."""
+    return [
+        f"{section}.{name} was {was!r} and is {getattr(getattr(now, section), name)!r}"
+        for section in SECTIONS
+        for name, was in dataclasses.asdict(getattr(before, section)).items()
+        if f"{section}.{name}" not in MAY_CHANGE and getattr(getattr(now, section), name) != was
+    ]
+
+
 def describe() -> str:
     """Every field with its default and meaning, for --help."""
     lines = []

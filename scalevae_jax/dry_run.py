@@ -64,16 +64,16 @@ def show(settings: Config, words: int, train: loader.Loader) -> None:
     report.console.print(_parameters(state.params))
     joint: Any = make_steps(model, method, workdir.optimizer(settings), len(train)).joint
 
-    plan, devices = train.plan(1), jax.device_count()
+    cut, devices = train.partition(1), jax.device_count()
 
     def batch(length: int) -> Any:
-        rows = plan.rows[plan.lengths.index(length)]
+        rows = cut.rows[cut.lengths.index(length)]
         return parallel.shard(loader.assemble(train.split, rows, length, train.size))
 
     table = Table("tokens", "batches", "padding", "GFLOP a step", title="buckets, operations of the matrix products")
     epoch = 0.0
     for edge in map(int, train.edges):
-        batches = [rows for rows, length in zip(plan.rows, plan.lengths, strict=True) if length == edge]
+        batches = [rows for rows, length in zip(cut.rows, cut.lengths, strict=True) if length == edge]
         real = sum(int(train.split.lengths[rows].sum()) for rows in batches)
         step = devices * operations(jax.make_jaxpr(joint)(state, batch(edge)).jaxpr)
         epoch += step * len(batches)

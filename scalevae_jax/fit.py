@@ -65,7 +65,7 @@ def epoch_line(
         "skipped": int(state.skipped),
         "seconds": seconds,
         "seconds_compiling": compiling,
-        "tokens_per_second": (sums.tokens - tokens) / seconds,
+        "tokens_per_second": (sums.tokens - tokens) / seconds or None,  # of a life that began at the epoch's end
     }
 
 

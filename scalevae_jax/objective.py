@@ -102,7 +102,7 @@ def objective(
         sentences=jnp.sum(batch.weight),
         tokens=jnp.sum(batch.mask),
         loss=loss * count,
-        rec=jnp.sum(batch.weight * nll),
+        rec=jnp.sum(nll),
         kl=jnp.sum(batch.weight[:, None] * penalty.unit_rate(posteriors)),
     )
     return loss, (method_state, jax.lax.stop_gradient(sums))

@@ -148,12 +148,13 @@ class EpochLog:
         if line["factor_median"] is not None:
             spread = (line[f"factor_{which}"] for which in ("min", "median", "max"))
             factor += " factor " + "/".join(f"{f:.3g}" for f in spread)
+        speed = "-" if line["tokens_per_second"] is None else f"{line['tokens_per_second']:,.0f}"
         compiling = f" ({line['seconds_compiling']:.0f} s compiling)" if line["seconds_compiling"] >= 0.5 else ""
         say(
             f"epoch {line['epoch']}/{max_epochs} step {line['step']} lr {line['lr']:g} beta {line['kl_weight']:.2f} | "
             f"train rec {cell(line['train_rec'])} kl {cell(line['train_kl'])} | "
             f"valid rec {cell(line['valid_rec'])} kl {cell(line['valid_kl'])} mi {cell(line['mi'])} "
-            f"au {cell(line['au'])}{factor} | {line['tokens_per_second']:,.0f} tokens/s {line['seconds']:.0f} s"
+            f"au {cell(line['au'])}{factor} | {speed} tokens/s {line['seconds']:.0f} s"
             f"{compiling} eta {duration(left)}"
         )
 

@@ -16,11 +16,12 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from scalevae_jax import command, figures, page, report, results, workdir
 from scalevae_jax.figures import Space
 from scalevae_jax.flags import Flags
-from scalevae_jax.paper import ROWS
+from scalevae_jax.paper import ROWS, Row
 from scalevae_jax.results import Record, matches, trained_on
 from scalevae_jax.scheduler import Scheduler, done
 from scalevae_jax.space import ARRAYS
@@ -43,6 +44,21 @@ def read_records(folder: Path) -> list[Record]:
     return found
 
 
+def _of_q_hat(row: Row, numbers: dict[str, Any]) -> tuple[str, str]:
+    """Title and caption of a picture of Figure 1."""
+    purity = "" if numbers["purity"] is None else f"purity {numbers['purity']:.2f}, "
+    caption = f"{purity}KL from prior {numbers['kl_aggregate']:.2f} nats\nMI {numbers['mi']:.2f} nats"
+    return f"{row.method}, {row.partition}", caption
+
+
+def _of_q(row: Row, numbers: dict[str, Any]) -> tuple[str, str]:
+    """Title and caption of a picture of Figure 2."""
+    return row.method, f"KL from prior {numbers['kl_aggregate_q']:.2f} nats"
+
+
+SPACES = {"figure1": (figures.latent_spaces, _of_q_hat), "figure2": (figures.aggregates, _of_q)}
+
+
 def _spaces(table: str, scale: Scale, records: Sequence[Record], runs: Path) -> list[Space]:
     """The first seed of each row, where its arrays are at hand."""
     spaces = []
@@ -50,13 +66,8 @@ def _spaces(table: str, scale: Scale, records: Sequence[Record], runs: Path) -> 
         for found in records:
             arrays = runs / found["run"] / ARRAYS
             if matches(found, row, trained_on(scale, row)) and arrays.is_file():
-                numbers = found["space"]
-                kl = numbers["kl_aggregate_q" if table == "figure2" else "kl_aggregate"]
-                purity = "" if table == "figure2" or numbers["purity"] is None else f"purity {numbers['purity']:.2f}, "
-                mi = "" if table == "figure2" else f"\nMI {numbers['mi']:.2f} nats"
-                partition = "" if table == "figure2" else f", {row.partition}"
-                caption = f"{purity}KL from prior {kl:.2f} nats{mi}"
-                spaces.append(Space.read(f"{row.method}{partition}", arrays, caption))
+                title, caption = SPACES[table][1](row, found["space"])
+                spaces.append(Space.read(title, arrays, caption))
                 break
     return spaces
 
@@ -65,9 +76,9 @@ def draw(tables: Sequence[str], scale: Scale, records: Sequence[Record], runs: P
     """All pictures that the records allow; their PNG files."""
     made: dict[str, figures.Figure] = {}
     with figures.style():
-        for table, of in (("figure1", figures.latent_spaces), ("figure2", figures.aggregates)):
+        for table, (drawn, _) in SPACES.items():
             if table in tables and (spaces := _spaces(table, scale, records, runs)):
-                made[table] = of(spaces)
+                made[table] = drawn(spaces)
         if "table3" in tables:
             swept, reported = [], {}
             for row in shown("table3", scale):

@@ -10,7 +10,6 @@ Any field of the configuration is changed with --config.section.field=value. All
 """
 
 import contextlib
-import dataclasses
 import difflib
 import functools
 import math
@@ -18,19 +17,32 @@ import pathlib
 import re
 import runpy
 import sys
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from ml_collections import config_flags
 from ml_collections.config_flags.config_flags import ConfigFileFlagParser
 
-from scalevae_jax import command, config, dry_run, measure, parallel, processes, profiler, report, storage, workdir
+from scalevae_jax import (
+    command,
+    config,
+    dry_run,
+    feed,
+    measure,
+    parallel,
+    processes,
+    profiler,
+    report,
+    storage,
+    workdir,
+)
 from scalevae_jax.checkpoint import LATEST, Checkpoints
 from scalevae_jax.compiling import Compiling
 from scalevae_jax.config import Config
-from scalevae_jax.data import corpus, loader, vocab
+from scalevae_jax.data import vocab
 from scalevae_jax.evaluate import show
+from scalevae_jax.feed import Feed
 from scalevae_jax.fit import Fit, finished, fit
 from scalevae_jax.flags import Flags
 from scalevae_jax.lock import Lock
@@ -40,48 +52,6 @@ from scalevae_jax.state import TrainState
 from scalevae_jax.storage import Path
 from scalevae_jax.trained import Trained
 from scalevae_jax.types import InputError
-
-
-class Corpus(NamedTuple):
-    """What training reads: the words and batches of the two splits."""
-
-    words: vocab.Vocabulary
-    train: loader.Loader
-    valid: loader.Loader
-    digests: dict[str, str]
-
-
-def read_corpus(settings: Config, words: vocab.Vocabulary | None = None) -> Corpus:
-    """The corpus of a configuration; the vocabulary is built from the training split unless it is given."""
-    data = settings.data
-    text = corpus.open(data)
-    about = {split: text.about(split) for split in corpus.SPLITS}
-    words = text.vocabulary() if words is None else words
-    loaders = {}
-    for split, size, parts, seed in (
-        ("train", settings.train.batch_size, settings.optim.accumulate, settings.train.seed),
-        ("valid", settings.eval.batch_size, 1, None),
-    ):
-        rows = text.split(split, words)
-        edges = loader.bucket_lengths(rows.lengths, data.buckets)
-        whole = parallel.rows_for(size, parts)
-        here = parallel.rows_here(whole)
-        loaders[split] = loader.Loader(rows, edges, size, whole, seed, data.partition, here)
-    train, valid = loaders["train"], loaders["valid"]
-    counts = " ".join(
-        f"{split} {len(loaders[split].split) if split in loaders else found['sentences']:,}"
-        for split, found in about.items()
-    )
-    unknown = f"{train.split.unknown:.1%} unknown (valid {valid.split.unknown:.1%})"
-    report.say(f"data: {text.source.place}: {counts} sentences, {len(words):,} words, {unknown}")
-    for remark in corpus.remarks(text, {split: of.split for split, of in loaders.items()}):
-        report.warn(f"data: {remark}")
-    padding = loader.padding_share(train.split.lengths, train.edges)
-    report.say(
-        f"buckets: {' '.join(map(str, train.edges))} tokens, {padding:.1%} padding, {len(train):,} batches an epoch, "
-        "one compilation a bucket"
-    )
-    return Corpus(words, train, valid, {split: found["sha256"] for split, found in about.items()})
 
 
 def introduce(settings: Config, folder: Path) -> dict[str, Any]:
@@ -96,24 +66,24 @@ def introduce(settings: Config, folder: Path) -> dict[str, Any]:
     return about
 
 
-def prepare(settings: Config, folder: Path) -> tuple[Corpus, Model, Method]:
-    """Corpus, model and method, and the workdir's own record of them; an older record is kept and must agree."""
+def prepare(settings: Config, folder: Path) -> tuple[Feed, Model, Method]:
+    """Feed, model and method, and the workdir's own record of them; an older record is kept and must agree."""
     about = introduce(settings, folder)
     method = config.build_method(settings)
     begun = (folder / workdir.CONFIG).exists()
     if begun:
         before = config.from_json(folder / workdir.CONFIG)
-        changed = differences(before, settings)
+        changed = config.differences(before, settings)
         if changed:
             raise InputError(
                 f"{folder}: trained with another configuration: {'; '.join(changed)}; choose another --workdir"
             )
-        data = read_corpus(settings, vocab.load(folder / workdir.VOCABULARY))
+        data = feed.read(settings, vocab.load(folder / workdir.VOCABULARY))
         for split, digest in workdir.read_record(folder)["data"].items():
             if data.digests[split] != digest:
                 raise InputError(f"{folder}: trained on another {split} file than {settings.data.path} holds now")
     else:
-        data = read_corpus(settings)
+        data = feed.read(settings)
     facts = {"configuration": config.to_json(settings), "workdir": "begun" if begun else "new"}
     facts |= {f"{split} data": digest for split, digest in data.digests.items()}
     processes.agree(facts, FLAGS)
@@ -127,23 +97,6 @@ def prepare(settings: Config, folder: Path) -> tuple[Corpus, Model, Method]:
     if not (folder / workdir.CONFIG).exists():
         raise InputError(f"{folder}: not on storage that all hosts see; give a --workdir that is")
     return data, workdir.build_model(settings, method, len(data.words)), method
-
-
-MAY_CHANGE = {"optim.accumulate", "train.max_epochs", "train.skip_nonfinite"} | {
-    f"{section}.{field.name}"
-    for section, kind in (("eval", config.Eval), ("checkpoint", config.Checkpoint))
-    for field in dataclasses.fields(kind)
-}
-
-
-def differences(before: Config, now: Config) -> list[str]:
-    """Fields that may not change between two lives of a run and did."""
-    return [
-        f"{section}.{name} was {was!r} and is {getattr(getattr(now, section), name)!r}"
-        for section in config.SECTIONS
-        for name, was in dataclasses.asdict(getattr(before, section)).items()
-        if f"{section}.{name}" not in MAY_CHANGE and getattr(getattr(now, section), name) != was
-    ]
 
 
 def train(settings: Config, folder: Path, profile: bool = False) -> None:
@@ -207,7 +160,7 @@ def _profiler(folder: Path, wanted: bool) -> profiler.Profiler:
     return profiler.Profiler(folder / profiler.FOLDER)
 
 
-def _begin(settings: Config, model: Model, method: Method, data: Corpus, keeper: Checkpoints) -> TrainState:
+def _begin(settings: Config, model: Model, method: Method, data: Feed, keeper: Checkpoints) -> TrainState:
     """The newest whole state of the run, or that before its first step."""
     like = workdir.abstract_state(settings, model, method, len(data.train))
     state = keeper.newest(like)
@@ -285,7 +238,7 @@ def _command() -> None:
     processes.start(FLAGS)
     if DRY_RUN.value:
         introduce(settings, folder)
-        data = read_corpus(settings)
+        data = feed.read(settings)
         dry_run.show(config.with_defaults(settings), len(data.words), data.train)
         return
     train(settings, folder, PROFILE.value)

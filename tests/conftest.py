@@ -3,12 +3,10 @@
 import os
 from pathlib import Path
 
+import typed
+
 os.environ.setdefault("NPROC", "8")
-os.environ.setdefault(
-    "XLA_FLAGS",
-    "--xla_force_host_platform_device_count=4 "
-    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",  # compiles three times faster
-)
+os.environ.setdefault("XLA_FLAGS", f"--xla_force_host_platform_device_count=4 {typed.SOON_COMPILED}")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["XDG_CACHE_HOME"] = str(Path(__file__).parents[1] / ".cache")  # prepared corpora
 

@@ -9,6 +9,8 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+from typed import SOON_COMPILED
+
 ROOT = Path(__file__).parents[1]
 LIMITS = ["--heartbeat_timeout=3", "--initialization_timeout=60"]  # seconds; a busy machine starts a process slowly
 
@@ -36,8 +38,7 @@ class Hosts:
 
     def start(self, process: int, *arguments: str, here: Path = ROOT) -> None:
         """Begin one, in the folder `here`."""
-        flags = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"  # compiles faster
-        env = os.environ | {"PYTHONPATH": str(ROOT), "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "NPROC": "8"}
+        env = os.environ | {"PYTHONPATH": str(ROOT), "XLA_FLAGS": SOON_COMPILED, "JAX_PLATFORMS": "cpu", "NPROC": "8"}
         self._running[process] = subprocess.Popen(
             [*self._line, f"--process_id={process}", *arguments],
             cwd=here,

@@ -16,6 +16,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from typed import SOON_COMPILED
+
 LAYOUTS = {  # processes, devices of each, parts that a device takes one after the other
     "1x1": (1, 1, 1),
     "1x1, 4 parts": (1, 1, 4),
@@ -47,8 +49,7 @@ def _start(layout: str, out: Path, methods, dtype: str, timeout: int) -> None:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     here = Path(__file__).parent
-    flags = f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0"
-    flags += " --xla_llvm_disable_expensive_passes=true"
+    flags = f"--xla_force_host_platform_device_count={devices} {SOON_COMPILED}"
     paths = os.pathsep.join([str(here.parent), str(here), os.environ.get("PYTHONPATH", "")])
     env = os.environ | {"NPROC": "16", "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags, "PYTHONPATH": paths}
     out.mkdir(parents=True, exist_ok=True)

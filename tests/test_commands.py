@@ -7,49 +7,34 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from pathlib import Path
 
 import numpy as np
 import pytest
+import typed
+from typed import ROOT, run
 
 from scalevae_jax import command, probe, report, reproduce, sample
 
-ROOT = Path(__file__).parents[1]
 SMOKE = ["--config", "configs/smoke.py"]
-ENVIRONMENT = os.environ | {"XLA_FLAGS": "--xla_backend_optimization_level=0", "NPROC": "2"}
-
-
-def start(module: str, *arguments: str) -> subprocess.Popen:
-    line = [sys.executable, "-m", f"scalevae_jax.{module}", *arguments]
-    pipe = subprocess.PIPE
-    return subprocess.Popen(line, cwd=ROOT, env=ENVIRONMENT, stdin=pipe, stdout=pipe, stderr=pipe, text=True, bufsize=1)
-
-
-def run(module: str, *arguments: str, given: str = "") -> tuple[int, str, str]:
-    process = start(module, *arguments)
-    out, error = process.communicate(given, timeout=300)
-    return process.returncode, out, error
+FIVE_EPOCHS = ["--config.train.max_epochs=5", "--config.data.limit_train=3000", "--config.data.limit_valid=500"]
 
 
 @pytest.fixture(scope="module")
 def stopped(tmp_path_factory):
     """A smoke run stopped by SIGINT after its first epoch: workdir, exit code, standard error."""
     folder = tmp_path_factory.mktemp("runs") / "smoke"
-    process = start("train", *SMOKE, "--workdir", str(folder), "--config.train.max_epochs=5")
-    for line in process.stdout:
-        if line.startswith("epoch 1/5"):
-            process.send_signal(signal.SIGINT)
-            break
-    _, error = process.communicate(timeout=120)
-    return folder, process.returncode, error
+    running = typed.Running("train", *SMOKE, "--workdir", str(folder), *FIVE_EPOCHS)
+    running.until("epoch 1/5")
+    os.kill(running.pid, signal.SIGINT)
+    code, _, error = running.wait()
+    return folder, code, error
 
 
 @pytest.fixture(scope="module")
 def trained(stopped):
     """The same run, gone on with to its end: workdir and standard output."""
     folder, _, _ = stopped
-    code, out, error = run("train", *SMOKE, "--workdir", str(folder), "--config.train.max_epochs=5")
+    code, out, error = run("train", *SMOKE, "--workdir", str(folder), *FIVE_EPOCHS)
     assert code == 0, error
     return folder, out
 
@@ -62,27 +47,30 @@ def test_sigint_saves_and_says_how_to_go_on(stopped):
     assert "Traceback" not in error
 
 
-def test_sigterm_in_the_middle_of_an_epoch_saves_and_a_second_signal_leaves_at_once(tmp_path):
+def test_sigterm_in_the_middle_of_an_epoch_saves(tmp_path):
     """An epoch of a thousand batches: it is not its end that is waited for."""
-    long = [*SMOKE, "--config.train.batch_size=16", "--config.eval.batch_size=16"]
-    process = start("train", *long, "--workdir", str(tmp_path / "one"))
-    assert any(line.startswith("method:") for line in iter(process.stdout.readline, ""))
-    time.sleep(5)
-    process.send_signal(signal.SIGTERM)
-    out, error = process.communicate(timeout=60)
-    assert process.returncode == 143
+    long = ["--config.train.batch_size=16", "--config.eval.batch_size=16", "--config.checkpoint.every_steps=8"]
+    running = typed.Running("train", *SMOKE, *long, "--workdir", str(tmp_path))
+    running.until_found(lambda: list(tmp_path.glob("checkpoints/latest/[0-9]*")))
+    os.kill(running.pid, signal.SIGTERM)
+    code, out, error = running.wait()
+    assert code == 143
     assert "SIGTERM: stopped at step" in error
     assert "epoch 1/3" not in out
 
-    twice = start("train", *long, "--workdir", str(tmp_path / "two"))
-    assert any(line.startswith("method:") for line in iter(twice.stdout.readline, ""))
-    time.sleep(1)
-    twice.send_signal(signal.SIGTERM)
-    time.sleep(0.2)
-    twice.send_signal(signal.SIGTERM)
-    _, error = twice.communicate(timeout=60)
-    assert twice.returncode in (-signal.SIGTERM, 143)
-    assert "Traceback" not in error
+
+def test_a_second_signal_ends_the_process_at_once():
+    script = """if True:
+        import signal
+        from scalevae_jax import command
+        with command.Signals() as signals:
+            signal.raise_signal(signal.SIGTERM)
+            print(signals.received, flush=True)
+            signal.raise_signal(signal.SIGINT)
+            print("too late")
+    """
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, f"{signal.SIGTERM.value}\n", "")
 
 
 def test_a_damaged_run_is_one_line_and_fallback_goes_round_it(trained, tmp_path):
@@ -188,6 +176,9 @@ def test_reconstruct_and_interpolate_share_their_ends(trained):
     assert code == 0, error
     assert len(out.splitlines()) == 4
     assert [out.splitlines()[0], out.splitlines()[-1]] == ends
+    pairs = ["--input", "-", "--steps", "2", "--max_words", "9"]
+    code, out, error = run("interpolate", *where, *pairs, given=f"{a}\t{b}\n{b}\t{a}\n")
+    assert (code, out.splitlines()) == (0, [*ends, "", *ends[::-1]]), error
 
 
 def test_encode_and_score_write_a_row_a_sentence(trained, tmp_path):
@@ -260,9 +251,11 @@ def test_four_devices_one_and_four_again_give_the_numbers_of_four(tmp_path):
     """Restored arrays are compared with their digests; what is trained after differs by rounding."""
 
     def train(folder, devices, epochs):
-        flags = f"--xla_backend_optimization_level=0 --xla_force_host_platform_device_count={devices}"
-        environment = ENVIRONMENT | {"XLA_FLAGS": flags, "NPROC": "8"}
+        flags = f"{typed.SOON_COMPILED} --xla_force_host_platform_device_count={devices}"
+        environment = os.environ | {"XLA_FLAGS": flags, "NPROC": "8"}
         command = [sys.executable, "-m", "scalevae_jax.train", *SMOKE, "--workdir", str(tmp_path / folder)]
+        command += ["--config.data.limit_train=3000", "--config.data.limit_valid=500", "--config.data.buckets=1"]
+        command.append("--config.method.name=bn_vae")  # has running state, and no factor that makes much of rounding
         command.append(f"--config.train.max_epochs={epochs}")
         done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr
@@ -273,8 +266,8 @@ def test_four_devices_one_and_four_again_give_the_numbers_of_four(tmp_path):
     for devices, epochs in ((4, 1), (1, 2)):
         train("changing", devices, epochs)
     for line, expected in zip(train("changing", 4, 3), whole, strict=True):
-        for key in ("train_loss", "valid_loss", "valid_kl", "factor_median"):
-            assert line[key] == pytest.approx(expected[key], rel=2e-3), key
+        for key in ("train_loss", "valid_loss", "valid_kl"):
+            assert line[key] == pytest.approx(expected[key], rel=1e-4), key
 
 
 BAD = [
@@ -291,6 +284,8 @@ BAD = [
     ("train", ["--config", "configs/text.py"], "no text is given: --config.data.path="),
     ("train", [*SMOKE, "--config.data.partition=grouped"], "the corpus has no labels"),
     ("train", [*SMOKE, "--config.data.long=keep"], "config.data.long: one of cut, drop"),
+    ("train", [*SMOKE, "--num_processes", "2"], "--coordinator, --num_processes and --process_id go together"),
+    ("train", [*SMOKE, *"--coordinator a:1 --num_processes 2 --process_id 2".split()], "--process_id 2: must be less"),
     ("data", [], "no text is given"),
     ("data", ["--path", "nowhere"], "no such file or folder: "),
     ("data", ["--path", "package:snli", "--vocab", "README.md"], "README.md: line 1: a vocabulary begins with"),
@@ -319,6 +314,9 @@ BAD_TEXT = [
     ("reconstruct", ["--input", "nowhere.txt"], "", "--input nowhere.txt: can not be read"),
     ("score", [], "a man .\n\n", "sentence 2: it is empty"),
     ("interpolate", ["--input", "-"], "a man .\n", "line 1: two sentences with a tab between them"),
+    ("interpolate", ["--input", "-", "--a", "a man ."], "a\tb\n", "--input and --a, --b: choose one of them"),
+    ("encode", ["--out", "nowhere/points.npz"], "a man .\n", "--out nowhere/points.npz: can not be written"),
+    ("encode", ["--out", "nowhere/points.tsv"], "a man .\n", "--out nowhere/points.tsv: can not be written"),
     ("probe", ["--sizes", "4"], "", "no labels; a probe wants"),
 ]
 
@@ -330,6 +328,12 @@ def test_wrong_text_is_one_clear_line_and_exit_code_2(trained, module, arguments
     assert message in error
     assert error.splitlines()[-1].startswith("error: ")
     assert "Traceback" not in error
+
+
+def test_data_counts_labels():
+    code, out, error = run("data", "--path", "package:tiny")
+    assert code == 0, error
+    assert [line.split("│")[-2].strip() for line in out.splitlines() if line.startswith("│ test")] == ["0: 51 1: 49"]
 
 
 def test_another_method_says_what_it_drops(tmp_path):

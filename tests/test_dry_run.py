@@ -1,19 +1,14 @@
 """What a dry run counts and says, and that it leaves nothing."""
 
-import os
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import pytest
 import tiny
+import typed
 
 from scalevae_jax import dry_run, parallel, steps
-
-ROOT = Path(__file__).parents[1]
 
 
 def test_a_product_in_loops_and_branches_counts_as_often_as_it_runs(rng):
@@ -49,14 +44,12 @@ def test_the_operations_of_a_step_are_those_counted_by_hand(rng):
 
 
 def test_a_dry_run_says_what_a_run_would_take_and_leaves_nothing(tmp_path):
-    line = [sys.executable, "-m", "scalevae_jax.train", "--config", "smoke", "--dry_run"]
-    done = subprocess.run(
-        line, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=True
-    )
+    code, out, error = typed.run("train", "--config", "smoke", "--dry_run", folder=tmp_path)
+    assert code == 0, error
     assert list(tmp_path.iterdir()) == []
-    assert '"des_std": 0.7' in done.stdout
-    assert re.search(r"decoder/output +│ 16 x 500 +│ 8,000 +│ 0.03", done.stdout)
-    assert re.search(r"all +│ +│ 28,800 ", done.stdout)
-    assert re.search(r"│ 14 +│ 67 +│ 8\.6% +│ 0\.\d+ +│", done.stdout)
-    assert re.search(r"\d MiB in all \(compiled in \d+\.\d s\)", done.stdout)
-    assert re.search(r"an epoch: 126 steps, 0\.0\d+ TFLOP; .* at least 0:0\d", done.stdout)
+    assert '"des_std": 0.7' in out
+    assert re.search(r"decoder/output +│ 16 x 500 +│ 8,000 +│ 0.03", out)
+    assert re.search(r"all +│ +│ 28,800 ", out)
+    assert re.search(r"│ 14 +│ 67 +│ 8\.6% +│ 0\.\d+ +│", out)
+    assert re.search(r"\d MiB in all \(compiled in \d+\.\d s\)", out)
+    assert re.search(r"an epoch: 126 steps, 0\.0\d+ TFLOP; .* at least 0:0\d", out)

@@ -8,13 +8,13 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
+import signal
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+import typed
 from small import make_run
 
 import scalevae_jax
@@ -71,11 +71,10 @@ def test_a_language_model_is_refused(tmp_path):
     ("arguments", "message"), [([], "the folder of a run is wanted"), (["nowhere"], "not the folder")]
 )
 def test_wrong_folders_are_one_line(arguments, message):
-    command = [sys.executable, "-m", "scalevae_jax.explore", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
-    assert done.returncode == 2
-    assert len(done.stderr.splitlines()) == 1
-    assert message in done.stderr or "scalevae_jax[explore]" in done.stderr
+    code, _, error = typed.run("explore", *arguments)
+    assert code == 2
+    assert len(error.splitlines()) == 1
+    assert message in error or "scalevae_jax[explore]" in error
 
 
 @pytest.fixture(scope="module")
@@ -92,18 +91,10 @@ def page(tmp_path_factory):
             export.save(run, images / name)
     images.mkdir(exist_ok=True)
     port = 7000 + os.getpid() % 2000
-    command = [sys.executable, "-u", "-m", "scalevae_jax.explore", *folders, "--port", str(port), "--limit", "500"]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    said = []
-    for line in process.stdout:
-        said.append(line)
-        if line.startswith("open "):
-            break
-    else:
-        pytest.fail("".join(said))
-    yield line.split()[1], folders, images
-    process.terminate()
-    process.wait(30)
+    serving = typed.Running("explore", *folders, "--port", str(port), "--limit", "500")
+    yield serving.until("open ").split()[1], folders, images
+    os.kill(serving.pid, signal.SIGTERM)
+    serving.wait()
 
 
 @pytest.fixture(scope="module")

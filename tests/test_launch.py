@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+import typed
 import yaml
 from jax._src import clusters
 from kubeflow_trainer_api.models import JobsetV1alpha2JobSet
@@ -240,8 +241,9 @@ def test_a_job_that_ends_by_itself_is_not_queued_again(code, slurm, stand_in, tm
 def test_a_slurm_job_of_two_tasks_trains_is_requeued_and_goes_on(slurm, tmp_path):
     """Real training; the scheduler alone is a stand-in, and both tasks are on this machine."""
     environment = {"PYTHON": sys.executable, "PYTHONPATH": str(ROOT), "NODES": "localhost", "SLURM_NTASKS": "2"}
-    environment |= {"SLURM_JOB_ID": str(os.getpid()), "XLA_FLAGS": "", "NPROC": "8"}  # the id chooses the port
-    arguments = [*SMOKE, "--config.data.limit_train=1000", "--workdir", str(tmp_path / "run")]
+    environment |= {"SLURM_JOB_ID": str(os.getpid()), "XLA_FLAGS": typed.SOON_COMPILED, "NPROC": "8"}  # its port
+    arguments = [*SMOKE, "--config.data.limit_train=1000", "--config.data.limit_valid=100", "--config.data.buckets=1"]
+    arguments += ["--workdir", str(tmp_path / "run")]
     process = start("slurm.sbatch", *arguments, "--config.train.max_epochs=1000", **environment)
     assert process.stdout is not None
     assert process.stderr is not None
@@ -331,8 +333,7 @@ def test_a_sweep_that_is_stopped_lets_its_rows_save(tmp_path):
 
 
 def test_a_sweep_takes_the_rows_that_reproduce_lists():
-    line = [sys.executable, "-m", "scalevae_jax.reproduce", "table1", "--scale", "smoke", "--list"]
-    listed = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    listed = typed.run("reproduce", "table1", "--scale", "smoke", "--list").out
     code, out, _ = run("sweep.sh", "--dry-run", "--gpus", "0,1", given=listed)
     assert code == 0
     rows = listed.splitlines()

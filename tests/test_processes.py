@@ -9,6 +9,7 @@ from pathlib import Path
 import layouts
 import numpy as np
 import pytest
+from typed import SOON_COMPILED
 
 ROOT = Path(__file__).parents[1]
 SMALL = [
@@ -18,13 +19,13 @@ SMALL = [
     "--config.model.hidden=16",
     "--config.model.embedding=16",
     "--config.data.limit_train=200",
+    "--config.data.limit_valid=100",
+    "--config.data.buckets=1",
 ]
 
 
 def _local(*arguments, processes="2", **more):
-    env = (
-        more | os.environ | {"PYTHON": sys.executable, "PYTHONPATH": str(ROOT), "XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"}
-    )
+    env = more | os.environ | {"PYTHON": sys.executable, "PYTHONPATH": str(ROOT), "XLA_FLAGS": SOON_COMPILED}
     line = ["bash", "launch/local.sh", *arguments[:1], processes, *arguments[1:]]
     return subprocess.run([part for part in line if part], cwd=ROOT, env=env, capture_output=True, text=True)
 
@@ -85,7 +86,7 @@ def test_another_configuration_on_one_process_is_refused_by_all(tmp_path):
     """Both say so, in one line, with exit code 2, and nothing is begun."""
     ports = _local("--dry-run", *SMALL).stdout
     coordinator = next(word for word in ports.split() if word.startswith("--coordinator"))
-    env = os.environ | {"PYTHONPATH": str(ROOT), "XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"}
+    env = os.environ | {"PYTHONPATH": str(ROOT), "XLA_FLAGS": SOON_COMPILED}
     train = [sys.executable, "-m", "scalevae_jax.train", "--distributed", coordinator, "--num_processes=2"]
     train += [*SMALL, f"--workdir={tmp_path / 'run'}"]
     started = [

@@ -19,10 +19,6 @@ COMMANDS = [
         r"python (?:-m scalevae_jax\.|target_rate\.py )(\w+)([^`\n#|]*)", re.sub(r"\\\n *", "", text)
     )
 ]
-LOOKED_AT = re.compile(  # by `test_every_command_line_has_only_flags_that_exist`, or by being a target of make
-    r"(JAX_\w+=\w+ )?python (-m scalevae_jax\.|target_rate\.py )|make (install|demo|test)\b"
-)
-OF_OTHERS = ("python -m pip ", "pip install ", "source .venv", "zcat ", "tensorboard ")  # programs that are not ours
 
 
 def test_both_commands_are_shown_and_are_targets():
@@ -44,13 +40,6 @@ def test_every_command_line_has_only_flags_that_exist(page, module, arguments):
         assert flag in flags or f"--{flag}" in fields or flag in ("help", "config.method.target"), flag
     for name in re.findall(r"--config (?!target_rate.py)(\S+)", arguments):
         config.find(name)
-
-
-def test_no_line_of_a_block_of_commands_is_passed_over():
-    blocks = [block for text in PAGES.values() for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL)]
-    lines = [line for block in blocks for line in re.sub(r"\\\n *", "", block).splitlines() if line]
-    assert [line for line in lines if not (LOOKED_AT.match(line) or line.startswith(OF_OTHERS))] == []
-    assert len(lines) > 50
 
 
 @pytest.mark.parametrize("page", PAGES)

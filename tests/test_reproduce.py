@@ -12,10 +12,12 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+import typed
 from small import make_run
 
-from scalevae_jax import command, config, figures, page, record, reproduce, results, scheduler
+from scalevae_jax import command, config, figures, page, record, reproduce, results, scheduler, space
 from scalevae_jax.config import Config, MethodConfig, Network, Optim, Train
 from scalevae_jax.paper import ROWS, SIZES
 from scalevae_jax.scheduler import Scheduler
@@ -168,6 +170,43 @@ def test_the_report_is_whole_and_the_page_asks_for_nothing_else(tmp_path):
         assert (tmp_path / link).is_file()
 
 
+def test_the_spaces_of_the_first_seed_are_drawn_with_their_numbers(tmp_path, rng):
+    records = []
+    for row in shown("figure1", SMOKE):
+        for seed in (0, 1):
+            numbers = {"kl_aggregate": 1.25 + seed, "kl_aggregate_q": 0.5 + seed, "mi": 2.0, "purity": 0.75}
+            found = _record(row, seed) | {"corpus": results.trained_on(SMOKE, row), "space": numbers}
+            found["run"] += row.partition
+            (tmp_path / found["run"]).mkdir()
+            arrays = {"mean": rng.normal(size=(9, 2)), "logvar": rng.normal(size=(9, 2))}
+            np.savez(tmp_path / found["run"] / space.ARRAYS, **arrays, factor=np.ones(2), labels=np.arange(9) % 3)
+            records.append(found)
+    made = reproduce.draw(["figure1", "figure2"], SMOKE, records, tmp_path, tmp_path / "figures")
+    assert {"figure1.png", "figure2.png"} <= {path.name for path in made if path.stat().st_size > 10_000}
+    of_q_hat, of_q = (reproduce._spaces(table, SMOKE, records, tmp_path) for table in ("figure1", "figure2"))
+    assert [each.title for each in of_q_hat] == [f"{row.method}, {row.partition}" for row in shown("figure1", SMOKE)]
+    assert of_q_hat[0].caption == "purity 0.75, KL from prior 1.25 nats\nMI 2.00 nats"
+    assert [each.title for each in of_q] == [row.method for row in shown("figure2", SMOKE)]
+    assert of_q[0].caption == "KL from prior 0.50 nats"
+    records[0]["space"]["purity"] = None
+    assert reproduce._spaces("figure1", SMOKE, records, tmp_path)[0].caption.startswith("KL from prior 1.25 nats\n")
+
+
+def test_a_file_that_is_no_record_is_named(tmp_path):
+    for text in ("{", "{}", "[]"):
+        (tmp_path / "bad.json").write_text(text)
+        with pytest.raises(InputError, match=r"bad.json: not the record of a run .*delete it, and it is made again"):
+            reproduce.read_records(tmp_path)
+
+
+def test_no_record_is_made_of_a_run_that_is_damaged_or_was_not_trained(tmp_path):
+    make_run(tmp_path)
+    for text, said in (("", "no epoch has been trained yet"), ("{", "metrics.jsonl: not readable: ")):
+        (tmp_path / "metrics.jsonl").write_text(text)
+        with pytest.raises(InputError, match=said):
+            record.read(tmp_path)
+
+
 def test_a_record_is_made_of_the_workdir_alone_and_names_no_folder_of_the_machine(tmp_path, capsys):
     make_run(tmp_path / "a_run")
     line = dict.fromkeys((*record.CURVES, "valid_loss"), 1.0)
@@ -271,8 +310,7 @@ def test_wrong_input_is_one_line(arguments, message, capsys):
 def test_a_part_of_smoke_is_stopped_goes_on_and_is_not_done_twice(tmp_path):
     arguments = ["table1", "--methods", "lstm_lm,vae", "--out", str(tmp_path), "--jobs", "2"]
     line = [sys.executable, "-m", "scalevae_jax.reproduce", *arguments]
-    more = {"PYTHONPATH": str(ROOT), "XLA_FLAGS": "--xla_backend_optimization_level=0", "NPROC": "2"}
-    environment = os.environ | more
+    environment = os.environ | typed.ONE_DEVICE | {"PYTHONPATH": str(ROOT)}
     options = {"cwd": tmp_path, "env": environment, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     first = subprocess.Popen(line, **options)
     metrics = tmp_path / "runs/tiny-vae-seed_0/metrics.jsonl"

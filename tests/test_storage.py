@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
+from typed import SOON_COMPILED
 
 from scalevae_jax import config, storage, workdir
 from scalevae_jax.checkpoint import BEST, LATEST, Checkpoints, Damaged, Saved
@@ -208,7 +209,7 @@ def test_checkpoints_in_a_bucket_are_kept_read_and_set_aside(bucket):
 
 
 def _run(*line: str) -> str:
-    environment = {"PYTHONPATH": str(ROOT), "XLA_FLAGS": "", "NPROC": "8"}
+    environment = {"PYTHONPATH": str(ROOT), "XLA_FLAGS": SOON_COMPILED, "NPROC": "8"}
     done = subprocess.run(line, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr

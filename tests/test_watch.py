@@ -60,8 +60,8 @@ def test_last_words_reach_all():
 
 
 def test_processes_that_live_are_left_alone():
-    watches, heard = _watches(3, limit=1.0)
-    time.sleep(2.5)
+    watches, heard = _watches(3, limit=3.0)
+    time.sleep(4)
     for watch in watches:
         watch.stop()
     assert [each.qsize() for each in heard] == [0, 0, 0]

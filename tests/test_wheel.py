@@ -9,6 +9,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from typed import ONE_DEVICE
 
 import scalevae_jax
 from scalevae_jax import config
@@ -25,7 +26,7 @@ def _run(*arguments: str, cwd: Path, **environment: str) -> subprocess.Completed
     return subprocess.run(
         [sys.executable, "-m", *arguments],
         cwd=cwd,
-        env=os.environ | {"NPROC": "2", "XLA_FLAGS": "--xla_backend_optimization_level=0"} | environment,
+        env=os.environ | ONE_DEVICE | environment,
         capture_output=True,
         text=True,
         timeout=120,

@@ -1,9 +1,11 @@
 """A network, a batch and a training run small enough to compile in a second; every size differs from every other."""
 
+import functools
+
 import jax
 import numpy as np
 import optax
-from jax.sharding import AxisType, Mesh
+from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from scalevae_jax import state as training
@@ -23,6 +25,7 @@ SMALL = {
 }
 
 
+@functools.cache  # here and below: tests of one method share what they compile
 def make_method(name: str, **hyperparameters) -> Method:
     return METHODS[name](**(SMALL.get(name, {}) | hyperparameters))
 
@@ -51,6 +54,7 @@ def make_batch(rng: np.random.Generator, real: int = 6, rows: int = ROWS, time: 
 OPTIMIZER = optax.clip_by_global_norm(5.0)
 
 
+@functools.cache
 def make_state(method: Method, seed: int = 0, scale: float = 20.0) -> training.TrainState:
     """An initial state whose weights are larger than the paper's, so that z matters from the first step on."""
 
@@ -64,12 +68,14 @@ def make_state(method: Method, seed: int = 0, scale: float = 20.0) -> training.T
     return jax.jit(create)()
 
 
+@functools.lru_cache(maxsize=4)  # what is compiled is held in memory maps, of which a process may have 65,530
 def on_mesh(method: Method, devices: int, move: str = "joint", skip: bool = False, parts: int = 1):
     """One training step under jit(shard_map) on so many devices: (state, whole batch) -> (state, told)."""
     update = steps.device_update(make_model(method, parts), method, OPTIMIZER, STEPS_PER_EPOCH, move, skip)
     mesh = Mesh(np.array(jax.devices()[:devices]), ("data",), axis_types=(AxisType.Auto,))
-    mapped = jax.shard_map(update, mesh=mesh, in_specs=(P(), P("data")), out_specs=(P(), P()), check_vma=False)
-    return jax.jit(mapped)
+    mapped = jax.jit(jax.shard_map(update, mesh=mesh, in_specs=(P(), P("data")), out_specs=(P(), P()), check_vma=False))
+    there = NamedSharding(mesh, P())  # of a state from elsewhere it would be compiled once more
+    return lambda state, batch: mapped(jax.device_put(state, there), batch)
 
 
 def advance(state: training.TrainState, method: Method, epoch_done: bool) -> training.TrainState:

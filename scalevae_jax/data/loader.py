@@ -43,14 +43,14 @@ def bucket_lengths(lengths: np.ndarray, count: int) -> np.ndarray:
     return np.array(edges[::-1])
 
 
-class Plan(NamedTuple):
+class Partition(NamedTuple):
     """Which rows make which batch, and how long each batch is padded."""
 
     rows: list[np.ndarray]
     lengths: list[int]
 
 
-def partition(pools: np.ndarray, edges: np.ndarray, batch_size: int, rng: np.random.Generator | None) -> Plan:
+def partition(pools: np.ndarray, edges: np.ndarray, batch_size: int, rng: np.random.Generator | None) -> Partition:
     """Cut each pool of rows into batches, in random order, or, without `rng`, in the order of the split.
 
     `pools[i]` is the pool of row i: pool p holds rows of bucket p % buckets, which are padded to its edge.
@@ -63,7 +63,7 @@ def partition(pools: np.ndarray, edges: np.ndarray, batch_size: int, rng: np.ran
         for start in range(0, len(members), batch_size):
             rows.append(members[start : start + batch_size])
             padded.append(int(edges[pool % len(edges)]))
-    return Plan(rows, padded)
+    return Partition(rows, padded)
 
 
 def assemble(split: Split, rows: np.ndarray, length: int, size: int, here: slice = ALL) -> Batch:
@@ -85,15 +85,15 @@ def assemble(split: Split, rows: np.ndarray, length: int, size: int, here: slice
 class _Source:
     """Whole batches as the elements of a grain source."""
 
-    def __init__(self, split: Split, plan: Plan, order: np.ndarray, size: int, here: slice):
-        self._split, self._plan, self._order, self._size, self._here = split, plan, order, size, here
+    def __init__(self, split: Split, cut: Partition, order: np.ndarray, size: int, here: slice):
+        self._split, self._cut, self._order, self._size, self._here = split, cut, order, size, here
 
     def __len__(self) -> int:
         return len(self._order)
 
     def __getitem__(self, i: int) -> Batch:
         at = self._order[i]
-        return assemble(self._split, self._plan.rows[at], self._plan.lengths[at], self._size, self._here)
+        return assemble(self._split, self._cut.rows[at], self._cut.lengths[at], self._size, self._here)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,15 +123,15 @@ class Loader:
         return bucket + len(self.edges) * np.unique(self.split.labels, return_inverse=True)[1]
 
     @functools.cached_property
-    def _partition(self) -> Callable[[int], Plan]:
+    def _partition(self) -> Callable[[int], Partition]:
         @functools.lru_cache(maxsize=1)
-        def of(number: int) -> Plan:
+        def of(number: int) -> Partition:
             rng = None if self.seed is None else np.random.default_rng([self.seed, PARTITION_STREAM, number])
             return partition(self._pools, self.edges, self.batch_size, rng)
 
         return of
 
-    def plan(self, epoch: int) -> Plan:
+    def partition(self, epoch: int) -> Partition:
         """The partition of an epoch (from 1): always the same one, or one an epoch. The last one is kept."""
         return self._partition(epoch if self.mode == "repartitioned" else 0)
 
@@ -141,7 +141,7 @@ class Loader:
         return int(np.sum(-(-counts // self.batch_size)))
 
     def order(self, epoch: int) -> np.ndarray:
-        """The batches of the epoch's plan in the order in which they are trained on."""
+        """The batches of the epoch's partition in the order in which they are trained on."""
         if self.seed is None:
             return np.arange(len(self))
         return np.random.default_rng([self.seed, ORDER_STREAM, epoch]).permutation(len(self))
@@ -153,14 +153,14 @@ class Loader:
         order = self.order(epoch)[start:end]
         if not len(order):
             return iter(())
-        batches: Any = _Source(self.split, self.plan(epoch), order, self.size, self.here)
+        batches: Any = _Source(self.split, self.partition(epoch), order, self.size, self.here)
         source = grain.MapDataset.source(batches)
         return iter(source.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)))
 
     def groups(self, epoch: int, start: int = 0, end: int | None = None, most: int = 1) -> Iterator[list[Batch]]:
         """The batches of `epoch`, `most` at once where so many of one length follow one another, else one."""
-        batches, plan = self.epoch(epoch, start, end), self.plan(epoch)
-        lengths = [plan.lengths[at] for at in self.order(epoch)[start:end]]
+        batches, cut = self.epoch(epoch, start, end), self.partition(epoch)
+        lengths = [cut.lengths[at] for at in self.order(epoch)[start:end]]
         while lengths:
             count = most if lengths[:most] == lengths[:1] * most else 1
             yield list(itertools.islice(batches, count))
@@ -168,9 +168,9 @@ class Loader:
 
     def draw(self, epoch: int, step: int, k: int) -> Batch:
         """The k-th random training batch of a step, with replacement."""
-        plan = self.plan(epoch)
-        at = np.random.default_rng([self.seed or 0, DRAW_STREAM, step, k]).integers(len(plan.rows))
-        return assemble(self.split, plan.rows[at], plan.lengths[at], self.size, self.here)
+        cut = self.partition(epoch)
+        at = np.random.default_rng([self.seed or 0, DRAW_STREAM, step, k]).integers(len(cut.rows))
+        return assemble(self.split, cut.rows[at], cut.lengths[at], self.size, self.here)
 
     def whole(self, batch: Batch) -> Batch:
         """A batch of this loader with the rows of all processes."""

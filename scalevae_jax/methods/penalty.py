@@ -38,7 +38,7 @@ def weighted(rate: Float[Array, "batch latent"], posteriors: Posteriors, context
     return context.kl_weight * _mean(jnp.sum(rate, axis=-1), context)
 
 
-def free_bits(threshold: float, mode: str = "example") -> Penalty:
+def free_bits(threshold: float, mode: str) -> Penalty:
     """A rate under `threshold` nats a dimension costs a constant, so it has no gradient (Kingma et al. 2016).
 
     The hinge max(threshold, KL) is taken for each dimension of each example (`example`, as the text repositories do),

@@ -34,7 +34,7 @@ class AggressiveState(NamedTuple):
     mi: Any
 
 
-def aggressive(inner_steps: int = 99, window: int = 15) -> Plan:
+def aggressive(inner_steps: int, window: int) -> Plan:
     """Encoder steps until the loss a token stops falling, then one decoder step (He et al. 2019).
 
     The inner loop starts on the batch and goes on with random training batches, `inner_steps` at most; every `window`

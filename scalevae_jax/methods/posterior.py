@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jaxtyping import Float
+from scipy.special import lambertw
 
 from scalevae_jax import parallel
 from scalevae_jax.types import Array, Context, Gaussian, Params, Posteriors
@@ -51,7 +52,7 @@ def chain(*links: PosteriorTransform) -> PosteriorTransform:
         apply=apply,
         end_epoch=lambda state: tuple(link.end_epoch(part) for link, part in zip(links, state, strict=True)),
         factor=lambda state: math.prod(link.factor(part) for link, part in zip(links, state, strict=True)),
-        own_epochs=max((link.own_epochs for link in links), default=0),
+        own_epochs=max(link.own_epochs for link in links),
     )
 
 
@@ -109,7 +110,7 @@ def batch_norm(
     )
 
 
-def variance_dropout(keep: float, alpha: float = 1.0) -> PosteriorTransform:
+def variance_dropout(keep: float, alpha: float) -> PosteriorTransform:
     """A variance floor a = alpha / (2 pi e) and dropout on s2 - a, both once the KL weight is 1 (Shen et al. 2021).
 
     Dropout is for training alone; whether the floor is on is state, so that a restored model keeps it.
@@ -134,19 +135,14 @@ def variance_dropout(keep: float, alpha: float = 1.0) -> PosteriorTransform:
 
 
 def committed_roots(delta: float) -> tuple[float, float]:
-    """The two variances v with KL(N(0, v) || N(0, 1)) = delta: the roots of log v - v + 1 + 2 delta."""
+    """The two variances v with KL(N(0, v) || N(0, 1)) = delta.
+
+    log v - v + 1 + 2 delta = 0, so that -v is Lambert's W of -exp(-1 - 2 delta), on either branch.
+    """
     if delta <= 0:
         raise ValueError(f"a committed rate is positive, got {delta}")
-
-    def root(low: float, high: float) -> float:
-        rising = math.log(low) - low < math.log(high) - high
-        for _ in range(200):
-            middle = 0.5 * (low + high)
-            value = math.log(middle) - middle + 1 + 2 * delta
-            low, high = (low, middle) if (value > 0) == rising else (middle, high)
-        return 0.5 * (low + high)
-
-    return root(math.exp(-2 - 2 * delta), 1.0), root(1.0, 4 + 8 * delta)
+    low, high = (-lambertw(-math.exp(-1 - 2 * delta), branch).real for branch in (0, -1))
+    return float(low), float(high)
 
 
 def committed_rate(delta: float) -> PosteriorTransform:
@@ -164,7 +160,8 @@ def committed_rate(delta: float) -> PosteriorTransform:
 
 
 class Average(NamedTuple):
-    """How the factors of an epoch become one (Algorithm 1, line 17); `value` is not called before a `record`."""
+    """How the factors of an epoch become one (Algorithm 1, line 17); an epoch begins with zeros alone, and `value` is
+    not called before a `record`."""
 
     init: Callable[[int, int], State]
     record: Callable[[State, Float[Array, " latent"], parallel.Moments], State]
@@ -173,8 +170,12 @@ class Average(NamedTuple):
 
 def _averages(des_std: float, ddof: int, eps: float) -> dict[str, Average]:
     def record_in_row(state: State, factor: Array, moments: parallel.Moments) -> State:
-        factors, at = state
-        return factors.at[at % factors.shape[0]].set(factor), at + 1
+        factors, recorded = state
+        return factors.at[recorded].set(factor), recorded + 1
+
+    def median(state: State, batches: Array) -> Array:
+        factors, recorded = state
+        return jnp.nanmedian(jnp.where(jnp.arange(len(factors))[:, None] < recorded, factors, jnp.nan), axis=0)
 
     def merge(state: State, factor: Array, moments: parallel.Moments) -> State:
         rows = state.rows + moments.rows
@@ -190,9 +191,7 @@ def _averages(des_std: float, ddof: int, eps: float) -> dict[str, Average]:
             value=lambda state, batches: state / jnp.maximum(batches, 1.0),
         ),
         "median": Average(
-            init=lambda latent, steps: (jnp.full((steps, latent), jnp.nan), jnp.int32(0)),
-            record=record_in_row,
-            value=lambda state, batches: jnp.nanmedian(state[0], axis=0),
+            init=lambda latent, steps: (jnp.zeros((steps, latent)), jnp.int32(0)), record=record_in_row, value=median
         ),
         "population": Average(
             init=lambda latent, steps: parallel.Moments(jnp.float32(0), jnp.zeros(latent), jnp.zeros(latent)),
@@ -258,9 +257,7 @@ def scale(
         return ScaleState(average.init(latent, steps), jnp.float32(0), jnp.ones(latent))
 
     def end_epoch(state: ScaleState) -> ScaleState:
-        latent = state.f_bar.shape[0]
-        steps = state.accumulator[0].shape[0] if factor_average == "median" else 0
-        return init(latent, steps)._replace(f_bar=so_far(state))
+        return jax.tree.map(jnp.zeros_like, state)._replace(f_bar=so_far(state))
 
     return PosteriorTransform(
         init=init, apply=apply, end_epoch=end_epoch, factor=lambda state: state.f_bar, own_epochs=f_epo

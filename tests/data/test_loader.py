@@ -68,7 +68,7 @@ def test_every_row_comes_exactly_once_an_epoch(split, seed, mode):
     data = _loader(split, seed, mode)
     for epoch in (1, 2):
         batches = list(data.epoch(epoch))
-        assert len(batches) == len(data) == len(data.plan(epoch).rows)
+        assert len(batches) == len(data) == len(data.partition(epoch).rows)
         assert sorted(row for rows in _rows(batches) for row in rows) == list(range(ROWS))
 
 
@@ -167,8 +167,8 @@ def test_a_batch_of_a_group_has_one_label_and_one_bucket(split):
     assert len(rows) == len(data) > len(_loader(split))
     unlabelled = dataclasses.replace(split, labels=None)
     with pytest.raises(InputError, match=r"data\.partition=grouped: the corpus has no labels"):
-        _loader(unlabelled, mode="grouped").plan(1)
-    assert len(_loader(unlabelled, seed=None, mode="grouped").plan(1).rows) > 0
+        _loader(unlabelled, mode="grouped").partition(1)
+    assert len(_loader(unlabelled, seed=None, mode="grouped").partition(1).rows) > 0
 
 
 def test_without_buckets_the_rows_of_a_batch_have_equal_lengths(split):

@@ -89,7 +89,7 @@ def test_free_bits_is_its_hinge_and_has_its_gradient(rng, mode):
 
 def test_free_bits_leaves_an_encoder_no_gradient_exactly_where_the_kl_is_under_the_threshold(rng):
     q = _random(rng)
-    gradient = on_axis(jax.jit(jax.grad(_of_q(penalty.free_bits(0.2)))))(q, WEIGHT)
+    gradient = on_axis(jax.jit(jax.grad(_of_q(penalty.free_bits(0.2, "example")))))(q, WEIGHT)
     moved = (np.asarray(gradient.mean) != 0) | (np.asarray(gradient.logvar) != 0)
     np.testing.assert_array_equal(moved, REAL[:, None] & (_kl(q) > 0.2))
     assert 0 < moved.sum() < REAL.sum() * LATENT

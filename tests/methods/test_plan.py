@@ -108,7 +108,7 @@ def test_once_off_only_joint_steps_are_taken():
     ],
 )
 def test_end_epoch_switches_off_for_good_when_mi_falls(mis, on):
-    kind = plan.aggressive()
+    kind = plan.aggressive(99, 15)
     state, seen = kind.init(), []
     for mi in mis:
         state = kind.end_epoch(state, mi)

@@ -229,7 +229,7 @@ def test_the_learned_scale_has_root_mean_square_gamma_whatever_the_parameters(rn
 
 def test_before_the_kl_weight_is_one_the_variance_is_untouched(rng):
     q = _random(rng)
-    after, state = _apply(posterior.variance_dropout(0.8), q, kl_weight=0.999)
+    after, state = _apply(posterior.variance_dropout(0.8, 1.0), q, kl_weight=0.999)
     np.testing.assert_array_equal(after.q.logvar, q.logvar)
     assert state == 0
 
@@ -237,7 +237,7 @@ def test_before_the_kl_weight_is_one_the_variance_is_untouched(rng):
 def test_with_the_floor_on_a_dropped_unit_has_it_exactly_and_a_kept_one_its_scaled_variance_above(rng):
     rows, keep = 400, 0.8
     q = Gaussian(np.float32(rng.normal(size=(rows, LATENT))), np.float32(rng.normal(size=(rows, LATENT)) * 3 - 2))
-    after, state = _apply(posterior.variance_dropout(keep), q, np.ones(rows, np.float32))
+    after, state = _apply(posterior.variance_dropout(keep, 1.0), q, np.ones(rows, np.float32))
     variance = np.exp(np.float64(after.q.logvar))
     kept = np.exp(np.float64(q.logvar)) / keep + FLOOR
     dropped = np.abs(variance - FLOOR) < np.abs(variance - kept)
@@ -246,7 +246,7 @@ def test_with_the_floor_on_a_dropped_unit_has_it_exactly_and_a_kept_one_its_scal
     assert abs(dropped.mean() - (1 - keep)) < 4 * math.sqrt(keep * (1 - keep) / dropped.size)
     assert state == 1
     np.testing.assert_array_equal(after.q.mean, q.mean)
-    all_kept, _ = _apply(posterior.variance_dropout(1.0), q, np.ones(rows, np.float32))
+    all_kept, _ = _apply(posterior.variance_dropout(1.0, 1.0), q, np.ones(rows, np.float32))
     np.testing.assert_allclose(np.exp(np.float64(all_kept.q.logvar)), np.exp(np.float64(q.logvar)) + FLOOR, rtol=3e-6)
 
 
@@ -264,7 +264,7 @@ def test_evaluation_follows_the_state_and_never_drops(rng):
 @pytest.mark.parametrize("keep", [0.0, -0.5, 1.5])
 def test_variance_dropout_rejects_a_share_that_is_none(keep):
     with pytest.raises(ValueError, match="variance dropout"):
-        posterior.variance_dropout(keep)
+        posterior.variance_dropout(keep, 1.0)
 
 
 # Scale
@@ -435,7 +435,9 @@ _TRANSFORMS = {
     "batch_norm": posterior.batch_norm(0.6, 0.1),
     "scale": posterior.scale(0.7, 1),
     "scale population": posterior.scale(0.7, 1, factor_average="population", stop_gradient_factor=True),
-    "du": posterior.chain(posterior.batch_norm(0.6, train_scale=True, min_batch=16), posterior.variance_dropout(0.8)),
+    "du": posterior.chain(
+        posterior.batch_norm(0.6, train_scale=True, min_batch=16), posterior.variance_dropout(0.8, 1.0)
+    ),
 }
 
 
