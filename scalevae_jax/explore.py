@@ -9,6 +9,7 @@ click shows a sentence and its reconstruction; KL and factor of each dimension. 
 and asks nothing of any other machine. Needs the extra: pip install "scalevae_jax[explore]".
 """
 
+import contextlib
 import functools
 import itertools
 import os
@@ -264,8 +265,10 @@ def _command(folders: list[str]) -> None:
     _gradio()
     views = [view(Path(folder).name, trained.load(folder), SPLIT.value, LIMIT.value) for folder in folders]
     page = build(views)
-    report.say(f"open {serve(page, PORT.value)} (Ctrl-C ends)")
-    page.block_thread()
+    address = serve(page, PORT.value)
+    with contextlib.suppress(KeyboardInterrupt):  # gradio catches one, but not before it waits
+        report.say(f"open {address} (Ctrl-C ends)")
+        page.block_thread()
 
 
 main = functools.partial(command.run, "scalevae_jax.explore", _command, FLAGS, __doc__, positional=True)

@@ -11,6 +11,7 @@ import shutil
 import signal
 import time
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ import typed
 from small import make_run
 
 import scalevae_jax
-from scalevae_jax import explore, export
+from scalevae_jax import command, explore, export
 from scalevae_jax.trained import Trained
 from scalevae_jax.types import InputError
 
@@ -75,6 +76,16 @@ def test_wrong_folders_are_one_line(arguments, message):
     assert code == 2
     assert len(error.splitlines()) == 1
     assert message in error or "scalevae_jax[explore]" in error
+
+
+def test_an_interrupt_ends_it_before_gradio_waits_too(monkeypatch, capsys):
+    page = mock.Mock(**{"block_thread.side_effect": KeyboardInterrupt})
+    stands_in = {"_gradio": None, "view": None, "build": page, "serve": "here"}
+    for name, value in stands_in.items():
+        monkeypatch.setattr(explore, name, mock.Mock(return_value=value))
+    monkeypatch.setattr(explore.trained, "load", mock.Mock())
+    assert command.run("explore", explore._command, explore.FLAGS, "", argv=["explore", "a"], positional=True) == 0
+    assert capsys.readouterr().out == "open here (Ctrl-C ends)\n"
 
 
 @pytest.fixture(scope="module")
