@@ -42,7 +42,7 @@ lint: install  ## format, lint, types, shell, workflows
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 
 docs: install  ## the site, into site/; a link that leads nowhere is an error (the variable silences an advertisement)
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 notebook: install  ## docs/latent_space.md: the notebook run, with what it prints and shows; three minutes
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[notebook]'

@@ -22,6 +22,7 @@ port=${PORT:-$("$python" -c 'import socket; s = socket.socket(); s.bind(("127.0.
 settings=("NPROC=$((2 * processes * devices))"
   "XLA_FLAGS=${XLA_FLAGS:+$XLA_FLAGS }--xla_force_host_platform_device_count=$devices")
 pids=()
+trap 'kill -TERM $(jobs -p) 2> /dev/null || true' INT TERM
 for ((i = 0; i < processes; i++)); do
   line=(env "${settings[@]}" "$python" -m "scalevae_jax.${COMMAND:-train}" --distributed
     "--coordinator=127.0.0.1:$port" "--num_processes=$processes" "--process_id=$i" "$@")
@@ -32,7 +33,6 @@ for ((i = 0; i < processes; i++)); do
     pids+=($!)
   fi
 done
-trap 'kill -TERM "${pids[@]}" 2>/dev/null || true' TERM
 code=0
 for pid in "${pids[@]}"; do
   wait "$pid" || { last=$?; [[ $code -ne 0 ]] || code=$last; }

@@ -47,17 +47,16 @@ place() { # HOST GPU ROW: the words that run the row there, in `line`
 }
 
 serve() { # HOST GPU: rows that nobody has, until there are none
-  local host=$1 gpu=$2 row code pid=
-  trap '[[ -z $pid ]] || { kill -TERM -- "-$pid"; wait "$pid"; }; exit 143' INT TERM
+  local host=$1 gpu=$2 row code
+  trap 'row=$(jobs -p); [[ -z $row ]] || { kill -TERM -- "-$row"; wait "$row"; }; exit 143' INT TERM
   set -m # a row is a group of processes, so that all of it can be stopped
   for row in "${left[@]}"; do
     mkdir "$taken/$(basename "$(log "$row")")" 2> /dev/null || continue
     place "$host" "$gpu" "$row"
     echo "start $(log "$row") on $host, GPU $gpu"
     "${line[@]}" > "$(log "$row").log" 2>&1 < /dev/null &
-    pid=$! code=0
-    wait "$pid" || code=$?
-    pid=
+    code=0
+    wait "$!" || code=$?
     if [[ $code -eq 0 ]]; then
       touch "$(log "$row").done"
       echo "done $(log "$row")"
@@ -86,14 +85,12 @@ mkdir -p "$logs"
 exec 9> "$logs/lock"
 flock --nonblock 9 || refuse "another sweep has $logs; wait for it, or give another --logs"
 taken=$(mktemp -d)
-pids=()
+trap 'kill -TERM $(jobs -p) 2> /dev/null; wait; rm -r "$taken"; echo "stopped; the same command goes on"; exit 143' INT TERM
 for gpu in "${gpus[@]}"; do
   for host in "${hosts[@]}"; do
     serve "$host" "$gpu" 9>&- &
-    pids+=($!)
   done
 done
-trap 'kill -TERM "${pids[@]}" 2> /dev/null; wait; rm -r "$taken"; echo "stopped; the same command goes on"; exit 143' INT TERM
 wait
 rm -r "$taken"
 lost=0

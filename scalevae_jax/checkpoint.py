@@ -65,7 +65,7 @@ def _quiet() -> Generator[None, None, None]:
     """Without the pages that orbax's reading threads print about a damaged file; the exception says it too."""
     hook, level = sys.unraisablehook, logging.root.manager.disable
 
-    def mostly(said: Any) -> None:
+    def mostly(said: Any, hook: Any = hook) -> None:
         if str(said.exc_value) != "Event loop is closed":  # of threads that outlive the failed read
             hook(said)
 
@@ -251,10 +251,11 @@ class Checkpoints:
         return self.restore(Saved(which, max(kept)), like)
 
     def check_best(self, like: TrainState) -> bool:
-        """Whether the best checkpoint is whole or not there; a damaged one is moved aside, loudly."""
+        """Whether there is a whole best checkpoint; a damaged one is moved aside, loudly."""
         try:
-            if self._steps(BEST):
-                self.only(BEST, like)
+            if not self._steps(BEST):
+                return False
+            self.only(BEST, like)
         except Damaged as damage:
             report.warn(f"{damage}; it is put aside, and the next epoch becomes the best")
             self._set_aside(Saved(BEST, max(self._steps(BEST))))

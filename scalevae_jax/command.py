@@ -36,7 +36,8 @@ class Interrupted(Exception):  # noqa: N818 (no error)
 class Signals:
     """Catches the first SIGINT or SIGTERM for the loop to see; a second one ends the process at once, by the system.
 
-    Of several processes none catches SIGTERM: JAX's own service does, for all of them (`Checkpoints.preempted`).
+    Of several processes none catches SIGTERM: JAX's own service does, for all of them (`Checkpoints.preempted`), and a
+    first SIGINT becomes one.
     """
 
     def __init__(self) -> None:
@@ -44,8 +45,9 @@ class Signals:
         self._at_once = False
 
     def __enter__(self) -> "Signals":
-        numbers = (signal.SIGINT, signal.SIGTERM) if jax.process_count() == 1 else ()
-        self._before = {n: signal.signal(n, self._handle) for n in numbers}
+        one = jax.process_count() == 1
+        handlers = {signal.SIGINT: self._handle, signal.SIGTERM: self._handle} if one else {signal.SIGINT: self._to_all}
+        self._before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
         return self
 
     def __exit__(self, *_) -> None:
@@ -59,6 +61,10 @@ class Signals:
         if self._at_once:
             self._at_once = False
             raise Interrupted
+
+    def _to_all(self, number: int, _) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTERM)
 
     @contextlib.contextmanager
     def at_once(self) -> Generator[None, None, None]:
@@ -129,7 +135,10 @@ def run(
             raise InputError(f"{text} (see --help)") from error
         if len(rest) > 1 and not positional:
             raise InputError(f"stray argument {rest[1]!r} (see --help)")
-        main(*([rest[1:]] if positional else []))
+        try:
+            main(*([rest[1:]] if positional else []))
+        except (PermissionError, FileExistsError, NotADirectoryError, IsADirectoryError) as error:
+            raise InputError(f"{error.filename}: {error.strerror}") from error
         sys.stdout.flush()
         processes.end()
     except InputError as error:

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import math
+import operator
 import pathlib
 import types
 import typing
@@ -149,6 +151,8 @@ def build_method(config: Config) -> methods.Method:
         if key not in known:
             takes = ", ".join(known) or "none"
             raise InputError(f"config.method.{key}: {name} has no such hyperparameter; it takes {takes}")
+        if isinstance(values[key], float) and not math.isfinite(values[key]):
+            raise InputError(f"config.method.{key}: a finite number is wanted, got {values[key]}")
     try:
         return methods.METHODS[name](**values)
     except ValueError as error:
@@ -170,13 +174,22 @@ def override_method(config: Config, from_file: Config, overrides: set[str]) -> t
     return dataclasses.replace(config, method=dataclasses.replace(config.method, **dict.fromkeys(dropped))), dropped
 
 
-def validate(config: Config) -> None:
-    """Raises InputError naming the first field whose value can not be."""
-    for section in SECTIONS:
+def validate(config: Config, where: str = "config.") -> None:
+    """Raises InputError naming the first field whose value can not be; `where` stands before its name."""
+    for section, kind in SECTIONS.items():
         values = getattr(config, section)
+        if not isinstance(values, kind):
+            raise InputError(f"{where}{section}: a {kind.__name__} is wanted, got {values!r}")
         for field in dataclasses.fields(values):
-            check(getattr(values, field.name), field.metadata["must_be"], f"config.{section}.{field.name}")
-    build_method(config)
+            name, value = f"{where}{section}.{field.name}", getattr(values, field.name)
+            _check_type(field.type, value, name)
+            check(value, field.metadata["must_be"], name)
+    least = build_method(config).posterior.min_batch
+    if config.train.batch_size < least:
+        raise InputError(
+            f"{where}train.batch_size: {config.train.batch_size}; {config.method.name} takes the moments of batches of "
+            f"{least} sentences or more"
+        )
 
 
 def to_json(config: Config) -> str:
@@ -186,24 +199,21 @@ def to_json(config: Config) -> str:
     return json.dumps(tree, indent=2) + "\n"
 
 
-def _check(kind: Any, value: Any) -> bool:
+def _check_type(kind: Any, value: Any, where: str) -> None:
     kinds = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
-    if isinstance(value, bool):
-        return bool in kinds
-    return isinstance(value, kinds) or (float in kinds and isinstance(value, int))
+    kinds += (int,) if float in kinds else ()
+    if not (bool in kinds if isinstance(value, bool) else isinstance(value, kinds)):
+        raise InputError(f"{where}: {value!r} is not of type {getattr(kind, '__name__', kind)}")
 
 
 def _section(kind: Any, values: Any, where: str) -> Any:
     if not isinstance(values, dict):
         raise InputError(f"{where}: a JSON object is wanted")
-    fields = {field.name: field for field in dataclasses.fields(kind)}
+    fields = {field.name: field.type for field in dataclasses.fields(kind)}
     for key, value in values.items():
         if key not in fields:
             raise InputError(f"{where}.{key}: no such field; there are {', '.join(fields)}")
-        if not _check(fields[key].type, value):
-            raise InputError(
-                f"{where}.{key}: {value!r} is not of type {getattr(fields[key].type, '__name__', fields[key].type)}"
-            )
+        _check_type(fields[key], value, f"{where}.{key}")
     return kind(**values)
 
 
@@ -212,51 +222,28 @@ LARGEST_FILE = 2**20  # bytes; a configuration has two thousand
 
 def from_json(path: Path) -> Config:
     """Read what `to_json` wrote; nothing in the file is executed. Raises InputError naming file and field."""
-    try:
-        if storage.size(path) > LARGEST_FILE:
-            raise ValueError(f"larger than {LARGEST_FILE:,} bytes")
-        tree = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not a readable configuration ({error})") from error
-    if not isinstance(tree, dict):
-        raise InputError(f"{path}: a JSON object is wanted")
-    kinds = SECTIONS
+    tree = storage.read_json(path, LARGEST_FILE)
     for key in tree:
-        if key not in kinds:
-            raise InputError(f"{path}: {key}: no such section; there are {', '.join(kinds)}")
-    config = Config(**{key: _section(kinds[key], value, f"{path}: {key}") for key, value in tree.items()})
-    validate(config)
+        if key not in SECTIONS:
+            raise InputError(f"{path}: {key}: no such section; there are {', '.join(SECTIONS)}")
+    config = Config(**{key: _section(SECTIONS[key], value, f"{path}: {key}") for key, value in tree.items()})
+    validate(config, f"{path}: ")
     return config
 
 
-SECTIONS = {
-    "data": Data,
-    "model": Network,
-    "method": MethodConfig,
-    "optim": Optim,
-    "train": Train,
-    "eval": Eval,
-    "checkpoint": Checkpoint,
-}
+SECTIONS: dict[str, Any] = {field.name: field.default_factory for field in dataclasses.fields(Config)}
 
 FIELDS = [f"{section}.{field.name}" for section, kind in SECTIONS.items() for field in dataclasses.fields(kind)]
 
 
-MAY_CHANGE = {"optim.accumulate", "train.max_epochs", "train.skip_nonfinite"} | {
-    f"{section}.{field.name}"
-    for section, kind in (("eval", Eval), ("checkpoint", Checkpoint))
-    for field in dataclasses.fields(kind)
-}
+MAY_CHANGE = ("optim.accumulate", "train.max_epochs", "train.skip_nonfinite", "eval.", "checkpoint.")  # beginnings
 
 
 def differences(before: Config, now: Config) -> list[str]:
     """Fields that may not change between two lives of a run and did."""
-    return [
-        f"{section}.{name} was {was!r} and is {getattr(getattr(now, section), name)!r}"
-        for section in SECTIONS
-        for name, was in dataclasses.asdict(getattr(before, section)).items()
-        if f"{section}.{name}" not in MAY_CHANGE and getattr(getattr(now, section), name) != was
-    ]
+    fixed = [field for field in FIELDS if not field.startswith(MAY_CHANGE)]
+    lives = [(field, *map(operator.attrgetter(field), (before, now))) for field in fixed]
+    return [f"{field} was {was!r} and is {new!r}" for field, was, new in lives if was != new]
 
 
 def describe() -> str:

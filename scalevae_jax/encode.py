@@ -25,10 +25,9 @@ def _command() -> None:
     model, texts, out = MODEL(), TEXTS(), OUT()
     mean, scale = model.encode(texts)
     if out is None or out.suffix != ".npz":
-        named = [
-            (f"{name}_{i}", column) for name, x in (("mean", mean), ("scale", scale)) for i, column in enumerate(x.T)
-        ]
-        report.write_columns(dict(named) | {"text": texts}, out)
+        both = (("mean", mean), ("scale", scale))
+        columns = {f"{name}_{i}": column for name, x in both for i, column in enumerate(x.T)}
+        report.write_columns(columns | {"text": texts}, out)
         return
     try:
         with out.open("wb") as file:

@@ -105,15 +105,8 @@ def _command() -> None:
     run = workdir.load(folder, FALLBACK.value)
     if COMPUTE_DTYPE.value:
         run = run.computing_in(COMPUTE_DTYPE.value)
-    request = Request(
-        SPLIT.value,
-        DATA.value,
-        LIMIT.value,
-        IW_SAMPLES.value,
-        IW_CHUNK.value,
-        REPEATS.value,
-        tuple(NAMED.value) if NAMED.value else None,
-    )
+    readings = tuple(NAMED.value) if NAMED.value else None
+    request = Request(SPLIT.value, DATA.value, LIMIT.value, IW_SAMPLES.value, IW_CHUNK.value, REPEATS.value, readings)
     facts = {"model": run.digest, "configuration": config.to_json(run.settings), "request": str(request)}
     processes.agree(facts, FLAGS)
     evaluation = evaluate(run, request)

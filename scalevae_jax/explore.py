@@ -66,6 +66,8 @@ def view(name: str, model: Trained, split: str, limit: int) -> View:
     sentences = [" ".join(words) for words in itertools.islice(text.sentences(split), limit)]
     if not model.latent:
         raise InputError(f"{model.run.workdir}: a language model has no z to look at")
+    if len(sentences) < 2:
+        raise InputError(f"{data.path}: {split}: two sentences at least are wanted for a map")
     posteriors = model.infer(model.batches(rows)).posteriors
     mean = np.asarray(posteriors.q_hat.mean)
     plane, axes = project(mean)
@@ -115,7 +117,7 @@ def draw_dimensions(v: View) -> np.ndarray:
         at = v.active == active
         top.bar(where[at], v.kl[at], color=fill, edgecolor=BLUE, label=label if at.any() else None)
     top.legend()
-    top.set(ylabel="KL (nats)", title=f"{v.name}: {summary(v)}")
+    top.set(ylabel="KL (nats a sentence)", title=f"{v.name}: {summary(v)}")
     bottom.bar(where, np.asarray(v.model.run.factor), color=ORANGE)
     bottom.set(ylabel="factor", xlabel="dimension of z")
     return _pixels(figure)

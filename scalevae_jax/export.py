@@ -10,7 +10,7 @@ SHA256SUMS. `scalevae_jax.load(folder)` reads it, and so does every command that
 
 import functools
 import hashlib
-import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ import numpy as np
 import safetensors
 from safetensors.numpy import save_file
 
-from scalevae_jax import command, config, measure, parallel, report, workdir
+from scalevae_jax import command, config, measure, parallel, report, storage, workdir
 from scalevae_jax.data import source
 from scalevae_jax.evaluate import ROWS
 from scalevae_jax.flags import Flags
@@ -43,13 +43,21 @@ def digest(path: Path) -> str:
 
 
 def save(run: Run, out: Path, data_licence: str = "") -> None:
-    """Write the exported folder; `SHA256SUMS`, which makes it valid, comes last.
+    """Write the exported folder, whole or not at all. Raises InputError where `out` holds something already."""
+    part = out.with_name(f"{out.name}.part")
+    try:
+        if out.exists() and any(out.iterdir()):
+            raise InputError(f"--out {out}: not empty; choose a new folder")
+        part.mkdir(parents=True, exist_ok=True)
+        _write(run, part, data_licence)
+        part.replace(out)
+    except OSError as error:
+        raise InputError(f"--out {out}: can not be made: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
 
-    Raises InputError where `out` holds something already.
-    """
-    if out.exists() and any(out.iterdir()):
-        raise InputError(f"--out {out}: not empty; choose a new folder")
-    out.mkdir(parents=True, exist_ok=True)
+
+def _write(run: Run, out: Path, data_licence: str) -> None:
     tensors = {name: np.asarray(x) for name, x in _named(run.params, run.method_state).items()}
     about = {
         "format": FORMAT,
@@ -65,8 +73,9 @@ def save(run: Run, out: Path, data_licence: str = "") -> None:
             (out / measure.FITTED_PRIOR).write_bytes((run.workdir / measure.FITTED_PRIOR).read_bytes())
         except InputError as error:
             report.warn(f"no {measure.FITTED_PRIOR} ({error})")
-    beside = source.place(run.settings.data.path) / "LICENSE"
+    beside = source.place(run.settings.data) / "LICENSE"
     if beside.is_file():
+        data_licence = data_licence or f"see {DATA_LICENSE}"
         (out / DATA_LICENSE).write_bytes(beside.read_bytes())
     (out / CARD).write_text(card(run, digest(out / WEIGHTS), data_licence), encoding="utf-8")
     files = sorted(path for path in out.iterdir() if path.name != SUMS)
@@ -83,19 +92,26 @@ def load(folder: Path) -> Run:
     if changed:
         raise InputError(f"{folder}: {', '.join(changed)}: not the file that was exported (see {SUMS}); export again")
     settings, words, method, model = workdir.design(folder)
-    with safetensors.safe_open(folder / WEIGHTS, framework="numpy") as file:
-        about = file.metadata() or {}
-        if about.get("format") != FORMAT:
-            raise InputError(f"{folder / WEIGHTS}: format {about.get('format')!r}; {FORMAT!r} is wanted")
-        like = workdir.abstract_state(settings, model, method, int(about["steps_per_epoch"]))
-        missing = _named(like.params, like.method_state).keys() - set(file.keys())
-        if missing:
-            raise InputError(f"{folder / WEIGHTS}: no tensor {min(missing)}; another version of the package wrote it")
-        tensors = {name: file.get_tensor(name) for name in _named(like.params, like.method_state)}
+    try:
+        with safetensors.safe_open(folder / WEIGHTS, framework="numpy") as file:
+            about = file.metadata() or {}
+            if about.get("format") != FORMAT:
+                raise ValueError(f"format {about.get('format')!r}; {FORMAT!r} is wanted")
+            epoch, steps = int(about["epoch"]), int(about["steps_per_epoch"])
+            like = workdir.abstract_state(settings, model, method, steps)
+            wanted = _named(like.params, like.method_state)
+            tensors = {name: file.get_tensor(name) for name in wanted}
+    except (safetensors.SafetensorError, KeyError, ValueError) as error:
+        raise InputError(f"{folder / WEIGHTS}: not weights of this version of the package ({error})") from error
+    for name, tensor in tensors.items():
+        if (tensor.shape, tensor.dtype) != (wanted[name].shape, wanted[name].dtype):
+            raise InputError(
+                f"{folder / WEIGHTS}: {name}: {tensor.dtype}{list(tensor.shape)} is not what config.json says"
+            )
     shape = jax.tree.structure({**like.params, "method_state": like.method_state})
     tree = jax.tree.unflatten(shape, [jax.numpy.asarray(x) for x in tensors.values()])
     method_state = tree.pop("method_state")
-    return Run(folder, settings, words, model, method, tree, method_state, int(about["epoch"]))
+    return Run(folder, settings, words, model, method, tree, method_state, epoch)
 
 
 def _rows(pairs: Any) -> str:
@@ -105,14 +121,11 @@ def _rows(pairs: Any) -> str:
 def card(run: Run, weights: str, data_licence: str) -> str:
     """The model card, in Markdown."""
     data, record, settings = run.settings.data, workdir.read_record(run.workdir), config.with_defaults(run.settings)
-    if not data_licence and (source.place(data.path) / "LICENSE").is_file():
-        data_licence = f"see {DATA_LICENSE}"
-    measured = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(run.workdir.glob("eval_*.json"))]
+    measured = [storage.read_json(path) for path in sorted(run.workdir.glob("eval_*.json"))]
     words = "lower-cased and cut into words by NLTK" if data.raw else "words separated by spaces"
     columns = [f"{m['split']} ({m['examples']} sentences, {m['iw_samples']} draws)" for m in measured]
     table = [("measure", *columns, "what it is"), ("---",) * (len(columns) + 2)]
     table += [(key, *(report.cell(m[key], 3) for m in measured), meaning) for key, meaning in ROWS]
-    method = [(key, value) for key, value in config.hyperparameters(settings).items()]
     network = f"embedding {settings.model.embedding}, hidden {settings.model.hidden}, latent {run.model.latent}"
     return f"""# {settings.method.name}, a variational autoencoder of sentences
 
@@ -121,7 +134,7 @@ An LSTM encoder and an LSTM decoder with a Gaussian variable between them, train
 
 ## Data
 
-`{data.path}`, one sentence a line, {words}; vocabulary of {len(run.words):,} words, special symbols
+`{data.path or data.name}`, one sentence a line, {words}; vocabulary of {len(run.words):,} words, special symbols
 counted. Licence of the data: {data_licence or "not stated by who exported the model"}.
 
 | split | sha256 |
@@ -134,7 +147,7 @@ counted. Licence of the data: {data_licence or "not stated by who exported the m
 
 | hyperparameter | value |
 |---|---|
-{_rows(method) or "| none | |"}
+{_rows(config.hyperparameters(settings).items()) or "| none | |"}
 
 ## Measures
 

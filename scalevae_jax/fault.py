@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from scalevae_jax import parallel, workdir
+from scalevae_jax import parallel, storage, workdir
 from scalevae_jax.method import Method
 from scalevae_jax.state import TrainState, named
 from scalevae_jax.steps import MOVES, Steps
@@ -83,7 +83,7 @@ def read(folder: Path) -> tuple[dict[str, Any], Batch]:
     if not path.is_file():
         raise InputError(f"{path}: not there: no step of this run was stopped for numbers that are not finite")
     try:
-        facts = json.loads(workdir.read_text(path))
+        facts = json.loads(storage.read_text(path))
         batch = facts.pop("batch")
         tokens, lengths, row = (np.asarray(batch[name], np.int32) for name in ("tokens", "lengths", "row"))
         weight = np.asarray(batch["weight"], np.float32)

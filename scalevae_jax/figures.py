@@ -116,7 +116,7 @@ def aggregates(spaces: Sequence[Space]) -> Figure:
         ax.contour(axis, axis, values, levels=levels, colors="black", linewidths=0.3)
         ax.set(title=title, xlabel="$z_1$", aspect="equal")
     axes[0].set_ylabel("$z_2$")
-    figure.colorbar(drawn[0], ax=list(axes), label="density")
+    figure.colorbar(drawn[0], ax=list(axes), label="density (per unit of area)")
     return figure
 
 
@@ -167,13 +167,13 @@ def readings(rows: Sequence[Mapping[str, Any]], reported: Mapping[float, float])
     for i, (key, label) in enumerate(READINGS.items()):
         x, y = [row["des_std"] for row in rows], [row[key] for row in rows]
         axes[0].plot(x, y, color=COLOURS[i], linestyle=LINES[i], marker=MARKERS[i], markersize=4, label=label)
-    axes[0].set(xlabel="des_std", ylabel="nats a sentence", title="here")
+    axes[0].set(xlabel="des_std (units of z)", ylabel="nats a sentence", title="here")
     if max(row["nll"] for row in rows) > 2 * min(row["nll_paper"] for row in rows):
         axes[0].set_yscale("log")
     axes[0].legend()
     if reported:
         axes[1].plot(*zip(*sorted(reported.items()), strict=True), color=COLOURS[6], marker="o", markersize=4)
-        axes[1].set(xlabel="des_std", ylabel="nats a document", title="the paper's Table 3, NLL")
+        axes[1].set(xlabel="des_std (units of z)", ylabel="nats a document", title="the paper's Table 3, NLL")
     return figure
 
 

@@ -13,9 +13,11 @@ class Flags(flags.FlagValues):
         """Text."""
         return flags.DEFINE_string(name, default, meaning, flag_values=self)
 
-    def integer(self, name: str, default: int | None, meaning: str, *bounds: int) -> flags.FlagHolder[Any]:
-        """A whole number; `bounds` are the least and the largest."""
-        return flags.DEFINE_integer(name, default, meaning, *bounds, flag_values=self)
+    def integer(
+        self, name: str, default: int | None, meaning: str, least: int | None = None, largest: int = 2**31 - 1
+    ) -> flags.FlagHolder[Any]:
+        """A whole number, within bounds."""
+        return flags.DEFINE_integer(name, default, meaning, least, largest, flag_values=self)
 
     def real(self, name: str, default: float, meaning: str, *bounds: float) -> flags.FlagHolder[Any]:
         """A number, within bounds."""

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
+from scalevae_jax import gaussian
 from scalevae_jax.data.vocab import BEGIN, END, PAD, UNKNOWN
 from scalevae_jax.lstm import State
 from scalevae_jax.model import Model, Start
@@ -204,7 +205,7 @@ def _beam(
 def prior(p: Gaussian, keys: Keys) -> Float[Array, "sentences latent"]:
     """A draw a key from the prior N(mean, variance), in the decoder's space (section 4.4)."""
     noise = jax.vmap(lambda key: jax.random.normal(key, p.mean.shape))(keys)
-    return p.mean + jnp.exp(0.5 * p.logvar) * noise
+    return gaussian.sample(p, noise)
 
 
 def interpolate(a: Float[Array, " latent"], b: Float[Array, " latent"], steps: int) -> Float[Array, "steps latent"]:

@@ -40,8 +40,13 @@ def _pairs() -> list[tuple[str | None, str | None]]:
 
 
 def _command() -> None:
-    model = MODEL()
-    results = (model.interpolate(a, b, STEPS.value, SEED.value, **DECODING()) for a, b in _pairs())
+    model, results = MODEL(), []
+    for number, (a, b) in enumerate(_pairs(), 1):
+        try:
+            results.append(model.interpolate(a, b, STEPS.value, SEED.value, **DECODING()))
+        except InputError as error:
+            where = f"--input: line {number}: " if FLAGS["input"].present else ""
+            raise InputError(f"{where}{error}") from error
     print("\n\n".join("\n".join(map(WORDING, sentences)) for sentences in results))
 
 

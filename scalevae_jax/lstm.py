@@ -53,14 +53,7 @@ def lstm(
     The reverse pass collects the cotangents of the gates and makes the gradient of `recurrent` by one large product,
     where a transposed scan would carry and add up a [hidden, gates] array at every step.
     """
-
-    kernel = cast(recurrent, dtype)
-
-    def one(state: State, x: Float[Array, "batch gates"]) -> tuple[State, Float[Array, "batch hidden"]]:
-        state = step(kernel, x, state)
-        return state, state[0]
-
-    return jax.lax.scan(one, (h0, c0), gates, unroll=unroll())[1]
+    return _forward(recurrent, gates, h0, c0, dtype)[0]
 
 
 def _forward(recurrent: Array, gates: Array, h0: Array, c0: Array, dtype: DType) -> tuple[Array, Any]:

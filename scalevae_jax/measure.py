@@ -1,6 +1,5 @@
 """A model measured on a split: inference, then everything that is computed from it."""
 
-import json
 import math
 import shutil
 import time
@@ -12,6 +11,7 @@ import numpy as np
 
 from scalevae_jax import config, gaussian, metrics, parallel, processes, report, steps, storage, workdir
 from scalevae_jax.data import corpus, loader, source
+from scalevae_jax.data.options import Data
 from scalevae_jax.journal import Journal
 from scalevae_jax.method import Method
 from scalevae_jax.methods import penalty
@@ -134,8 +134,8 @@ def fitted_prior(run: Run) -> Gaussian:
     """
     path, digest = run.workdir / FITTED_PRIOR, run.digest
     if path.is_file():
-        kept = json.loads(path.read_text(encoding="utf-8"))
-        if kept["model"] == digest:
+        kept = storage.read_json(path)
+        if kept.get("model") == digest:
             return Gaussian(np.float32(kept["mean"]), np.float32(kept["logvar"]))
     data = run.settings.data
     split = corpus.read(data, "train", run.words)
@@ -226,10 +226,10 @@ def _repeat(job: Job, repeat: int) -> Evaluation:
 
 
 def _mean(values: list[Any]) -> Any:
-    """Of repeats: floats and lists of floats are averaged, all else is alike in them."""
-    if isinstance(values[0], float):
-        return float(np.mean(values))
-    return np.mean(values, axis=0).tolist() if isinstance(values[0], list) else values[0]
+    """Of repeats: numbers and lists of them are averaged where they differ; a flag is set where one is."""
+    if isinstance(values[0], bool):
+        return any(values)
+    return values[0] if all(value == values[0] for value in values) else np.mean(values, axis=0).tolist()
 
 
 def _priors(run: Run, readings: tuple[str, ...] | None) -> tuple[tuple[str, ...], Gaussian]:
@@ -283,7 +283,7 @@ def evaluate(run: Run, request: Request) -> Evaluation:
     spread = {
         key: float(np.std([result[key] for result in results], ddof=1))
         for key, value in results[0].items()
-        if isinstance(value, float) and request.repeats > 1
+        if (isinstance(value, float) or key in ("au", "au_hat")) and request.repeats > 1
     }
     result = {
         "split": request.split,
@@ -311,5 +311,5 @@ def evaluate(run: Run, request: Request) -> Evaluation:
 
 def output(request: Request) -> str:
     """The file's name in the workdir."""
-    other = f"{source.place(request.path).name.split('.')[0]}_" if request.path else ""
+    other = f"{source.place(Data(path=request.path)).name.split('.')[0]}_" if request.path else ""
     return f"eval_{other}{request.split}.json"

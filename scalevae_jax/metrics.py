@@ -12,10 +12,10 @@ from jaxtyping import Bool, Float
 
 from scalevae_jax import gaussian
 from scalevae_jax.model import Model
+from scalevae_jax.objective import Purpose
 from scalevae_jax.types import Array, Batch, Gaussian, Keys, Params, Posteriors, Scalar
 
 READINGS = ("nll", "nll_unit_prior", "nll_fitted_prior", "nll_paper")
-SAMPLE_STREAM = 4  # the purpose of a row's key beside those of the objective
 
 
 def log_weights(
@@ -63,7 +63,7 @@ def importance_weighted(
 
     def one(k: Array) -> dict[str, Float[Array, " batch"]]:
         def draw(key: Keys) -> Array:
-            stream = jax.random.fold_in(key, SAMPLE_STREAM)
+            stream = jax.random.fold_in(key, Purpose.SAMPLE)
             return jax.random.normal(jax.random.fold_in(stream, k), (latent,))
 
         noise = jax.vmap(draw)(keys)
@@ -98,22 +98,15 @@ def information(q_hat: Gaussian, factor: Float[Array, " latent"], z: Float[Array
 
 
 @jax.jit
-def _information_within(q_hat: Gaussian, z: Float[Array, "batches size latent"]) -> Scalar:
-    return jnp.sum(-gaussian.entropy(q_hat) - jax.vmap(gaussian.mixture_log_density)(q_hat, z))
+def _information_within(q_hat: Gaussian, z: Float[Array, "size latent"]) -> Scalar:
+    return jnp.sum(-gaussian.entropy(q_hat) - gaussian.mixture_log_density(q_hat, z))
 
 
 def information_by_batch(q_hat: Gaussian, z: Float[Array, "rows latent"], size: int = 32) -> float:
     """The estimator of He et al. 2019: `mi_analytic` within each `size` rows, in the order of the split, averaged over
     the sentences. Its ceiling is near log(`size`), whatever the split; for comparison with older tables."""
-    rows = len(z)
-    whole = rows - rows % size
-    parts = ((slice(0, whole), size), (slice(whole, rows), rows - whole))
-    sums = [
-        float(_information_within(*jax.tree.map(lambda x, at=at, n=n: x[at].reshape(-1, n, x.shape[1]), (q_hat, z))))
-        for at, n in parts
-        if len(range(*at.indices(rows)))
-    ]
-    return sum(sums) / rows
+    batches = (jax.tree.map(lambda x, at=at: x[at : at + size], (q_hat, z)) for at in range(0, len(z), size))
+    return sum(float(_information_within(*batch)) for batch in batches) / len(z)
 
 
 def active_units(mean: Float[Array, "rows latent"], threshold: float = 0.01) -> int:

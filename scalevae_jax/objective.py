@@ -26,6 +26,8 @@ class Purpose(enum.IntEnum):
     DROPOUT = 1
     POSTERIOR = 2
     REFINE = 3
+    SAMPLE = 4  # importance-weighted draws
+    PENALTY = 5
 
 
 def row_keys(key: Keys, rows: Int[Array, " batch"]) -> Keys:
@@ -96,7 +98,7 @@ def objective(
     count = _sentences(batch)
     dropout = _purpose(keys, Purpose.DROPOUT)
     rec, nll = model.weighted_nll(params, z, batch, batch.mask / count, dropout)
-    context = Context(setting.kl_weight, setting.epoch, batch.weight, keys)
+    context = Context(setting.kl_weight, setting.epoch, batch.weight, _purpose(keys, Purpose.PENALTY))
     loss = rec + method.penalty(method.rate(posteriors), posteriors, context)
     sums = Sums(
         sentences=jnp.sum(batch.weight),

@@ -40,6 +40,9 @@ def markdown(
     return "\n\n".join(parts) + "\n"
 
 
+FIELDS = ("table", "corpus", "system", "measure", "mean", "std", "seeds", "paper", "note")  # of a number
+
+
 def rows(results: Sequence[Result]) -> list[dict[Any, Any]]:
     """Every number on a line of its own; `mean` and `std` are over the seeds, `std` None for one."""
     out = []
@@ -48,30 +51,19 @@ def rows(results: Sequence[Result]) -> list[dict[Any, Any]]:
             for column in result.columns:
                 values, reported = line.values.get(column.name, []), line.reported.get(column.name)
                 if values or reported is not None:
-                    out.append(
-                        {
-                            "table": result.name,
-                            "corpus": line.corpus,
-                            "system": line.label,
-                            "measure": column.name,
-                            "mean": statistics.fmean(values) if values else None,
-                            "std": statistics.stdev(values) if len(values) > 1 else None,
-                            "seeds": len(values),
-                            "paper": reported,
-                            "note": line.note,
-                        }
-                    )
+                    mean = statistics.fmean(values) if values else None
+                    std = statistics.stdev(values) if len(values) > 1 else None
+                    where = (result.name, line.corpus, line.label, column.name)
+                    out.append(dict(zip(FIELDS, (*where, mean, std, len(values), reported, line.note), strict=True)))
     return out
 
 
 def table_csv(results: Sequence[Result]) -> str:
     """The same as CSV."""
-    lines = rows(results)
     text = io.StringIO()
-    names = ("table", "corpus", "system", "measure", "mean", "std", "seeds", "paper", "note")
-    writer = csv.DictWriter(text, names, lineterminator="\n")
+    writer = csv.DictWriter(text, FIELDS, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(lines)
+    writer.writerows(rows(results))
     return text.getvalue()
 
 

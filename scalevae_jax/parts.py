@@ -38,12 +38,7 @@ def summed(of: Callable[[Any, Any, Any], Any], parts: int) -> Callable[[Any, Any
 
     @jax.custom_vjp
     def call(params: Any, z: Any, rows: Any) -> Any:
-        def one(total: Any, part: Any) -> tuple[Any, Any]:
-            share, each = of(params, *part)
-            return total + share, each
-
-        total, each = jax.lax.scan(one, jnp.zeros((), z.dtype), _cut((z, rows), parts))
-        return total, _join(each)
+        return forward(params, z, rows)[0]
 
     def forward(params: Any, z: Any, rows: Any) -> Any:
         @jax.checkpoint  # for SVI, which is differentiated twice

@@ -165,8 +165,8 @@ def _command() -> None:
         sizes = [int(size) for size in SIZES.value]
     except ValueError:
         raise InputError(f"--sizes {','.join(SIZES.value)}: numbers with commas between them are wanted") from None
-    if min(sizes) < 2:
-        raise InputError(f"--sizes {min(sizes)}: two labelled sentences at least")
+    if not sizes or min(sizes) < 2:
+        raise InputError(f"--sizes {','.join(SIZES.value)}: two labelled sentences at least")
     model = MODEL()
     results = probe(model, sizes, DRAWS.value, SEED.value, EVEN.value)
     path = model.run.workdir / "probe.json"

@@ -93,6 +93,8 @@ def start(values: Flags) -> None:
         raise InputError(f"--process_id {values.process_id}: must be less than --num_processes {values.num_processes}")
     address, count, me = _who(values)
     host, _, port = address.rpartition(":")
+    if not port.isdecimal():
+        raise InputError(f"--coordinator {address}: HOST:PORT is wanted")
     limit, patience = values.heartbeat_timeout, values.initialization_timeout
 
     def too_late() -> None:

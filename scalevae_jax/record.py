@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from scalevae_jax import command, config, report, workdir
+from scalevae_jax import command, config, report, storage, workdir
 from scalevae_jax.flags import Flags
 from scalevae_jax.space import NUMBERS
 from scalevae_jax.types import InputError
@@ -40,13 +40,6 @@ MEASURED = {
     "space": NUMBERS,
 }
 STEPS = "steps.json"  # what the harness writes into the workdir: commands and their seconds
-
-
-def _json(path: Path) -> Any:
-    try:
-        return json.loads(workdir.read_text(path))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: not readable: {error}") from error
 
 
 def corpus(data: dict[str, Any]) -> str:
@@ -86,14 +79,14 @@ def read(folder: Path) -> dict[str, Any]:
     tree = json.loads(config.to_json(settings))
     about = workdir.read_record(folder)
     try:
-        lines = [json.loads(line) for line in workdir.read_text(folder / report.METRICS).splitlines()]
+        lines = [json.loads(line) for line in storage.read_text(folder / report.METRICS).splitlines()]
     except (OSError, ValueError) as error:
         raise InputError(f"{folder / report.METRICS}: not readable: {error}") from error
     if not lines:
         raise InputError(f"{folder}: no epoch has been trained yet")
     name = corpus(tree["data"])
     tree["data"]["path"] = _public(tree["data"]["path"])
-    measured = {key: _json(folder / file) for key, file in MEASURED.items() if (folder / file).is_file()}
+    measured = {key: storage.read_json(folder / file) for key, file in MEASURED.items() if (folder / file).is_file()}
     for result in measured.values():
         for key in ("data", "language_model"):
             if isinstance(result.get(key), dict):
@@ -112,7 +105,7 @@ def read(folder: Path) -> dict[str, Any]:
         "sha256": about["data"],
         **{key: about.get(key) for key in ("git", "versions", "device")},
         "command": shlex.join(map(_public, about.get("command", []))),
-        "steps": _json(folder / STEPS) if (folder / STEPS).is_file() else {},
+        "steps": storage.read_json(folder / STEPS) if (folder / STEPS).is_file() else {},
         "training": training(lines),
         **measured,
         **({"interpolations": sentences} if sentences else {}),

@@ -7,7 +7,7 @@ Through the relay that connection ends here and stays open, so that this process
 import contextlib
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 Closed = Callable[[], None]
 
@@ -34,20 +34,23 @@ def _accept(listener: socket.socket, to: tuple[str, int], closed: Closed) -> Non
         threading.Thread(target=_inward, args=(far, near, hung_up, closed), daemon=True).start()
 
 
-def _copy(source: socket.socket, sink: socket.socket) -> None:
-    while data := source.recv(1 << 16):
-        sink.sendall(data)
+def _read(source: socket.socket) -> Iterator[bytes]:
+    with contextlib.suppress(OSError):  # as good as closed
+        while data := source.recv(1 << 16):
+            yield data
 
 
 def _outward(near: socket.socket, far: socket.socket, hung_up: threading.Event) -> None:
-    with contextlib.suppress(OSError):  # which is process 0's end, and `_inward` sees it too
-        _copy(near, far)
+    with contextlib.suppress(OSError):  # of `far`: process 0's end, and `_inward` sees it too
+        for data in _read(near):
+            far.sendall(data)
         hung_up.set()
         far.shutdown(socket.SHUT_RDWR)
 
 
 def _inward(far: socket.socket, near: socket.socket, hung_up: threading.Event, closed: Closed) -> None:
-    with contextlib.suppress(OSError):
-        _copy(far, near)
-    if not hung_up.is_set():
-        closed()
+    with contextlib.suppress(OSError):  # of `near`: JAX's client has hung up, not process 0
+        for data in _read(far):
+            near.sendall(data)
+        if not hung_up.is_set():
+            closed()

@@ -89,9 +89,11 @@ def draw(tables: Sequence[str], scale: Scale, records: Sequence[Record], runs: P
             if swept:
                 made["readings"] = figures.readings(swept, reported)
         for corpus in dict.fromkeys(r["corpus"] for r in records):
-            of_corpus = {
-                r["run"].removeprefix(f"{corpus}-"): r["training"]["curves"] for r in records if r["corpus"] == corpus
-            }
+            of_corpus: dict[str, Any] = {}
+            for r in (r for r in records if r["corpus"] == corpus):  # the first seed of each system
+                of_corpus.setdefault(r["run"].removeprefix(f"{corpus}-").split("-seed_")[0], r["training"]["curves"])
+            if len(of_corpus) > MOST_CURVES:
+                report.warn(f"{corpus}: the first {MOST_CURVES} of {len(of_corpus)} curves are drawn")
             made[f"curves_{corpus}"] = figures.curves(dict(list(of_corpus.items())[:MOST_CURVES]))
         for name, figure in made.items():
             figures.save(figure, folder / name)

@@ -22,25 +22,22 @@ POLL = 0.2  # seconds
 FAILED_LINES = 3  # of a log, that are shown
 
 
-def done(trial: Trial) -> bool:
-    """Whether the trial's record is there and has all that is wanted now."""
+def _known(path: Path) -> dict[str, Any]:
     try:
-        known = json.loads(trial.record.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return all(PARTS.get(step.module, step.module) in known for step in trial.steps[1:])
-
-
-def _steps(folder: Path) -> dict[str, Any]:
-    try:
-        return json.loads((folder / record.STEPS).read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
 
 
+def done(trial: Trial) -> bool:
+    """Whether the trial's record is there and has all that is wanted now."""
+    known = _known(trial.record)
+    return "run" in known and all(PARTS.get(step.module, step.module) in known for step in trial.steps[1:])
+
+
 def todo(trial: Trial) -> list[Step]:
     """The steps that are left. Training is done where the harness noted so, or something has been measured of it."""
-    trained = "train" in _steps(trial.workdir) or any(
+    trained = "train" in _known(trial.workdir / record.STEPS) or any(
         (trial.workdir / step.output).is_file() for step in trial.steps[1:]
     )
     measures = [step for step in trial.steps[1:] if not (trial.workdir / step.output).is_file()]
@@ -162,10 +159,9 @@ class Scheduler:
             if code == 0:
                 if step.captured:
                     self._part(trial, step).replace(trial.workdir / step.output)
-                known = _steps(trial.workdir)
-                seconds = time.monotonic() - work.since
-                known[step.output or step.module] = {"command": step.command, "seconds": seconds}
-                workdir.write_json(trial.workdir / record.STEPS, _public(known))
+                notes = trial.workdir / record.STEPS
+                note = {"command": step.command, "seconds": round(time.monotonic() - work.since, 1)}
+                workdir.write_json(notes, _known(notes) | {step.output or step.module: note})
                 self._next(trial, work.slot)
             else:
                 last = work.log.read_text(errors="replace").strip().splitlines()[-FAILED_LINES:]
@@ -195,10 +191,6 @@ class Scheduler:
             shown = [report.cell(line.get(key), 2) for key in ("epoch", "valid_rec", "valid_kl")]
             table.add_row(work.trial.name, work.step.module, *shown, report.duration(time.monotonic() - work.since))
         return table
-
-
-def _public(steps: dict[str, Any]) -> dict[str, Any]:
-    return {key: value | {"seconds": round(value["seconds"], 1)} for key, value in steps.items()}
 
 
 def signal_or_code(code: int) -> str:

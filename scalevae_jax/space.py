@@ -30,9 +30,8 @@ def purity(points: np.ndarray, labels: np.ndarray, neighbours: int = NEIGHBOURS)
     """Share of points whose label most of their nearest neighbours have; of labels equally common, the smallest."""
     from sklearn.neighbors import NearestNeighbors
 
-    near = (
-        NearestNeighbors(n_neighbors=neighbours).fit(points).kneighbors(return_distance=False)
-    )  # a point is not its own
+    # a point is not its own
+    near = NearestNeighbors(n_neighbors=neighbours).fit(points).kneighbors(return_distance=False)
     classes, codes = np.unique(labels, return_inverse=True)
     votes = np.stack([(codes[near] == c).sum(axis=1) for c in range(len(classes))], axis=1)
     return float(np.mean(votes.argmax(axis=1) == codes))

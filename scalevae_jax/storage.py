@@ -6,6 +6,7 @@ locked, and nothing appended to.
 
 import importlib.util
 import io
+import json
 import logging
 import os
 import pathlib
@@ -24,7 +25,10 @@ def path(text: str | os.PathLike[str]) -> Path:
     """The path of this name. Raises InputError for a URL of another kind, or storage that can not be asked."""
     name = os.fspath(text)
     if "://" not in name:
-        return pathlib.Path(name)
+        try:
+            return pathlib.Path(name).expanduser()
+        except RuntimeError as error:  # ~NOBODY
+            raise InputError(f"{name}: no such user") from error
     if not name.startswith(BUCKETS):
         raise InputError(f"{name}: a folder, or {BUCKETS}BUCKET/FOLDER, is wanted")
     if importlib.util.find_spec("gcsfs") is None:
@@ -73,6 +77,24 @@ def size_below(folder: Path) -> int:
     if isinstance(folder, pathlib.Path):
         return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     return sum(size(path) if path.is_file() else size_below(path) for path in folder.iterdir())
+
+
+def read_text(path: Path, limit: int = 2**24) -> str:
+    """A file of text that may come from a stranger. Raises ValueError past `limit` bytes."""
+    if size(path) > limit:
+        raise ValueError(f"larger than {limit:,} bytes")
+    return path.read_text(encoding="utf-8")
+
+
+def read_json(path: Path, limit: int = 2**24) -> dict[str, Any]:
+    """A JSON object; nothing in the file is executed. Raises InputError that names the file."""
+    try:
+        tree = json.loads(read_text(path, limit))
+        if not isinstance(tree, dict):
+            raise ValueError("no JSON object")
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path}: not readable ({error})") from error
+    return tree
 
 
 def write(path: Path, text: str) -> None:

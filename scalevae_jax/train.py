@@ -70,7 +70,7 @@ def prepare(settings: Config, folder: Path) -> tuple[Feed, Model, Method]:
     """Feed, model and method, and the workdir's own record of them; an older record is kept and must agree."""
     about = introduce(settings, folder)
     method = config.build_method(settings)
-    begun = (folder / workdir.CONFIG).exists()
+    begun = workdir.begun(folder)
     if begun:
         before = config.from_json(folder / workdir.CONFIG)
         changed = config.differences(before, settings)
@@ -80,7 +80,7 @@ def prepare(settings: Config, folder: Path) -> tuple[Feed, Model, Method]:
             )
         data = feed.read(settings, vocab.load(folder / workdir.VOCABULARY))
         for split, digest in workdir.read_record(folder)["data"].items():
-            if data.digests[split] != digest:
+            if data.digests.get(split) != digest:
                 raise InputError(f"{folder}: trained on another {split} file than {settings.data.path} holds now")
     else:
         data = feed.read(settings)
@@ -104,17 +104,18 @@ def train(settings: Config, folder: Path, profile: bool = False) -> None:
 
     Raises command.Stopped after a signal, InputError where the folder can not be written.
     """
+    new = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         workdir.refuse_links(folder)
         with _lock(folder):
             _train(config.with_defaults(settings), folder, profile)
     except InputError:
-        if not storage.remote(folder):
+        if new and not storage.remote(folder):
             with contextlib.suppress(OSError):
                 folder.rmdir()  # where nothing was written yet
         raise
-    except BrokenPipeError:  # of the output, not of the folder
+    except (BrokenPipeError, FileExistsError):  # of the output, not of the folder; a file in its place
         raise
     except OSError as error:
         raise InputError(
@@ -167,7 +168,7 @@ def _begin(settings: Config, model: Model, method: Method, data: Feed, keeper: C
     if state is None:
         return workdir.create_state(settings, model, method, len(data.train))
     keeper.save(LATEST, state)  # where it was the best that was newest
-    if not keeper.check_best(like):  # the next epoch becomes the best
+    if not finished(settings, state) and not keeper.check_best(like):  # the next epoch becomes the best
         state = state._replace(plateau=state.plateau._replace(best=jnp.full_like(state.plateau.best, jnp.inf)))
     return state
 
@@ -218,6 +219,10 @@ def _read_config() -> tuple[Config, Path]:
     settings = CONFIG.value
     if settings is None:
         raise InputError("--config is wanted, such as demo (see --help)")
+    if not isinstance(settings, Config):
+        raise InputError(
+            f"--config: get_config() gives {type(settings).__name__}; a scalevae_jax.config.Config is wanted"
+        )
     path = config.find(config_flags.get_config_filename(FLAGS["config"]))
     overrides = set(config_flags.get_override_values(FLAGS["config"]))
     from_file = runpy.run_path(str(path))["get_config"]()

@@ -90,7 +90,9 @@ class Trained:
         if steps < 2:
             raise InputError(f"steps: 2 or more, both ends are included; got {steps}")
         drawn = self.draw(2, seed)
-        start, end = (z if text is None else self.encode([text])[0][0] for text, z in zip((a, b), drawn, strict=True))
+        given = [text for text in (a, b) if text is not None]
+        means = iter(self.encode(given)[0] if given else ())
+        start, end = (z if text is None else next(means) for text, z in zip((a, b), drawn, strict=True))
         return self.decode(np.asarray(generate.interpolate(start, end, steps)), seed, **decoding)
 
     def analogy(self, a: str, b: str, c: str, seed: int = 0, **decoding: Any) -> str:

@@ -98,7 +98,7 @@ SCALES = {
         0,
         0,
         ("--pairs", "200", "--seeds", "10"),
-        {"sa_vae": {"data.limit_train": 2000}, "agg_vae": {"data.limit_train": 2000}},
+        {"sa_vae": _FEWER, "agg_vae": _FEWER},
     ),
     "smoke": Scale(
         "tiny networks, three epochs of 666 sentences: the figures mean nothing; Table 1 has Yahoo's rows alone",

@@ -3,6 +3,7 @@
 import hashlib
 import importlib.metadata
 import json
+import os
 import pathlib
 import subprocess
 from dataclasses import replace
@@ -16,7 +17,7 @@ import optax
 import scalevae_jax
 from scalevae_jax import config, plateau, report, storage
 from scalevae_jax import state as training
-from scalevae_jax.checkpoint import BEST, Checkpoints, Damaged
+from scalevae_jax.checkpoint import BEST, FOLDER, Checkpoints, Damaged
 from scalevae_jax.data import vocab
 from scalevae_jax.method import Method
 from scalevae_jax.model import Decoder, Encoder, Model
@@ -85,20 +86,18 @@ def read_record(workdir: Path) -> dict[str, Any]:
     """run.json: versions, git commit, device and command of the run's first start, digests of its corpus."""
     path = workdir / RUN
     try:
-        record = json.loads(read_text(path))
+        record = storage.read_json(path)
         steps = record["steps_per_epoch"]
         if type(steps) is not int or not 0 < steps < LARGEST_EPOCH or type(record["data"]) is not dict:
             raise ValueError("steps_per_epoch or data is out of range")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: not a readable record of a run ({error})") from error
     return record
 
 
-def read_text(path: Path, limit: int = 2**24) -> str:
-    """A file of text that may come from a stranger. Raises ValueError past `limit` bytes."""
-    if storage.size(path) > limit:
-        raise ValueError(f"larger than {limit:,} bytes")
-    return path.read_text(encoding="utf-8")
+def begun(workdir: Path) -> bool:
+    """Whether a run has saved a state there."""
+    return (workdir / CONFIG).exists() and any((workdir / FOLDER).glob("*/[0-9]*"))
 
 
 def write_text(path: Path, text: str) -> None:
@@ -116,9 +115,9 @@ def refuse_links(workdir: Path) -> None:
     """Raises InputError for a symbolic link that leaves the folder: it could make a command read or write elsewhere."""
     if not isinstance(workdir, pathlib.Path):  # a bucket has none
         return
-    home = workdir.resolve()
+    home = pathlib.Path(os.path.realpath(workdir))
     for path in workdir.rglob("*"):
-        if path.is_symlink() and not path.resolve().is_relative_to(home):
+        if path.is_symlink() and not pathlib.Path(os.path.realpath(path)).is_relative_to(home):
             raise InputError(f"{path}: a symbolic link that leaves the folder of the run; put the file itself there")
 
 

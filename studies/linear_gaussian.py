@@ -163,7 +163,9 @@ def picture(rows: dict[float, dict], path: Path) -> None:
     axes.axhline(
         next(iter(rows.values()))["data"]["test_points"], color="black", lw=1, label="the data's own -log p(x)"
     )
-    axes.set(xlabel="des_std", ylabel="nats a point", title="What each reading says where log p(x) is known")
+    axes.set(
+        xlabel="des_std (units of z)", ylabel="nats a point", title="What each reading says where log p(x) is known"
+    )
     axes.legend(fontsize=8)
     figure.tight_layout()
     path.parent.mkdir(parents=True, exist_ok=True)

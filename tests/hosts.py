@@ -2,17 +2,16 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import NamedTuple
 
-from typed import SOON_COMPILED
+from typed import SOON_COMPILED, free_port
 
 ROOT = Path(__file__).parents[1]
-LIMITS = ["--heartbeat_timeout=3", "--initialization_timeout=60"]  # seconds; a busy machine starts a process slowly
+LIMITS = ["--heartbeat_timeout=15", "--initialization_timeout=60"]  # seconds; on a busy machine all is slow
 
 
 class End(NamedTuple):
@@ -28,9 +27,7 @@ class Hosts:
     """`count` processes of a command."""
 
     def __init__(self, count: int, arguments: list[str], module: str = "train"):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        port = free_port()
         self._line = [sys.executable, "-m", f"scalevae_jax.{module}", "--distributed", f"--num_processes={count}"]
         self._line += [f"--coordinator=127.0.0.1:{port}", *LIMITS, *arguments]
         self._running: dict[int, subprocess.Popen] = {}

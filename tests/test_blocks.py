@@ -7,7 +7,6 @@ import os
 import re
 import shlex
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -119,9 +118,7 @@ def execute(line: str, folder: Path) -> None:
 def serve(arguments: list[str], folder: Path) -> None:
     """The page, from its address to Ctrl-C."""
     pytest.importorskip("gradio", reason="the page wants gradio")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = typed.free_port()
     page = typed.Running("explore", *arguments, f"--port={port}", folder=folder)
     assert f"127.0.0.1:{port}" in page.until("open ")
     os.kill(page.pid, signal.SIGINT)

@@ -161,7 +161,7 @@ def test_a_run_that_goes_on_puts_the_damaged_aside_and_saves_that_step_again(wor
     assert keeper.check_best(state)
     each(halve)(workdir / "checkpoints/best/2")
     assert not keeper.check_best(state)
-    assert keeper.check_best(state)  # there is none
+    assert not keeper.check_best(state)  # there is none
     keeper.close()
 
 

@@ -16,15 +16,15 @@ from typed import ROOT, run
 from scalevae_jax import command, probe, report, reproduce, sample
 
 SMOKE = ["--config", "configs/smoke.py"]
-FIVE_EPOCHS = ["--config.train.max_epochs=5", "--config.data.limit_train=3000", "--config.data.limit_valid=500"]
+SMALLER = ["--config.data.limit_train=3000", "--config.data.limit_valid=500"]
 
 
 @pytest.fixture(scope="module")
 def stopped(tmp_path_factory):
     """A smoke run stopped by SIGINT after its first epoch: workdir, exit code, standard error."""
     folder = tmp_path_factory.mktemp("runs") / "smoke"
-    running = typed.Running("train", *SMOKE, "--workdir", str(folder), *FIVE_EPOCHS)
-    running.until("epoch 1/5")
+    running = typed.Running("train", *SMOKE, "--workdir", str(folder), *SMALLER, "--config.train.max_epochs=1000")
+    running.until("epoch 1/1000")
     os.kill(running.pid, signal.SIGINT)
     code, _, error = running.wait()
     return folder, code, error
@@ -32,9 +32,10 @@ def stopped(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def trained(stopped):
-    """The same run, gone on with to its end: workdir and standard output."""
+    """The same run, gone on with for some epochs: workdir and standard output."""
     folder, _, _ = stopped
-    code, out, error = run("train", *SMOKE, "--workdir", str(folder), *FIVE_EPOCHS)
+    epochs = len((folder / "metrics.jsonl").read_text().splitlines()) + 3
+    code, out, error = run("train", *SMOKE, "--workdir", str(folder), *SMALLER, f"--config.train.max_epochs={epochs}")
     assert code == 0, error
     return folder, out
 
@@ -96,7 +97,7 @@ def test_the_same_command_goes_on_and_says_where_the_results_are(trained):
     assert all(word in first for word in ("jax 0.", "1 x cpu", "seed 0", str(folder)))
     assert last == f"next: python -m scalevae_jax.evaluate --split test --workdir {folder}"
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    assert [line["epoch"] for line in lines] == [1, 2, 3, 4, 5]
+    assert [line["epoch"] for line in lines] == list(range(1, len(lines) + 1))
     wanted = "epoch step lr kl_weight train_rec train_kl valid_rec valid_kl mi au factor_min factor_median factor_max"
     assert set(f"{wanted} seconds tokens_per_second".split()) <= set(lines[0])
     assert lines[-1]["valid_loss"] < lines[0]["valid_loss"]
@@ -286,7 +287,13 @@ BAD = [
     ("train", [*SMOKE, "--config.data.long=keep"], "config.data.long: one of cut, drop"),
     ("train", [*SMOKE, "--num_processes", "2"], "--coordinator, --num_processes and --process_id go together"),
     ("train", [*SMOKE, *"--coordinator a:1 --num_processes 2 --process_id 2".split()], "--process_id 2: must be less"),
+    ("train", [*SMOKE, *"--coordinator foo --num_processes 2 --process_id 1".split()], "foo: HOST:PORT is wanted"),
+    ("train", [*SMOKE, "--config.train.seed=99999999999"], "config.train.seed: must be under 2,147,483,648"),
     ("data", [], "no text is given"),
+    ("data", ["--path", "~no.such.user/text"], "~no.such.user/text: no such user"),
+    ("data", ["--path", "package:nope"], "package:nope: no corpus of the package"),
+    ("sample", ["--workdir", "nowhere", "--seed", "99999999999"], "seed"),
+    ("probe", ["--workdir", "nowhere", "--sizes="], "--sizes : two labelled sentences at least"),
     ("data", ["--path", "nowhere"], "no such file or folder: "),
     ("data", ["--path", "package:snli", "--vocab", "README.md"], "README.md: line 1: a vocabulary begins with"),
     ("data", ["--path", "Makefile"], "Makefile: a file whose name ends in"),
@@ -315,6 +322,7 @@ BAD_TEXT = [
     ("score", [], "a man .\n\n", "sentence 2: it is empty"),
     ("interpolate", ["--input", "-"], "a man .\n", "line 1: two sentences with a tab between them"),
     ("interpolate", ["--input", "-", "--a", "a man ."], "a\tb\n", "--input and --a, --b: choose one of them"),
+    ("interpolate", ["--input", "-"], "a man .\ta dog .\na man .\t\n", "--input: line 2: sentence 2: it is empty"),
     ("encode", ["--out", "nowhere/points.npz"], "a man .\n", "--out nowhere/points.npz: can not be written"),
     ("encode", ["--out", "nowhere/points.tsv"], "a man .\n", "--out nowhere/points.tsv: can not be written"),
     ("probe", ["--sizes", "4"], "", "no labels; a probe wants"),
@@ -328,6 +336,36 @@ def test_wrong_text_is_one_clear_line_and_exit_code_2(trained, module, arguments
     assert message in error
     assert error.splitlines()[-1].startswith("error: ")
     assert "Traceback" not in error
+
+
+CONFIGS = {
+    "{}": "get_config() gives dict",
+    "Config(data=None)": "config.data: a Data is wanted, got None",
+    "Config(train=Train(max_epochs='3'))": "config.train.max_epochs: '3' is not of type int",
+    "Config(train=Train(batch_size=2.5))": "config.train.batch_size: 2.5 is not of type int",
+}
+
+
+@pytest.mark.parametrize("made", CONFIGS)
+def test_a_configuration_of_wrong_types_is_one_line(made, tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(f"from scalevae_jax.config import Config, Train\n\n\ndef get_config():\n    return {made}\n")
+    code, _, error = run("train", "--config", str(path), "--workdir", str(tmp_path / "run"))
+    assert code == 2
+    assert error.startswith("error: ")
+    assert CONFIGS[made] in error
+    assert len(error.strip().splitlines()) == 1
+
+
+def test_a_file_in_the_place_of_a_folder_is_named_and_an_empty_folder_is_kept(tmp_path):
+    (tmp_path / "file").touch()
+    (tmp_path / "empty").mkdir()
+    bad = ["--config.data.partition=grouped"]
+    for name, message in (("file", f"{tmp_path / 'file'}: File exists"), ("empty", "the corpus has no labels")):
+        code, _, error = run("train", *SMOKE, *bad, "--workdir", str(tmp_path / name))
+        assert (code, len(error.splitlines())) == (2, 1)
+        assert message in error
+        assert (tmp_path / name).exists()
 
 
 def test_data_counts_labels():

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import re
 import runpy
 from pathlib import Path
@@ -102,6 +103,11 @@ def test_another_method_drops_the_hyperparameters_of_the_file_and_keeps_those_of
         ("method.name", "gan", "config.method.name: no method 'gan'"),
         ("method.gamma", 0.6, "config.method.gamma: scale_vae has no such hyperparameter"),
         ("method.des_std", -1.0, "des_std > 0"),
+        ("method.des_std", math.nan, "config.method.des_std: a finite number"),
+        ("train.batch_size", 15, "config.train.batch_size: 15; scale_vae takes the moments of batches of 16"),
+        ("method", config.MethodConfig(name="agg_vae", window=0), "window of 1 or more"),
+        ("method", config.MethodConfig(name="sa_vae", svi_steps=-1), "can not take -1 steps"),
+        ("method", config.MethodConfig(name="du_vae", alpha=0.0), "alpha > 0"),
         ("method.factor_average", "mode", "factor_average is one of"),
         ("method", config.MethodConfig(name="bn_vae", encoder_init="zeros"), "encoder_init is one of paper, torch"),
     ],

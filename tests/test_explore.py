@@ -63,6 +63,11 @@ def test_every_sentence_lies_where_the_map_says(shown):
     assert explore.draw_dimensions(shown).shape == (480, 640, 3)
 
 
+def test_a_map_of_one_sentence_is_refused(shown):
+    with pytest.raises(InputError, match="test: two sentences at least"):
+        explore.view("small", shown.model, "test", 1)
+
+
 def test_a_language_model_is_refused(tmp_path):
     with pytest.raises(InputError, match="has no z to look at"):
         explore.view("lm", Trained(make_run(tmp_path, "lstm_lm")), "test", 5)
@@ -101,8 +106,7 @@ def page(tmp_path_factory):
             folders.append(str(images / name))
             export.save(run, images / name)
     images.mkdir(exist_ok=True)
-    port = 7000 + os.getpid() % 2000
-    serving = typed.Running("explore", *folders, "--port", str(port), "--limit", "500")
+    serving = typed.Running("explore", *folders, "--port", str(typed.free_port()), "--limit", "500")
     yield serving.until("open ").split()[1], folders, images
     os.kill(serving.pid, signal.SIGTERM)
     serving.wait()
@@ -293,9 +297,7 @@ return [...document.querySelectorAll('label span, button, textarea, input:not([t
 def test_text_stands_out_from_its_ground(user):
     for name in ("Between two sentences", "Draws from the prior", "Map", "Dimensions"):
         user.tab(name)
-        time.sleep(1)  # colours fade in
-        pale = [(ratio, text) for ratio, text in user.driver.execute_script(CONTRAST) if ratio < 4.5]
-        assert not pale, "less than 4.5 to 1"
+        user.wait(lambda: all(ratio >= 4.5 for ratio, _ in user.driver.execute_script(CONTRAST)), 10)  # they fade in
 
 
 @pytest.mark.slow

@@ -1,15 +1,17 @@
 """An exported model: the same model back, a card, digests, and a reader in NumPy alone."""
 
+import dataclasses
 import hashlib
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save
 from small import SENTENCES, make_run
 
 import scalevae_jax
@@ -89,6 +91,52 @@ def test_a_torn_folder_and_a_full_one_are_refused(exported, tmp_path):
         scalevae_jax.load(tmp_path)
     with pytest.raises(InputError, match="not empty"):
         export.save(run, tmp_path)
+    with pytest.raises(InputError, match=r"--out .*model\.safetensors: can not be made: Not a directory"):
+        export.save(run, tmp_path / "model.safetensors")
+
+
+def test_an_export_that_fails_leaves_nothing(tmp_path):
+    run = make_run(tmp_path / "run")
+    (run.workdir / "eval_test.json").write_text("{")
+    with pytest.raises(InputError, match=r"eval_test\.json: not readable"):
+        export.save(run, tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_the_licence_of_the_program_is_not_that_of_the_data(tmp_path, monkeypatch):
+    """Of a corpus that is named, not placed, the data lies in data/NAME."""
+    run = make_run(tmp_path / "run")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "LICENSE").write_text("of the program")
+    (run.workdir / "data").rename(tmp_path / "data")
+    (tmp_path / "yelp").mkdir()
+    data = dataclasses.replace(run.settings.data, path="", name="yelp")
+    run = run._replace(settings=dataclasses.replace(run.settings, data=data))
+    export.save(run, tmp_path / "out")
+    assert not (tmp_path / "out" / export.DATA_LICENSE).exists()
+    assert "`yelp`, one sentence a line" in (tmp_path / "out" / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("forge", "message"),
+    [
+        (lambda weights: b"no weights", "not weights of this version"),
+        (lambda weights: weights[:-8], "not weights of this version"),
+        (lambda weights: save({"factor": np.ones(3, np.float32)}, {"format": export.FORMAT}), "'epoch'"),
+        (lambda weights: weights.replace(b'"dtype":"F32"', b'"dtype":"I32"', 1), "is not what config.json says"),
+    ],
+)
+def test_weights_that_are_none_are_refused_though_their_digest_is_right(exported, tmp_path, forge, message):
+    _, out = exported
+    folder = tmp_path / "forged"
+    shutil.copytree(out, folder)
+    weights = folder / export.WEIGHTS
+    sums = folder / export.SUMS
+    before = export.digest(weights)
+    weights.write_bytes(forge(weights.read_bytes()))
+    sums.write_text(sums.read_text().replace(before, export.digest(weights)))
+    with pytest.raises(InputError, match=message):
+        export.load(folder)
 
 
 def test_without_the_training_data_the_card_comes_without_a_fitted_prior(tmp_path):

@@ -168,8 +168,10 @@ def test_install_sends_the_commit_to_all_workers(stand_in, tmp_path):
 # A step of two tasks on each of two nodes, as SLURM describes it to each; their process ids are kept for scancel.
 SRUN = """
 for ((i = 0; i < SLURM_NTASKS; i++)); do
-  SLURM_PROCID=$i SLURM_LOCALID=$((i % 2)) SLURM_STEP_NUM_TASKS=$SLURM_NTASKS SLURM_STEP_NODELIST=$NODES "$@" &
-  echo $! >> "$TASKS"
+  (
+    echo $BASHPID >> "$TASKS"
+    SLURM_PROCID=$i SLURM_LOCALID=$((i % 2)) SLURM_STEP_NUM_TASKS=$SLURM_NTASKS SLURM_STEP_NODELIST=$NODES exec "$@"
+  ) &
 done
 code=0
 for pid in $(jobs -p); do wait "$pid" || code=$?; done
@@ -215,6 +217,18 @@ def test_a_task_a_node_has_all_its_gpus(slurm):
     assert (code, error.split(" (")[0]) == (2, "error: 4 tasks for 8 GPUs of a node; one task a GPU, or one a node")
     code, _, error = run("slurm.sbatch", "--dry-run", *SMOKE, SLURM_GPUS_PER_TASK="1")
     assert (code, "use --gpus-per-node" in error) == (2, True)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["sigint", "sigterm"])
+def test_a_signal_at_local_reaches_its_processes(number, stand_in):
+    saves = stand_in("saves", "trap 'echo saved; kill $!; exit 143' TERM; echo begun; sleep 60 & wait")
+    process = start("local.sh", "2", *SMOKE, PYTHON=str(saves), PORT="9")
+    assert process.stdout is not None
+    for _ in range(2):
+        assert process.stdout.readline() == "begun\n"
+    process.send_signal(number)
+    out, error = process.communicate(timeout=20)
+    assert out.count("saved") == 2, error
 
 
 def test_out_of_time_the_tasks_are_told_to_save_and_the_job_is_queued_again(slurm, stand_in, tmp_path):
@@ -303,7 +317,8 @@ def test_a_sweep_runs_all_rows_names_what_failed_and_skips_what_is_done(tmp_path
 
 def test_a_sweep_over_hosts_keeps_on_without_one_that_is_gone(stand_in, tmp_path):
     """Two hosts with two GPUs each; ssh to one of them fails."""
-    stand_in("ssh", '[[ $4 != gone ]] || exit 255; sleep 0.2; bash -c "${@:5}"')
+    both = f"until [[ $(grep --text --only-matching gone {tmp_path / 'ssh.calls'} | wc -l) == 2 ]]; do sleep 0.1; done"
+    stand_in("ssh", f'[[ $4 != gone ]] || exit 255; [[ $4 == here2 && -e single ]] || {both}; bash -c "${{@:5}}"')
     rows = "".join(f"echo {i} > {i}-$CUDA_VISIBLE_DEVICES\n" for i in range(6))
     sweep = ["--hosts", "gone,here2", "--gpus", "0,1", "--folder", str(tmp_path)]
     code, out, _ = run("sweep.sh", "--dry-run", *sweep, given=rows, cwd=tmp_path)
@@ -315,6 +330,7 @@ def test_a_sweep_over_hosts_keeps_on_without_one_that_is_gone(stand_in, tmp_path
     assert code == 1
     assert out.count("host gone can not be reached; it gets no more rows") == 2
     assert out[-1] == "4 of 6 rows done"
+    (tmp_path / "single").touch()
     code, out, _ = run("sweep.sh", "--hosts", "here2", "--folder", str(tmp_path), given=rows, cwd=tmp_path)
     assert (code, out[-1]) == (0, "6 of 6 rows done")
 
@@ -323,6 +339,7 @@ def test_a_sweep_that_is_stopped_lets_its_rows_save(tmp_path):
     row = "trap 'echo saved; exit 143' TERM; touch begun; sleep 60 & wait\n"
     process = start("sweep.sh", "--gpus", "0", given=row, cwd=tmp_path)
     while not (tmp_path / "begun").exists():
+        assert process.poll() is None
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
     out, _ = process.communicate(timeout=20)

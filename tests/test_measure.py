@@ -107,6 +107,15 @@ def test_a_journal_drops_a_torn_line_and_what_is_not_its_own(tmp_path):
     assert Journal(path, {"of": 2}).entries == []
 
 
+@pytest.mark.parametrize(
+    ("values", "mean"),
+    [([1, 2], 1.5), ([3, 3], 3), ([0.5, 1.0], 0.75), ([[1.0, 2.0], [3.0, 2.0]], [2.0, 2.0]), ([None, None], None)],
+)
+def test_repeats_that_differ_are_averaged_and_a_flag_of_one_is_one_of_all(values, mean):
+    assert measure._mean(values) == mean
+    assert [measure._mean(flags) for flags in ([False, True], [False, False])] == [True, False]
+
+
 def test_every_row_of_table_1_is_a_method_and_found_again():
     for row in paper.ROWS["table1"]:
         assert set(row.hyperparameters) <= set(hyperparameters(row.method))

@@ -11,7 +11,6 @@ from scipy import special, stats
 
 from scalevae_jax import metrics
 from scalevae_jax.model import Decoder, Encoder, Model
-from scalevae_jax.objective import Purpose
 from scalevae_jax.types import Batch, Gaussian, Inject, Posteriors
 
 DRAWS = 100_000
@@ -259,10 +258,6 @@ def _estimate(model, params, batch, keys, samples, chunk, factor=(0.5, 1.0, 2.5)
 def _same(a, b):
     assert set(a) == set(metrics.READINGS)
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5), a, b)
-
-
-def test_the_draws_have_a_stream_of_their_own():
-    assert metrics.SAMPLE_STREAM not in set(Purpose)
 
 
 def test_importance_weighted_does_not_depend_on_the_chunk(rng):

@@ -74,7 +74,7 @@ def _matched(q):
 
 def test_every_use_of_a_key_has_a_stream_of_its_own_and_keeps_it():
     """A run that was stopped must go on with the draws it would have had."""
-    streams = {"NOISE": 0, "DROPOUT": 1, "POSTERIOR": 2, "REFINE": 3}
+    streams = {"NOISE": 0, "DROPOUT": 1, "POSTERIOR": 2, "REFINE": 3, "SAMPLE": 4, "PENALTY": 5}
     assert {purpose.name: int(purpose) for purpose in Purpose} == streams
 
 
@@ -143,6 +143,27 @@ def test_a_posterior_transform_is_told_the_setting_and_draws_from_its_own_stream
     np.testing.assert_array_equal(mean, _noise(key, batch.row, Purpose.POSTERIOR))
     for value, expected in zip(told, (TRAINING.kl_weight, TRAINING.epoch, batch.weight, train), strict=True):
         np.testing.assert_array_equal(value, expected)
+
+
+def test_a_penalty_draws_from_a_stream_of_its_own(rng):
+    def drawn(rate, posteriors, context):
+        return jnp.sum(jax.vmap(lambda key: jax.random.normal(key, (tiny.LATENT,)))(context.keys))
+
+    def nothing(rate, posteriors, context):
+        return jnp.float32(0)
+
+    model, batch, key = _model(0.0), tiny.make_batch(rng), jax.random.key(4)
+    params = _params(model, rng)
+
+    def loss(params, batch, penalty):
+        return objective.objective(params, model, Method(penalty=penalty), (), batch, key, TRAINING)[0]
+
+    with_it, without = (
+        on_axis(jax.jit(lambda params, batch, own=own: loss(params, batch, own)))(params, batch)
+        for own in (drawn, nothing)
+    )
+    expected = _noise(key, batch.row, Purpose.PENALTY).sum()
+    np.testing.assert_allclose(with_it - without, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_evaluation_is_at_kl_weight_one_without_training():

@@ -150,8 +150,7 @@ def test_table_2_is_relative_to_the_vae():
     wanted = shown("table2", SMOKE)
     filled = results.fill("table2", SMOKE, [_record(row) for row in wanted])
     assert [line.values["ratio_to_vae"] for line in filled.lines] == [[1.0], [0.5], [0.5]]
-    assert [round(line.reported["ratio_to_vae"], 2) for line in filled.lines] == [1.00, 1.01, 0.92]  # printed: 0.91
-    assert "ratio_to_vae" not in wanted[0].reported
+    assert [line.reported["ratio_to_vae"] for line in filled.lines] == [1.00, 1.01, 0.91]  # as printed
 
 
 def test_the_report_is_whole_and_the_page_asks_for_nothing_else(tmp_path):
@@ -278,9 +277,9 @@ def test_what_is_left_of_a_trial_is_what_its_files_do_not_show(tmp_path):
     assert scheduler.todo(trial) == steps[1:2]
     assert not scheduler.done(trial)
     trial.record.parent.mkdir()
-    trial.record.write_text('{"evaluation": {}}')
+    trial.record.write_text('{"run": "a", "evaluation": {}}')
     assert not scheduler.done(trial)
-    trial.record.write_text('{"evaluation": {}, "probe": {}}')
+    trial.record.write_text('{"run": "a", "evaluation": {}, "probe": {}}')
     assert scheduler.done(trial)
 
 

@@ -402,8 +402,35 @@ def test_fallback_takes_the_newest_whole_checkpoint(corpus, tmp_path, capsys):
     train.train(settings, tmp_path)
     for manifest in (tmp_path / "checkpoints/best").rglob("manifest.ocdbt"):
         manifest.write_bytes(b"")
-    assert workdir.load(tmp_path, fallback=True).epoch == 3
-    assert "the newest whole checkpoint is taken instead" in capsys.readouterr().out
+    for _ in range(2):
+        assert workdir.load(tmp_path, fallback=True).epoch == 3
+        assert "the newest whole checkpoint is taken instead" in capsys.readouterr().out
+        train.train(settings, tmp_path)  # finished: what is left of it is left alone
+        assert "finished before" in capsys.readouterr().out
+
+
+def test_a_best_checkpoint_that_is_gone_is_made_anew(corpus, tmp_path):
+    """As after a kill between its putting aside and the next save: the next epoch is the best, though it is worse."""
+    settings = settings_for(corpus)
+    train.train(settings, tmp_path)
+    state, _ = final(tmp_path, settings)
+    with contextlib.closing(workdir.checkpoints(tmp_path, settings, workdir.design(tmp_path)[1], writing=True)) as kept:
+        kept.save(checkpoint.LATEST, state._replace(plateau=state.plateau._replace(best=jnp.float32(0))))
+    shutil.rmtree(tmp_path / "checkpoints/best")
+    settings.train.max_epochs = 4
+    train.train(settings, tmp_path)
+    assert workdir.load(tmp_path).epoch == 4
+
+
+def test_a_run_that_saved_nothing_does_not_hold_its_folder(corpus, tmp_path, monkeypatch):
+    settings = settings_for(corpus)
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "fit", lambda run, state: (_ for _ in ()).throw(MemoryError))
+        with pytest.raises(MemoryError):
+            train.train(settings, tmp_path)
+    settings.train.seed = 5
+    train.train(settings, tmp_path)
+    assert json.loads((tmp_path / workdir.CONFIG).read_text())["train"]["seed"] == 5
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Signs of life between processes, over a store in memory; the relay of bytes, over sockets of this process."""
 
 import queue
+import select
 import socket
 import time
 
@@ -88,6 +89,16 @@ def test_the_relay_passes_bytes_and_says_when_the_far_end_closes():
     near.settimeout(0.2)
     with pytest.raises(TimeoutError):  # still open, so that JAX's client sees nothing of it
         near.recv(10)
+
+
+def test_the_relay_says_nothing_when_the_near_end_is_cut_off():
+    near, far, closed = _relayed()
+    far.sendall(b"unread")
+    assert select.select([near], [], [], 20)[0]
+    near.close()  # with bytes unread, which resets the connection
+    assert far.recv(10) == b""
+    time.sleep(0.2)
+    assert closed.qsize() == 0
 
 
 def test_the_relay_says_nothing_when_the_near_end_closes():

@@ -1,12 +1,14 @@
 """A command as one types it, in a process of its own, forked from one that has imported the package already: a short
 command takes a hundredth of the time."""
 
+import contextlib
 import importlib
 import importlib.metadata
 import multiprocessing
 import os
 import re
 import signal
+import socket
 import sys
 import tempfile
 import time
@@ -22,6 +24,15 @@ ONE_DEVICE = {"XLA_FLAGS": SOON_COMPILED, "NPROC": "2"}
 
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(["scalevae_jax.train", "scalevae_jax.text_quality", "scalevae_jax.export"])
+
+
+def free_port() -> int:
+    """One that the system does not give away by itself."""
+    for port in range(20000 + 37 * os.getpid() % 10000, 32768):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("no port is free")
 
 
 class Done(NamedTuple):
@@ -58,7 +69,7 @@ class Running:
         """What `find` returns as soon as that is true."""
         end = time.monotonic() + timeout
         while not (found := find()):
-            assert self._process.is_alive(), f"it ended: {self.wait()}"
+            assert self._process.is_alive() or find(), f"it ended: {self.wait()}"
             assert time.monotonic() < end, f"not within {timeout} s: {self.out}"
             time.sleep(0.02)
         return found

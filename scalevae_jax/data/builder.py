@@ -20,6 +20,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging
 
+from scalevae_jax import storage
 from scalevae_jax.data import lines, synthetic, tokens
 from scalevae_jax.data.source import SPLITS, Source, in_folder
 from scalevae_jax.storage import Path
@@ -250,7 +251,7 @@ def _empty(split: str, source: Source) -> str:
 def cache_folder(given: str) -> pathlib.Path:
     """Where prepared corpora are kept."""
     home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return pathlib.Path(given or f"{home}/scalevae_jax").expanduser()
+    return pathlib.Path(storage.path(given or f"{home}/scalevae_jax"))
 
 
 def prepare(source: Source, cache: pathlib.Path) -> tfds.core.DatasetBuilder:

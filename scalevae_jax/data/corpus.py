@@ -74,10 +74,14 @@ class Corpus(NamedTuple):
     def blocks(self, split: str) -> Iterator[tuple[list[str], np.ndarray]]:
         """Sentences in the order of the file, and their labels (none where there are none), a block at a time."""
         self.about(split)
-        records = self.prepared.as_data_source(split)
-        for i in range(len(records)):
-            record = records[i]
-            yield record["text"].decode().split("\n"), record["labels"]
+        try:
+            records = self.prepared.as_data_source(split)
+            for i in range(len(records)):
+                record = records[i]
+                yield record["text"].decode().split("\n"), record["labels"]
+        except RuntimeError as error:  # of array_record
+            folder, said = self.prepared.data_path, storage.first_line(error)
+            raise InputError(f"{folder}: damaged ({said}); delete the folder, it is made anew") from error
 
     def limit(self, split: str) -> int:
         """How many sentences of the split the configuration takes; 0 is all."""
@@ -85,38 +89,36 @@ class Corpus(NamedTuple):
 
     def sentences(self, split: str) -> Iterator[list[str]]:
         """The words of each sentence that is not dropped, as far as the split's limit; long ones are cut."""
-        return itertools.islice(self._sentences(split), self.limit(split) or None)
+        kept = (words for words, _, _ in self._rows(split) if words)
+        return itertools.islice(kept, self.limit(split) or None)
 
-    def _sentences(self, split: str) -> Iterator[list[str]]:
+    def _rows(self, split: str) -> Iterator[tuple[list[str], np.ndarray, bool]]:
+        """Of each sentence its words, none where it is dropped; its label, if any; whether it was too long."""
         limit, drop = self.data.max_words, self.data.long == "drop"
-        for texts, _ in self.blocks(split):
-            for text in texts:
+        for texts, labels in self.blocks(split):
+            for i, text in enumerate(texts):
                 words = text.split(" ", limit)
-                if not (drop and len(words) > limit):
-                    yield words[:limit]
+                long = len(words) > limit
+                yield [] if long and drop else words[:limit], labels[i : i + 1], long
 
     def vocabulary(self) -> Vocabulary:
         """The words of the training split, or those of the file that the configuration names."""
         if self.data.vocab:
-            return vocab.load(storage.path(self.data.vocab).expanduser())
+            return vocab.load(storage.path(self.data.vocab))
         return vocab.build(self.sentences("train"), self.data.vocab_size, self.data.min_count)
 
     def split(self, name: str, words: Vocabulary) -> Split:
         """The split as ids, up to its limit. Raises InputError where it is missing or every sentence was too long."""
-        limit, drop = self.data.max_words, self.data.long == "drop"
         tokens, ends, labels, long = array("i"), array("q", [0]), array("q"), 0
-        for texts, block in self.blocks(name):
-            for i, text in enumerate(texts):
-                sentence = text.split(" ", limit)
-                if len(sentence) > limit:
-                    long += 1
-                    if drop:
-                        continue
-                tokens.extend(words.encode(sentence[:limit]))
+        for sentence, label, too_long in self._rows(name):
+            long += too_long
+            if sentence:
+                tokens.extend(words.encode(sentence))
                 ends.append(len(tokens))
-                labels.extend(block[i : i + 1])
+                labels.extend(label)
         if len(ends) == 1:
-            raise InputError(f"{self.source.place}: every {name} sentence has more than config.data.max_words={limit}")
+            most = f"config.data.max_words={self.data.max_words}"
+            raise InputError(f"{self.source.place}: every {name} sentence has more than {most}")
         ids, offsets = np.frombuffer(tokens, np.int32), np.frombuffer(ends, np.int64)
         of = np.frombuffer(labels, np.int64) if len(labels) else None
         return Split(ids, offsets, of, self.about(name)["sha256"], long).first(self.limit(name))

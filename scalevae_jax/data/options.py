@@ -11,6 +11,7 @@ PARTITIONS = ("fixed", "repartitioned", "grouped")
 LONG = ("cut", "drop")
 
 
+LARGEST = 2**31  # of whole numbers
 POSITIVE, NOT_NEGATIVE, SHARE, FRACTION = "more than 0", "0 or more", "in [0, 1)", "in (0, 1)"
 RANGES: dict[str, Callable[[float], bool]] = {
     POSITIVE: lambda x: x > 0,
@@ -27,6 +28,8 @@ def described(default: Any, meaning: str, must_be: str | tuple[str, ...] = "") -
 
 def check(value: Any, must_be: str | tuple[str, ...], where: str) -> None:
     """Raises InputError that names the place for a value that can not be."""
+    if type(value) is int and abs(value) >= LARGEST:
+        raise InputError(f"{where}: must be under {LARGEST:,}, got {value}")
     if isinstance(must_be, str):
         if must_be and not RANGES[must_be](value):
             raise InputError(f"{where}: must be {must_be}, got {value}")
@@ -54,7 +57,7 @@ class Data:
     cache: str = described("", "folder of prepared corpora; ~/.cache/scalevae_jax without it")
     vocab: str = described("", "a vocab.txt to use instead of the training split's words")
     vocab_size: int = described(20_000, "entries of the vocabulary at most, the four special symbols counted", POSITIVE)
-    min_count: int = described(1, "occurrences in the training split that a word needs")
+    min_count: int = described(1, "occurrences in the training split that a word needs", NOT_NEGATIVE)
     max_words: int = described(200, "words of a sentence; longer ones are counted, and see `long`", POSITIVE)
     long: str = described("cut", f"what becomes of longer sentences: {' or '.join(LONG)}", LONG)
     buckets: int = described(

@@ -43,15 +43,17 @@ def _tokeniser() -> str:
     return f"nltk {importlib.metadata.version('nltk')}, <unk> whole"
 
 
-def place(path: str) -> Path:
-    """Where the corpus lies; `package:NAME` is a corpus that comes with the package. Raises InputError for a name that
-    leaves it."""
-    if path.startswith(EMBEDDED):
-        name = path.removeprefix(EMBEDDED)
-        if not name.isidentifier():
-            raise InputError(f"{path}: no corpus of the package has such a name; there is {EMBEDDED}snli")
-        return storage.path(str(resources.files("scalevae_jax.data") / name))
-    return storage.path(path).expanduser()
+def place(data: Data) -> Path:
+    """Where the corpus lies; `package:NAME` is one that comes with the package. Raises InputError for another name."""
+    if not data.path.startswith(EMBEDDED):
+        return storage.path(data.path or f"data/{data.name}")
+    name = data.path.removeprefix(EMBEDDED)
+    folder = storage.path(str(resources.files("scalevae_jax.data") / name))
+    if data.path != SYNTHETIC and not (name.isidentifier() and folder.is_dir()):
+        raise InputError(
+            f"{data.path}: no corpus of the package; there are {EMBEDDED}snli, {EMBEDDED}tiny, {SYNTHETIC}"
+        )
+    return folder
 
 
 def find(data: Data) -> Source:
@@ -60,7 +62,7 @@ def find(data: Data) -> Source:
         return Source("synthetic", storage.path(SYNTHETIC), {})
     if not data.path and data.name == "text":
         raise InputError("no text is given: --config.data.path=FILE_OR_FOLDER (--path of scalevae_jax.data)")
-    where = place(data.path or f"data/{data.name}")
+    where = place(data)
     try:
         if where.is_file():
             lines.kind(where)

@@ -62,10 +62,8 @@ def build(sentences: Iterable[Sequence[str]], size: int, min_count: int = 1) -> 
 def load(path: Path) -> Vocabulary:
     """Read what `save` wrote. Raises InputError where it is not a vocabulary."""
     try:
-        if storage.size(path) > LARGEST_FILE:
-            raise OSError(f"larger than {LARGEST_FILE:,} bytes")
-        words = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
+        words = storage.read_text(path, LARGEST_FILE).removesuffix("\n").split("\n")
+    except (OSError, ValueError) as error:
         raise InputError(f"{path}: not a readable vocabulary ({error})") from error
     if tuple(words[: len(SPECIALS)]) != SPECIALS:
         raise InputError(f"{path}: line 1: a vocabulary begins with the lines {' '.join(SPECIALS)}")

@@ -49,9 +49,7 @@ def free_bits(threshold: float, mode: str) -> Penalty:
         return weighted(jnp.maximum(rate, threshold), posteriors, context)
 
     def over_batch(rate: Array, posteriors: Posteriors, context: Context) -> Scalar:
-        share = jnp.sum(context.weight[:, None] * rate, axis=0)
-        count = parallel.total(jnp.sum(context.weight))
-        mean = parallel.total(share) / jnp.maximum(count, 1.0)
+        mean = parallel.batch_moments(rate, context.weight).mean
         hinged = jnp.sum(jnp.maximum(mean, threshold))
         return context.kl_weight * hinged * parallel.share_of_one()
 

@@ -41,6 +41,9 @@ def aggressive(inner_steps: int, window: int) -> Plan:
     steps their mean loss a token is held against the window before. It ends for good when validation MI falls.
     """
 
+    if inner_steps < 1 or window < 1:
+        raise ValueError(f"aggressive training needs inner_steps and window of 1 or more, got {inner_steps}, {window}")
+
     def step(steps: Any, state: Any, batch: Any, draw: Draw) -> Any:
         if not bool(state.plan.on):
             return steps.joint(state, batch)

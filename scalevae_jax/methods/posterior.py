@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from scipy.special import lambertw
 
 from scalevae_jax import parallel
@@ -21,7 +21,8 @@ Applied = tuple[Posteriors, State]
 
 
 class PosteriorTransform(NamedTuple):
-    """`params` are trained, `state` is carried; `own_epochs` is the last epoch in which a batch used its own factor."""
+    """`params` are trained, `state` is carried; `own_epochs` is the last epoch in which a batch used its own factor;
+    of batches of fewer than `min_batch` sentences nothing is learned about the moments."""
 
     init_params: Callable[[int], Params] = lambda latent: {}
     init: Callable[[int, int], State] = lambda latent, steps: ()  # latent dimensions, steps an epoch
@@ -31,6 +32,7 @@ class PosteriorTransform(NamedTuple):
     end_epoch: Callable[[State], State] = lambda state: state
     factor: Callable[[State], Float[Array, " latent"] | float] = lambda state: 1.0
     own_epochs: int = 0
+    min_batch: int = 1
 
 
 identity = PosteriorTransform()
@@ -53,6 +55,7 @@ def chain(*links: PosteriorTransform) -> PosteriorTransform:
         end_epoch=lambda state: tuple(link.end_epoch(part) for link, part in zip(links, state, strict=True)),
         factor=lambda state: math.prod(link.factor(part) for link, part in zip(links, state, strict=True)),
         own_epochs=max(link.own_epochs for link in links),
+        min_batch=max(link.min_batch for link in links),
     )
 
 
@@ -106,7 +109,10 @@ def batch_norm(
         return posteriors._replace(q=Gaussian(mu, posteriors.q.logvar)), state
 
     return PosteriorTransform(
-        init_params=init_params, init=lambda latent, steps: NormState(jnp.zeros(latent), jnp.ones(latent)), apply=apply
+        init_params=init_params,
+        init=lambda latent, steps: NormState(jnp.zeros(latent), jnp.ones(latent)),
+        apply=apply,
+        min_batch=min_batch,
     )
 
 
@@ -115,8 +121,8 @@ def variance_dropout(keep: float, alpha: float) -> PosteriorTransform:
 
     Dropout is for training alone; whether the floor is on is state, so that a restored model keeps it.
     """
-    if not 0 < keep <= 1:
-        raise ValueError(f"variance dropout keeps a share in (0, 1], got {keep}")
+    if not 0 < keep <= 1 or not alpha > 0:
+        raise ValueError(f"variance dropout keeps a share in (0, 1], over alpha > 0; got {keep} and {alpha}")
     floor = alpha / (2 * math.pi * math.e)
 
     def apply(params: Params, state: State, posteriors: Posteriors, context: Context, train: bool) -> Applied:
@@ -160,24 +166,20 @@ def committed_rate(delta: float) -> PosteriorTransform:
 
 
 class Average(NamedTuple):
-    """How the factors of an epoch become one (Algorithm 1, line 17); an epoch begins with zeros alone, and `value` is
-    not called before a `record`."""
+    """How the factors of an epoch become one (Algorithm 1, line 17); an epoch begins with zeros alone, and what `value`
+    gives before a `record` is not used. `batches` are those recorded so far."""
 
     init: Callable[[int, int], State]
-    record: Callable[[State, Float[Array, " latent"], parallel.Moments], State]
-    value: Callable[[State, Float[Array, ""]], Float[Array, " latent"]]  # state, batches recorded
+    record: Callable[[State, Int[Array, ""], Float[Array, " latent"], parallel.Moments], State]
+    value: Callable[[State, Int[Array, ""]], Float[Array, " latent"]]  # state, batches
 
 
 def _averages(des_std: float, ddof: int, eps: float) -> dict[str, Average]:
-    def record_in_row(state: State, factor: Array, moments: parallel.Moments) -> State:
-        factors, recorded = state
-        return factors.at[recorded].set(factor), recorded + 1
+    def median(factors: State, batches: Array) -> Array:
+        rising = jnp.sort(jnp.where(jnp.arange(len(factors))[:, None] < batches, factors, jnp.inf), axis=0)
+        return (rising[(batches - 1) // 2] + rising[batches // 2]) / 2
 
-    def median(state: State, batches: Array) -> Array:
-        factors, recorded = state
-        return jnp.nanmedian(jnp.where(jnp.arange(len(factors))[:, None] < recorded, factors, jnp.nan), axis=0)
-
-    def merge(state: State, factor: Array, moments: parallel.Moments) -> State:
+    def merge(state: State, batches: Array, factor: Array, moments: parallel.Moments) -> State:
         rows = state.rows + moments.rows
         delta = moments.mean - state.mean
         mean = state.mean + delta * moments.rows / jnp.maximum(rows, 1.0)
@@ -187,11 +189,13 @@ def _averages(des_std: float, ddof: int, eps: float) -> dict[str, Average]:
     return {
         "mean": Average(
             init=lambda latent, steps: jnp.zeros(latent),
-            record=lambda state, factor, moments: state + factor,
-            value=lambda state, batches: state / jnp.maximum(batches, 1.0),
+            record=lambda state, batches, factor, moments: state + factor,
+            value=lambda state, batches: state / jnp.maximum(batches, 1),
         ),
         "median": Average(
-            init=lambda latent, steps: (jnp.zeros((steps, latent)), jnp.int32(0)), record=record_in_row, value=median
+            init=lambda latent, steps: jnp.zeros((steps, latent)),
+            record=lambda state, batches, factor, moments: state.at[batches].set(factor),
+            value=median,
         ),
         "population": Average(
             init=lambda latent, steps: parallel.Moments(jnp.float32(0), jnp.zeros(latent), jnp.zeros(latent)),
@@ -205,7 +209,7 @@ class ScaleState(NamedTuple):
     """The running accumulator of this epoch's factors, and f_bar of the last epoch (1 before there is one)."""
 
     accumulator: State
-    batches: Float[Array, ""]
+    batches: Int[Array, ""]
     f_bar: Float[Array, " latent"]
 
 
@@ -228,8 +232,9 @@ def scale(
     averages = _averages(des_std, std_ddof, eps)
     if factor_average not in averages:
         raise ValueError(f"factor_average is one of {', '.join(averages)}; got {factor_average!r}")
-    if des_std <= 0 or f_epo < 1:
-        raise ValueError(f"Scale-VAE needs des_std > 0 and f_epo >= 1, got {des_std} and {f_epo}")
+    if not des_std > 0 or f_epo < 1 or std_ddof not in (0, 1):
+        given = f"{des_std}, {f_epo} and {std_ddof}"
+        raise ValueError(f"Scale-VAE needs des_std > 0, f_epo >= 1 and std_ddof 0 or 1, got {given}")
     average = averages[factor_average]
 
     def so_far(state: ScaleState) -> Float[Array, " latent"]:
@@ -245,7 +250,7 @@ def scale(
         enough = moments.rows >= factor_min_batch
         own = jnp.where(enough, recorded if stop_gradient_factor else own, so_far(state))
         factor = jnp.where(context.epoch <= f_epo, own, state.f_bar)
-        entered = average.record(state.accumulator, recorded, jax.lax.stop_gradient(moments))
+        entered = average.record(state.accumulator, state.batches, recorded, jax.lax.stop_gradient(moments))
         state = ScaleState(
             jax.tree.map(lambda new, old: jnp.where(enough, new, old), entered, state.accumulator),
             state.batches + enough,
@@ -254,11 +259,16 @@ def scale(
         return posteriors._replace(factor=posteriors.factor * factor), state
 
     def init(latent: int, steps: int) -> ScaleState:
-        return ScaleState(average.init(latent, steps), jnp.float32(0), jnp.ones(latent))
+        return ScaleState(average.init(latent, steps), jnp.int32(0), jnp.ones(latent))
 
     def end_epoch(state: ScaleState) -> ScaleState:
         return jax.tree.map(jnp.zeros_like, state)._replace(f_bar=so_far(state))
 
     return PosteriorTransform(
-        init=init, apply=apply, end_epoch=end_epoch, factor=lambda state: state.f_bar, own_epochs=f_epo
+        init=init,
+        apply=apply,
+        end_epoch=end_epoch,
+        factor=lambda state: state.f_bar,
+        own_epochs=f_epo,
+        min_batch=factor_min_batch,
     )

@@ -33,6 +33,9 @@ def svi(
     differentiates through all steps exactly, or, `first_order`, as if each step's gradient were a constant.
     """
 
+    if steps < 0:
+        raise ValueError(f"SVI can not take {steps} steps")
+
     def refine(negative_elbo: NegativeElbo, posteriors: Posteriors) -> Posteriors:
         def one(carry: Any, k: jax.Array) -> tuple[Any, None]:
             q, velocity = carry

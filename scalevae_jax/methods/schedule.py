@@ -29,7 +29,7 @@ def cyclical(cycle_epochs: float, ratio: float, cycles: int, start: float = 0.0)
         raise ValueError(f"cyclical annealing can not have {cycles} cycles of {cycle_epochs} epochs, ratio {ratio}")
 
     def weight(epoch: Scalar) -> Scalar:
-        within = jnp.mod(epoch, cycle_epochs) / (ratio * cycle_epochs)
+        within = (cycle_epochs - jnp.mod(-epoch, cycle_epochs)) / (ratio * cycle_epochs)  # its last step is of it
         rising = start + (1 - start) * jnp.clip(within, 0.0, 1.0)
         return jnp.where(epoch < cycles * cycle_epochs, rising, 1.0)
 

