@@ -94,3 +94,16 @@ def test_its_hyperparameters_are_flags(tmp_path):
     options = {"cwd": tmp_path, "env": os.environ | {"PYTHONPATH": str(ROOT)}, "capture_output": True, "text": True}
     done = subprocess.run([sys.executable, NAME, "train", "--help"], **options, check=True)
     assert "--config.method.target: (of target_rate)" in done.stdout
+
+
+def test_a_link_that_leads_nowhere_fails_the_site(tmp_path):
+    """With the Makefile's own command and mkdocs.yml's own checks, on two pages."""
+    (command,) = re.findall(r"^\t.*\$\(BIN\)/mkdocs (build .*)", (ROOT / "Makefile").read_text(), re.M)
+    (checks,) = re.findall(r"^validation:.*\n(?: .*\n)+", (ROOT / "mkdocs.yml").read_text(), re.M)
+    (tmp_path / "mkdocs.yml").write_text(f"site_name: links\n{checks}")
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs/other.md").write_text("# Other\n")
+    line = [Path(sys.executable).with_name("mkdocs"), *command.split()]
+    for to, code in {"other.md": 0, "#nowhere": 1, "nowhere.md": 1, "other.md#nowhere": 1}.items():
+        (tmp_path / "docs/index.md").write_text(f"# Links\n\n[a link]({to})\n")
+        assert subprocess.run(line, cwd=tmp_path, capture_output=True).returncode == code
