@@ -109,7 +109,7 @@ def test_evaluation_is_of_each_sentence_alone_and_of_the_methods_own_posterior(n
 
 # the settings in which a hyperparameter can be seen within three epochs: of a method, or of one hyperparameter
 BASES = {
-    "cyclical": {"cycle_epochs": 1.0, "cycles": 2, "kl_start": 0.3},
+    "cyclical": {"cycle_epochs": 1.5, "cycles": 2, "kl_start": 0.3},
     "free_bits": {"threshold": 2e-4},
     "du_vae": {"warm_up": 1.0},
     "svi_clip": {"svi_clip": 0.1},
