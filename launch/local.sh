@@ -22,6 +22,7 @@ port=${PORT:-$("$python" -c 'import socket; s = socket.socket(); s.bind(("127.0.
 settings=("NPROC=$((2 * processes * devices))"
   "XLA_FLAGS=${XLA_FLAGS:+$XLA_FLAGS }--xla_force_host_platform_device_count=$devices")
 pids=()
+set -m # Ctrl-C reaches this script alone, which tells each process once
 trap 'kill -TERM $(jobs -p) 2> /dev/null || true' INT TERM
 for ((i = 0; i < processes; i++)); do
   line=(env "${settings[@]}" "$python" -m "scalevae_jax.${COMMAND:-train}" --distributed

@@ -138,6 +138,8 @@ def run(
         try:
             main(*([rest[1:]] if positional else []))
         except (PermissionError, FileExistsError, NotADirectoryError, IsADirectoryError) as error:
+            if error.filename is None:
+                raise
             raise InputError(f"{error.filename}: {error.strerror}") from error
         sys.stdout.flush()
         processes.end()

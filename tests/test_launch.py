@@ -1,6 +1,7 @@
 """The scripts of launch/, with stand-ins for gcloud, SLURM and the cluster: what they would do, and what they do."""
 
 import contextlib
+import functools
 import json
 import os
 import re
@@ -50,10 +51,9 @@ def calls(tmp_path: Path, name: str) -> list[list[str]]:
 
 def start(script: str, *arguments: str, given: str = "", cwd: Path = ROOT, **environment: str) -> subprocess.Popen:
     line = ["bash", str(LAUNCH / script), *arguments]
-    pipe = subprocess.PIPE
-    process = subprocess.Popen(
-        line, cwd=cwd, env=os.environ | environment, stdin=pipe, stdout=pipe, stderr=pipe, text=True
-    )
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    heard = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # ignored where tests run in the background
+    process = subprocess.Popen(line, cwd=cwd, env=os.environ | environment, text=True, preexec_fn=heard, **pipes)
     assert process.stdin is not None
     with contextlib.suppress(BrokenPipeError):  # a script that was done before it was told
         process.stdin.write(given)
