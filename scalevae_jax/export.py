@@ -10,8 +10,8 @@ SHA256SUMS. `scalevae_jax.load(folder)` reads it, and so does every command that
 
 import functools
 import hashlib
-import shutil
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -44,17 +44,17 @@ def digest(path: Path) -> str:
 
 def save(run: Run, out: Path, data_licence: str = "") -> None:
     """Write the exported folder, whole or not at all. Raises InputError where `out` holds something already."""
-    part = out.with_name(f"{out.name}.part")
     try:
         if out.exists() and any(out.iterdir()):
             raise InputError(f"--out {out}: not empty; choose a new folder")
-        part.mkdir(parents=True, exist_ok=True)
-        _write(run, part, data_licence)
-        part.replace(out)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=out.parent) as folder:
+            part = Path(folder) / out.name
+            part.mkdir()
+            _write(run, part, data_licence)
+            part.replace(out)
     except OSError as error:
         raise InputError(f"--out {out}: can not be made: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
 
 
 def _write(run: Run, out: Path, data_licence: str) -> None:
@@ -98,18 +98,19 @@ def load(folder: Path) -> Run:
             if about.get("format") != FORMAT:
                 raise ValueError(f"format {about.get('format')!r}; {FORMAT!r} is wanted")
             epoch, steps = int(about["epoch"]), int(about["steps_per_epoch"])
-            like = workdir.abstract_state(settings, model, method, steps)
-            wanted = _named(like.params, like.method_state)
-            tensors = {name: file.get_tensor(name) for name in wanted}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no dict)
     except (safetensors.SafetensorError, KeyError, ValueError) as error:
         raise InputError(f"{folder / WEIGHTS}: not weights of this version of the package ({error})") from error
-    for name, tensor in tensors.items():
-        if (tensor.shape, tensor.dtype) != (wanted[name].shape, wanted[name].dtype):
+    like = workdir.abstract_state(settings, model, method, steps)
+    wanted = _named(like.params, like.method_state)
+    for name, want in wanted.items():
+        found = tensors.get(name)
+        if found is None or (found.shape, found.dtype) != (want.shape, want.dtype):
             raise InputError(
-                f"{folder / WEIGHTS}: {name}: {tensor.dtype}{list(tensor.shape)} is not what config.json says"
+                f"{folder / WEIGHTS}: {name}: {want.dtype}{list(want.shape)} is wanted, as {CONFIG} has it"
             )
     shape = jax.tree.structure({**like.params, "method_state": like.method_state})
-    tree = jax.tree.unflatten(shape, [jax.numpy.asarray(x) for x in tensors.values()])
+    tree = jax.tree.unflatten(shape, [jax.numpy.asarray(tensors[name]) for name in wanted])
     method_state = tree.pop("method_state")
     return Run(folder, settings, words, model, method, tree, method_state, epoch)
 

@@ -99,8 +99,8 @@ def cell(value: Any, digits: int = 2) -> str:
 
 
 def write_columns(columns: Mapping[str, Iterable[Any]], out: pathlib.Path | None, flag: str = "--out") -> None:
-    """Tab-separated columns under a line of their names, numbers to six digits. Raises InputError
-    that names the flag where the file can not be written."""
+    """Tab-separated columns under a line of their names, numbers to six digits. Raises InputError that names
+    the flag where the file can not be written."""
     rows = zip(*columns.values(), strict=True)
     cells = ("\t".join(x if isinstance(x, str) else f"{x:.6g}" for x in row) for row in rows)
     text = "\n".join(["\t".join(columns), *cells]) + "\n"

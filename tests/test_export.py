@@ -21,6 +21,7 @@ from scalevae_jax.trained import Trained
 from scalevae_jax.types import InputError
 
 ROOT = Path(__file__).parents[1]
+ABOUT = {"format": export.FORMAT, "epoch": "2", "steps_per_epoch": "3"}
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +124,8 @@ def test_the_licence_of_the_program_is_not_that_of_the_data(tmp_path, monkeypatc
         (lambda weights: b"no weights", "not weights of this version"),
         (lambda weights: weights[:-8], "not weights of this version"),
         (lambda weights: save({"factor": np.ones(3, np.float32)}, {"format": export.FORMAT}), "'epoch'"),
-        (lambda weights: weights.replace(b'"dtype":"F32"', b'"dtype":"I32"', 1), "is not what config.json says"),
+        (lambda weights: save({}, ABOUT), r"decoder.*is wanted, as config\.json has it"),
+        (lambda weights: weights.replace(b'"dtype":"F32"', b'"dtype":"I32"', 1), "is wanted, as config.json has it"),
     ],
 )
 def test_weights_that_are_none_are_refused_though_their_digest_is_right(exported, tmp_path, forge, message):
