@@ -11,11 +11,13 @@ export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0
 
 install: $(INSTALLED)
 
+# "compat", since the folder of the checkout hides other editable installs from programs that start beside it
 $(INSTALLED): requirements.lock pyproject.toml
 	@echo "installing into $(VENV): about 2 GB of packages, some minutes"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable . \
+	    --config-settings editable_mode=compat
 	touch $@
 
 demo: install  ## train, evaluate and sample Scale-VAE on the embedded captions

@@ -162,6 +162,7 @@ def run(
     except KeyboardInterrupt:
         if processes.joined():
             processes.leave(130, "interrupted")
+        sys.stderr.write("interrupted\n")
         return 130
     except Exception as error:
         if not processes.joined():

@@ -66,6 +66,7 @@ def _write(run: Run, out: Path, data_licence: str) -> None:
     }
     save_file(tensors | {"factor": np.asarray(run.factor)}, out / WEIGHTS, about)
     (out / CONFIG).write_text(config.to_json(run.settings), encoding="utf-8")
+    (out / WEIGHTS).chmod((out / CONFIG).stat().st_mode)  # which safetensors keeps to the user
     run.words.save(out / VOCABULARY)
     if run.model.latent:
         try:
@@ -116,17 +117,20 @@ def load(folder: Path) -> Run:
 
 
 def _rows(pairs: Any) -> str:
-    return "\n".join(f"| {' | '.join(map(str, pair))} |" for pair in pairs)
+    cells = [[str(cell).replace("|", "\\|") for cell in pair] for pair in pairs]
+    return "\n".join(f"| {' | '.join(row)} |" for row in cells)
 
 
 def card(run: Run, weights: str, data_licence: str) -> str:
     """The model card, in Markdown."""
     data, record, settings = run.settings.data, workdir.read_record(run.workdir), config.with_defaults(run.settings)
-    measured = [storage.read_json(path) for path in sorted(run.workdir.glob("eval_*.json"))]
+    measured = {path.stem.removeprefix("eval_"): storage.read_json(path) for path in run.workdir.glob("eval_*.json")}
+    for name in [name for name, m in measured.items() if m["epoch"] != run.epoch]:
+        report.warn(f"eval_{name}.json is of epoch {measured.pop(name)['epoch']}, not {run.epoch}: not in the card")
     words = "lower-cased and cut into words by NLTK" if data.raw else "words separated by spaces"
-    columns = [f"{m['split']} ({m['examples']} sentences, {m['iw_samples']} draws)" for m in measured]
+    columns = [f"{name} ({m['examples']} sentences, {m['iw_samples']} draws)" for name, m in sorted(measured.items())]
     table = [("measure", *columns, "what it is"), ("---",) * (len(columns) + 2)]
-    table += [(key, *(report.cell(m[key], 3) for m in measured), meaning) for key, meaning in ROWS]
+    table += [(key, *(report.cell(m[key], 3) for _, m in sorted(measured.items())), meaning) for key, meaning in ROWS]
     network = f"embedding {settings.model.embedding}, hidden {settings.model.hidden}, latent {run.model.latent}"
     return f"""# {settings.method.name}, a variational autoencoder of sentences
 
@@ -154,8 +158,9 @@ counted. Licence of the data: {data_licence or "not stated by who exported the m
 
 {_rows(table) if measured else "None: the run was not evaluated before the export."}
 
-Nats a sentence, `</s>` counted and `<s>` not; ppl is a token. `nll` and `nll_unit_prior` are bounds on -log p(x).
-`nll_paper` is the reading of the Scale-VAE paper, and no bound unless the factor is 1: do not compare it with others.
+Nats a sentence, `</s>` counted and `<s>` not; ppl is a token. -log p(x) is bounded by `nll`, `nll_unit_prior` and
+`nll_fitted_prior`. `nll_paper` is the reading of the Scale-VAE paper, and no bound unless the factor is 1: do not
+compare it with others.
 
 ## Intended use
 

@@ -119,7 +119,7 @@ class EpochLog:
 
     def __init__(self, workdir: Path, epoch: int, step: int, writing: bool = True):
         self._board, self._writing = None, writing
-        self._started, self._first = time.monotonic(), epoch
+        self._started, self._first, self._compiling = time.monotonic(), epoch, 0.0
         if not writing:  # another process does
             return
         self._path = workdir / METRICS
@@ -142,8 +142,9 @@ class EpochLog:
                 if isinstance(value, int | float) and key not in ("epoch", "step"):
                     self._board.add_scalar(key, value, line["step"])
             self._board.flush()
-        done = line["epoch"] - self._first + 1
-        left = (time.monotonic() - self._started) / done * (max_epochs - line["epoch"])
+        self._compiling += line["seconds_compiling"]
+        spent = max(0.0, time.monotonic() - self._started - self._compiling)
+        left = spent / (line["epoch"] - self._first + 1) * (max_epochs - line["epoch"])
         factor = "" if line["au_hat"] == line["au"] else f" au_hat {line['au_hat']}"
         if line["factor_median"] is not None:
             spread = (line[f"factor_{which}"] for which in ("min", "median", "max"))

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from scalevae_jax import export, gaussian, generate, measure, objective, parallel, storage, workdir
-from scalevae_jax.data import corpus, loader
+from scalevae_jax.data import corpus, loader, tokens
 from scalevae_jax.data.vocab import UNKNOWN
 from scalevae_jax.generate import Decoding
 from scalevae_jax.journal import Journal
@@ -146,11 +146,11 @@ class Trained:
             raise InputError(f"a list of sentences is wanted, got {type(texts).__name__}")
         if not len(texts):
             raise InputError("no sentence is given; one at least is wanted")
-        most, rows = self.run.settings.data.max_words, []
+        most, raw, rows = self.run.settings.data.max_words, self.run.settings.data.raw, []
         for number, text in enumerate(texts, 1):
             if not isinstance(text, str):
                 raise InputError(f"sentence {number}: text is wanted, got {type(text).__name__}")
-            words = text.split()
+            words = (tokens.tokenize(text) if raw else text).split()
             if not words:
                 raise InputError(f"sentence {number}: it is empty; give it a word")
             if len(words) > most:

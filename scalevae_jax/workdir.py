@@ -173,8 +173,9 @@ def load(workdir: Path, fallback: bool = False) -> Run:
     Raises InputError where the folder is no run or holds no checkpoint yet, or a damaged one; `fallback` takes, loudly,
     the newest whole one instead.
     """
-    if not (workdir / CONFIG).is_file():
-        raise InputError(f"{workdir}: not the folder of a run (no {CONFIG}); train with --workdir {workdir} first")
+    for name in (CONFIG, RUN):
+        if not (workdir / name).is_file():
+            raise InputError(f"{workdir}: not the folder of a run (no {name}); train with --workdir {workdir} first")
     refuse_links(workdir)
     settings, words, method, model = design(workdir)
     like = abstract_state(settings, model, method, read_record(workdir)["steps_per_epoch"])

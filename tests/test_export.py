@@ -28,8 +28,15 @@ ABOUT = {"format": export.FORMAT, "epoch": "2", "steps_per_epoch": "3"}
 def exported(tmp_path_factory):
     """A run that was evaluated, and its export."""
     run = make_run(tmp_path_factory.mktemp("run"))
-    measured = dict.fromkeys((key for key, _ in export.ROWS), 1.25) | {"split": "test", "examples": 20, "iw_samples": 7}
+    measured = dict.fromkeys((key for key, _ in export.ROWS), 1.25) | {
+        "split": "test",
+        "examples": 20,
+        "iw_samples": 7,
+        "epoch": run.epoch,
+    }
     (run.workdir / "eval_test.json").write_text(json.dumps(measured))
+    (run.workdir / "eval_other_test.json").write_text(json.dumps(measured | {"nll": 2.5}))
+    (run.workdir / "eval_valid.json").write_text(json.dumps(measured | {"epoch": run.epoch - 1}))  # went on since
     out = tmp_path_factory.mktemp("exported") / "model"
     export.save(run, out, "CC0")
     return run, out
@@ -69,10 +76,15 @@ def test_the_card_says_data_method_measures_use_and_licence(exported):
     run, out = exported
     card = (out / "README.md").read_text()
     digest = export.digest(out / "model.safetensors")
-    for wanted in ("`scale_vae`", "| des_std |", str(run.settings.data.path), "CC0", "| nll | 1.250 |", digest):
+    for wanted in ("`scale_vae`", "| des_std |", str(run.settings.data.path), "CC0", "| nll | 2.500 | 1.250 |", digest):
         assert wanted in card
-    assert "| nll_paper | 1.250 |" in card
+    assert "| measure | other_test (20 sentences, 7 draws) | test (20 sentences, 7 draws) | what it is |" in card
+    assert r"| rec | 1.250 | 1.250 | -log p(x\|z) |" in card
     assert "Intended use" in card
+
+
+def test_weights_are_as_readable_as_the_rest(exported):
+    assert len({path.stat().st_mode for path in exported[1].iterdir()}) == 1
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json", "vocab.txt"])

@@ -47,6 +47,16 @@ def test_an_epoch_line_has_a_dash_where_there_is_no_value_and_the_factor_where_t
     assert "eta" in with_factor
 
 
+def test_the_time_left_is_that_of_epochs_without_compilation(tmp_path, capsys, monkeypatch):
+    log = report.EpochLog(tmp_path, 1, 0)
+    started = log._started
+    with monkeypatch.context() as patch:
+        patch.setattr(report.time, "monotonic", lambda: started + 100)
+        log.write(line(1, seconds_compiling=90.0), max_epochs=3)
+    log.close()
+    assert capsys.readouterr().out.endswith("(90 s compiling) eta 0:20\n")
+
+
 def test_an_epoch_line_has_the_active_units_of_q_hat_where_they_are_others(tmp_path, capsys):
     log = report.EpochLog(tmp_path, 1, 0)
     log.write(line(1, au=3, au_hat=16, factor_min=1.5, factor_median=2.0, factor_max=3.25), max_epochs=1)

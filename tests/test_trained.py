@@ -1,5 +1,6 @@
 """The Python interface of a trained model: shapes, ends, seeds, and what it refuses."""
 
+import dataclasses
 import subprocess
 import sys
 
@@ -59,6 +60,16 @@ def test_few_shapes_are_compiled(model):
     for n in (3, 4, 3):
         model.decode(np.zeros((n, 3)))
     assert generate._words._cache_size() == before
+
+
+def test_a_run_of_raw_text_reads_raw_sentences(model):
+    data = dataclasses.replace(model.run.settings.data, raw=True)
+    raw = Trained(model.run._replace(settings=dataclasses.replace(model.run.settings, data=data)))
+    texts = SENTENCES[:5]
+    np.testing.assert_array_equal(raw.encode(texts)[0], model.encode(texts)[0])
+    told = [text.capitalize().replace(" .", ".") for text in texts]
+    assert told != texts
+    np.testing.assert_array_equal(raw.encode(told)[0], model.encode(texts)[0])
 
 
 def test_many_sentences_are_decoded_in_parts_that_do_not_matter(model, monkeypatch):

@@ -9,6 +9,7 @@ The flags are the fields of `config.data`. What was prepared is kept, and traini
 
 import dataclasses
 import functools
+import shlex
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -68,8 +69,6 @@ def describe(data: Data) -> None:
     report.say(f"buckets: {' '.join(map(str, edges))} tokens (words and two marks), {padding:.1%} padding")
     for line in corpus.remarks(text, splits):
         report.warn(line)
-    raw = " --config.data.raw=True" if data.raw else ""
-    report.say(f"next: python -m scalevae_jax.train --config text --config.data.path={data.path}{raw}")
 
 
 def _labels(labels: np.ndarray | None) -> str:
@@ -98,6 +97,8 @@ def _command() -> None:
     data = Data(**given)
     config.validate(config.Config(data=data))
     describe(data)
+    words = [f"--config.data.{name}={value}" for name, value in given.items() if FLAGS[name].present]
+    report.say(f"next: python -m scalevae_jax.train --config text {shlex.join(words)}")
 
 
 main = functools.partial(command.run, "scalevae_jax.data", _command, FLAGS, __doc__)

@@ -61,7 +61,9 @@ def read(path: Path, found: Counter[str], field: str = "text") -> Iterator[Line]
                 if labelled is None:
                     labelled = label is not None
                 if labelled != (label is not None):
-                    raise InputError(f"{where}: `label<TAB>` must stand in every line or in none")
+                    raise InputError(
+                        f"{where}: `label<TAB>` must stand in every line or in none (or a tab in a sentence be a space)"
+                    )
                 yield None if label is None else _integer(label, where), text
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{path}: can not be read: {error}") from error
@@ -108,5 +110,7 @@ def _object(text: str, where: str, field: str) -> tuple[Any, str]:
 def _integer(label: Any, where: str) -> int:
     text = label if isinstance(label, str) else json.dumps(label)
     if not LABEL.fullmatch(CONTROL.sub(" ", text)):
-        raise InputError(f"{where}: label {label!r} is not an integer of at most 18 digits")
+        raise InputError(
+            f"{where}: label {label!r} is not an integer of at most 18 digits; what stands before a tab is a label"
+        )
     return int(CONTROL.sub(" ", text))
