@@ -1,7 +1,6 @@
 """The scripts of launch/, with stand-ins for gcloud, SLURM and the cluster: what they would do, and what they do."""
 
 import contextlib
-import functools
 import json
 import os
 import re
@@ -52,8 +51,11 @@ def calls(tmp_path: Path, name: str) -> list[list[str]]:
 def start(script: str, *arguments: str, given: str = "", cwd: Path = ROOT, **environment: str) -> subprocess.Popen:
     line = ["bash", str(LAUNCH / script), *arguments]
     pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-    heard = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # ignored where tests run in the background
-    process = subprocess.Popen(line, cwd=cwd, env=os.environ | environment, text=True, preexec_fn=heard, **pipes)
+    before = signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # what is ignored, as in the background, is so there
+    process = subprocess.Popen(line, cwd=cwd, env=os.environ | environment, text=True, **pipes)
+    signal.signal(signal.SIGINT, before)
     assert process.stdin is not None
     with contextlib.suppress(BrokenPipeError):  # a script that was done before it was told
         process.stdin.write(given)
