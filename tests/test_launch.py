@@ -51,9 +51,7 @@ def calls(tmp_path: Path, name: str) -> list[list[str]]:
 def start(script: str, *arguments: str, given: str = "", cwd: Path = ROOT, **environment: str) -> subprocess.Popen:
     line = ["bash", str(LAUNCH / script), *arguments]
     pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-    before = signal.signal(
-        signal.SIGINT, signal.default_int_handler
-    )  # what is ignored, as in the background, is so there
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # else ignored there too, where it is here
     process = subprocess.Popen(line, cwd=cwd, env=os.environ | environment, text=True, **pipes)
     signal.signal(signal.SIGINT, before)
     assert process.stdin is not None
