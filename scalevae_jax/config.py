@@ -226,9 +226,6 @@ def from_json(path: Path) -> Config:
     for key in tree:
         if key not in SECTIONS:
             raise InputError(f"{path}: {key}: no such section; there are {', '.join(SECTIONS)}")
-    name = tree["method"].get("name", "vae") if isinstance(tree.get("method"), dict) else "vae"
-    if name not in methods.METHODS:
-        raise InputError(f"{path}: method.name: no method {name!r}; of one's own, start the command by its file")
     config = Config(**{key: _section(SECTIONS[key], value, f"{path}: {key}") for key, value in tree.items()})
     validate(config, f"{path}: ")
     return config

@@ -124,13 +124,17 @@ def _rows(pairs: Any) -> str:
 def card(run: Run, weights: str, data_licence: str) -> str:
     """The model card, in Markdown."""
     data, record, settings = run.settings.data, workdir.read_record(run.workdir), config.with_defaults(run.settings)
-    measured = {path.stem.removeprefix("eval_"): storage.read_json(path) for path in run.workdir.glob("eval_*.json")}
-    for name in [name for name, m in measured.items() if m["epoch"] != run.epoch]:
-        report.warn(f"eval_{name}.json is of epoch {measured.pop(name)['epoch']}, not {run.epoch}: not in the card")
+    measured = {}
+    for path in sorted(run.workdir.glob("eval_*.json")):
+        found = storage.read_json(path)
+        if found.get("epoch") == run.epoch:
+            measured[path.stem.removeprefix("eval_")] = found
+        else:
+            report.warn(f"{path.name} is not of epoch {run.epoch}, which is exported: not in the card")
     words = "lower-cased and cut into words by NLTK" if data.raw else "words separated by spaces"
-    columns = [f"{name} ({m['examples']} sentences, {m['iw_samples']} draws)" for name, m in sorted(measured.items())]
+    columns = [f"{name} ({m['examples']} sentences, {m['iw_samples']} draws)" for name, m in measured.items()]
     table = [("measure", *columns, "what it is"), ("---",) * (len(columns) + 2)]
-    table += [(key, *(report.cell(m[key], 3) for _, m in sorted(measured.items())), meaning) for key, meaning in ROWS]
+    table += [(key, *(report.cell(m[key], 3) for m in measured.values()), meaning) for key, meaning in ROWS]
     network = f"embedding {settings.model.embedding}, hidden {settings.model.hidden}, latent {run.model.latent}"
     return f"""# {settings.method.name}, a variational autoencoder of sentences
 

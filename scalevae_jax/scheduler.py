@@ -1,7 +1,6 @@
 """Trials run as processes of their own, several at once: those done are passed over, broken ones go on."""
 
 import contextlib
-import json
 import os
 import signal
 import subprocess
@@ -14,8 +13,9 @@ from typing import Any, NamedTuple
 from rich.live import Live
 from rich.table import Table
 
-from scalevae_jax import command, journal, record, report, workdir
+from scalevae_jax import command, journal, record, report, storage, workdir
 from scalevae_jax.trial import Step, Trial
+from scalevae_jax.types import InputError
 
 PARTS = {"evaluate": "evaluation", "interpolate": "interpolations"}  # of a record, where not named as the command
 POLL = 0.2  # seconds
@@ -24,8 +24,8 @@ FAILED_LINES = 3  # of a log, that are shown
 
 def _known(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return storage.read_json(path)
+    except InputError:
         return {}
 
 
