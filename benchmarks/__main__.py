@@ -19,9 +19,10 @@ from typing import Any, NamedTuple
 
 from rich.table import Table
 
-from scalevae_jax import command, report, workdir
-from scalevae_jax.flags import Flags
-from scalevae_jax.types import InputError
+from scalevae_jax.core.types import InputError
+from scalevae_jax.runtime import command, console, storage
+from scalevae_jax.runtime.flags import Flags
+from scalevae_jax.training import workdir
 
 ROOT = Path(__file__).parents[1]
 PAGE, FIGURES = ROOT / "docs/performance.md", ROOT / "docs/performance.json"
@@ -81,7 +82,7 @@ def run(program: str) -> dict[str, Any]:
     line = [sys.executable, "-m", f"benchmarks.{program}"]
     if DATA.value and program in ON_TEXT:
         line += ["--data", DATA.value]
-    report.say(f"$ {' '.join(line[1:])}")
+    console.log(f"$ {' '.join(line[1:])}")
     last = ""
     with subprocess.Popen(line, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -89,7 +90,7 @@ def run(program: str) -> dict[str, Any]:
             if text.startswith("{"):
                 last = text
             else:
-                report.say(text.rstrip())
+                console.log(text.rstrip())
     if process.returncode or not last:
         raise InputError(
             f"benchmarks.{program} ended with {process.returncode}; see above (PyTorch: pip install .[bench])"
@@ -104,7 +105,7 @@ def rows(said: dict[str, Any]) -> list[tuple[str, str, str, str]]:
         measured = value(said, reach)
         sign = "at least" if reach.least else "at most"
         met = "not measured" if measured is None else "yes" if reach.met(measured) else "no"
-        found.append((reach.what, report.cell(measured, 3), f"{sign} {reach.bound:g}", met))
+        found.append((reach.what, console.format_number(measured, 3), f"{sign} {reach.bound:g}", met))
     return found
 
 
@@ -135,13 +136,13 @@ def _command() -> None:
     table = Table("what", "measured", "to reach", "reached")
     for row in rows(said):
         table.add_row(*row)
-    report.console.print(table)
+    console.console.print(table)
     if WRITE.value:
-        workdir.write_json(FIGURES, said)
+        storage.write_json(FIGURES, said)
         text = PAGE.read_text(encoding="utf-8")
         block = re.compile(r"(<!-- python -m benchmarks --write -->\n).*(\n<!-- end -->)", re.DOTALL)
-        workdir.write_text(PAGE, block.sub(lambda found: found[1] + page(said) + found[2], text))
-        report.say(f"written: {PAGE.relative_to(ROOT)}, {FIGURES.relative_to(ROOT)}")
+        storage.write_text(PAGE, block.sub(lambda found: found[1] + page(said) + found[2], text))
+        console.log(f"written: {PAGE.relative_to(ROOT)}, {FIGURES.relative_to(ROOT)}")
 
 
 def main() -> int:

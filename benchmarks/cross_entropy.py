@@ -16,8 +16,9 @@ import optax
 import torch
 
 from benchmarks import peer, timing
-from scalevae_jax import command, cross_entropy
-from scalevae_jax.flags import Flags
+from scalevae_jax.core import cross_entropy
+from scalevae_jax.runtime import command
+from scalevae_jax.runtime.flags import Flags
 
 CASES = {
     "full, 40 tokens": (32 * 41, 1024, 20_000),

@@ -23,11 +23,12 @@ import numpy as np
 import torch
 
 from benchmarks import peer
-from scalevae_jax import command, generate, report
+from scalevae_jax.core.network import Decoder, Encoder, Model
 from scalevae_jax.data.vocab import BEGIN, END
-from scalevae_jax.flags import Flags
-from scalevae_jax.generate import Decoding
-from scalevae_jax.model import Decoder, Encoder, Model
+from scalevae_jax.inference import decoding
+from scalevae_jax.inference.decoding import Decoding
+from scalevae_jax.runtime import command, console
+from scalevae_jax.runtime.flags import Flags
 
 FLAGS = Flags()
 SENTENCES = FLAGS.integer("sentences", 100, "sentences", 1)
@@ -121,7 +122,7 @@ def _command() -> None:
 
     def ours(**how) -> Callable[[], np.ndarray]:
         chosen = Decoding(max_words=words, mask_unknown=False, **how)
-        return lambda: generate.decode(model, params, z, keys, chosen)
+        return lambda: decoding.decode(model, params, z, keys, chosen)
 
     def draw(logits: torch.Tensor) -> torch.Tensor:
         return torch.multinomial(torch.softmax(logits, dim=-1), 1).squeeze(1)
@@ -141,7 +142,7 @@ def _command() -> None:
             ratio, cpu = took["torch_s"] / took["jax_s"], took["torch_cpu_s"] / took["jax_cpu_s"]
             result[name] = took | {"ratio": ratio, "cpu_ratio": cpu}
             seconds = f"PyTorch {took['torch_s']:.3f} s, here {took['jax_s']:.3f} s"
-            report.say(f"{name}: {seconds}: {ratio:.2f} times ({cpu:.2f} by processor seconds)")
+            console.log(f"{name}: {seconds}: {ratio:.2f} times ({cpu:.2f} by processor seconds)")
         same = np.mean([list(a) == list(b)[: len(a)] for a, b in zip(contests["greedy"][0](), ours()(), strict=True)])
     result |= {"same_greedy_sentences": float(same), "torch_beam_sentences": some, "load": os.getloadavg()[0]}
     result |= {"torch": torch.__version__, "jax": jax.__version__, "threads": torch.get_num_threads()}

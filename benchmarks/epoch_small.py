@@ -21,41 +21,45 @@ import numpy as np
 import torch
 
 from benchmarks import peer, timing
-from scalevae_jax import command, config, feed, measure, report, steps, workdir
-from scalevae_jax.compiling import Compiling
+from scalevae_jax import config
 from scalevae_jax.config import Config
-from scalevae_jax.feed import Feed
-from scalevae_jax.fit import Fit, train_epoch
-from scalevae_jax.flags import Flags
-from scalevae_jax.profiler import Profiler
+from scalevae_jax.inference import posteriors
+from scalevae_jax.runtime import command, signals
+from scalevae_jax.runtime.flags import Flags
+from scalevae_jax.training import prepare, steps, workdir
+from scalevae_jax.training.compiling import Compiling
+from scalevae_jax.training.log import EpochLog
+from scalevae_jax.training.loop import Training, train_epoch
+from scalevae_jax.training.prepare import TrainingData
+from scalevae_jax.training.profiler import Profiler
 
 FLAGS = Flags()
 ROUNDS = FLAGS.integer("rounds", 5, "turns of each", 1)
 
 
-def ours(settings: Config, data: Feed, folder: Path) -> Callable[[], object]:
+def ours(settings: Config, data: TrainingData, folder: Path) -> Callable[[], object]:
     """An epoch of the package's loop, then its validation."""
     method = config.build_method(settings)
-    model = workdir.build_model(settings, method, len(data.words))
+    model = config.build_model(settings, method, len(data.words))
     keeper = workdir.checkpoints(folder, settings, data.words, writing=True)
-    log, quiet = report.EpochLog(folder, 1, 0), Profiler(None)
-    run = Fit(
-        folder, settings, model, method, data.train, data.valid, keeper, log, command.Signals(), quiet, Compiling()
+    log, quiet = EpochLog(folder, 1, 0), Profiler(None)
+    run = Training(
+        folder, settings, model, method, data.train, data.valid, keeper, log, signals.Signals(), quiet, Compiling()
     )
     made = steps.make_steps(model, method, workdir.optimizer(settings), len(data.train))
-    inference, key = steps.make_inference(model, method), jax.random.key(0)
+    inference, key = posteriors.make_inference(model, method), jax.random.key(0)
     held = [workdir.create_state(settings, model, method, len(data.train))]
 
     def epoch() -> object:
         state, _ = train_epoch(run, made, held[0]._replace(position=held[0].position * 0))
         held[0] = state
-        found = measure.infer(inference, method, state.params, state.method_state, data.valid, key, model.latent)
+        found = posteriors.infer(inference, method, state.params, state.method_state, data.valid, key, model.latent)
         return found.summary(method)["loss"]
 
     return epoch
 
 
-def theirs(data: Feed, settings: Config) -> Callable[[], object]:
+def theirs(data: TrainingData, settings: Config) -> Callable[[], object]:
     """An epoch of the reference code's loop over batches made beforehand, and the loss on those of validation."""
     torch.manual_seed(0)
     sizes = settings.model
@@ -78,7 +82,7 @@ def _command() -> None:
     peer.alike()
     path = Path(__file__).parents[1] / "configs/synthetic.py"
     settings = config.with_defaults(runpy.run_path(str(path))["get_config"]())
-    data = feed.read(settings)
+    data = prepare.read(settings)
     vae = replace(settings, method=config.MethodConfig(name="vae"))
     one = replace(vae, train=replace(vae.train, steps_per_dispatch=1))
     with contextlib.ExitStack() as stack:

@@ -23,11 +23,13 @@ import torch
 
 from benchmarks import ours as package
 from benchmarks import peer, timing
-from scalevae_jax import command, config, feed
+from scalevae_jax import config
 from scalevae_jax.config import Config
 from scalevae_jax.data import loader
 from scalevae_jax.data.loader import Loader
-from scalevae_jax.flags import Flags
+from scalevae_jax.runtime import command
+from scalevae_jax.runtime.flags import Flags
+from scalevae_jax.training import prepare
 
 FLAGS = Flags()
 DATA = FLAGS.string("data", "package:snli", "the corpus, as config.data.path")
@@ -80,7 +82,7 @@ def _command() -> None:
     settings = runpy.run_path(str(path))["get_config"]()
     settings.data.path = DATA.value
     settings.method = config.MethodConfig(name="vae")
-    corpus = feed.read(settings)
+    corpus = prepare.read(settings)
     contestants, tokens = {"matmul": timing.matmul()}, {}
     for name, make in (("ours", ours), ("torch", theirs)):
         contestants[name], tokens[name] = make(settings, len(corpus.words), corpus.train)

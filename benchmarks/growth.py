@@ -22,11 +22,15 @@ from matplotlib.figure import Figure
 
 from benchmarks import ours as package
 from benchmarks import timing
-from scalevae_jax import command, config, dry_run, figures, gaussian, parallel, report, workdir
+from scalevae_jax import config
 from scalevae_jax.config import Config, Data, MethodConfig, Network
-from scalevae_jax.flags import Flags
-from scalevae_jax.measure import draws_at_once
-from scalevae_jax.steps import make_importance, make_steps
+from scalevae_jax.core import gaussian
+from scalevae_jax.inference.posteriors import draws_at_once, make_importance
+from scalevae_jax.reproduce import figures
+from scalevae_jax.runtime import command, console, devices
+from scalevae_jax.runtime.flags import Flags
+from scalevae_jax.training import dry_run, workdir
+from scalevae_jax.training.steps import make_steps
 
 FLAGS = Flags()
 ROUNDS = FLAGS.integer("rounds", 5, "calls of each point", 1)
@@ -66,9 +70,9 @@ def build(size: Size) -> tuple[Callable, list[Any]]:
     network = Network(embedding=128, hidden=size.hidden, latent=32)
     settings = Config(data=Data(path=""), model=network, method=MethodConfig(name="vae"))
     method = config.build_method(settings)
-    model = workdir.build_model(settings, method, size.vocabulary)
-    batch = parallel.shard(package.sentences(size.batch, size.words, size.vocabulary))
-    state = parallel.replicate(workdir.create_state(settings, model, method, 1000))
+    model = config.build_model(settings, method, size.vocabulary)
+    batch = devices.shard(package.sentences(size.batch, size.words, size.vocabulary))
+    state = devices.replicate(workdir.create_state(settings, model, method, 1000))
     if not size.draws:
         return make_steps(model, method, workdir.optimizer(settings), 1000).joint, [state, batch]
     chunk = min(size.draws, draws_at_once(settings.eval.memory_mib, size.batch, size.vocabulary, size.hidden))
@@ -132,7 +136,7 @@ def _command() -> None:
     if PICTURE.value:
         with figures.style():
             figures.save(draw(points), Path(PICTURE.value))
-        report.say(f"{PICTURE.value}.png and .svg are written")
+        console.log(f"{PICTURE.value}.png and .svg are written")
     timing.finish(cases, "words")
 
 

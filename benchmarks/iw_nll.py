@@ -20,11 +20,13 @@ import numpy as np
 import torch
 
 from benchmarks import peer, timing
-from scalevae_jax import command, gaussian, metrics
-from scalevae_jax.flags import Flags
-from scalevae_jax.measure import draws_at_once
-from scalevae_jax.model import Decoder, Encoder, Model
-from scalevae_jax.types import Batch, Gaussian, Posteriors
+from scalevae_jax.core import gaussian
+from scalevae_jax.core.network import Decoder, Encoder, Model
+from scalevae_jax.core.types import Batch, Gaussian, Posteriors
+from scalevae_jax.inference import metrics
+from scalevae_jax.inference.posteriors import draws_at_once
+from scalevae_jax.runtime import command
+from scalevae_jax.runtime.flags import Flags
 
 SAMPLES = 500
 

@@ -18,11 +18,12 @@ from torch.utils.data import DataLoader
 
 from benchmarks import ours as package
 from benchmarks import timing
-from scalevae_jax import command, feed
 from scalevae_jax.config import Config, Data, MethodConfig, Network
+from scalevae_jax.core.types import Batch
 from scalevae_jax.data.loader import Loader
-from scalevae_jax.flags import Flags
-from scalevae_jax.types import Batch
+from scalevae_jax.runtime import command
+from scalevae_jax.runtime.flags import Flags
+from scalevae_jax.training import prepare
 
 STEPS = 40
 FLAGS = Flags()
@@ -54,7 +55,7 @@ def _command() -> None:
         model=Network(embedding=128, hidden=256, latent=32),
         method=MethodConfig(name="vae"),
     )
-    corpus = feed.read(settings)
+    corpus = prepare.read(settings)
     data = corpus.train
     ready = list(itertools.islice(data.epoch(1), STEPS))
     contestants = {

@@ -17,9 +17,10 @@ import numpy as np
 import torch
 
 from benchmarks import peer, timing
-from scalevae_jax import command, lstm
-from scalevae_jax.flags import Flags
-from scalevae_jax.linear import linear
+from scalevae_jax.core import lstm
+from scalevae_jax.core.linear import linear
+from scalevae_jax.runtime import command
+from scalevae_jax.runtime.flags import Flags
 
 BATCH = 32
 FULL, SMALL = (544, 1024), (160, 256)

@@ -20,11 +20,11 @@ from typing import Any
 
 import numpy as np
 
-from scalevae_jax import command, report
 from scalevae_jax.data import __main__ as data_command
 from scalevae_jax.data import corpus, loader
-from scalevae_jax.data.options import Data
-from scalevae_jax.flags import Flags
+from scalevae_jax.data.config import Data
+from scalevae_jax.runtime import command, console
+from scalevae_jax.runtime.flags import Flags
 
 FLAGS = Flags()
 LINES = FLAGS.integer("lines", 1_000_000, "lines of the file", 100)
@@ -83,7 +83,7 @@ def _command() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "lines.txt"
         size = write(path, LINES.value)
-        report.say(f"{LINES.value:,} lines, {size / 2**20:.0f} MiB")
+        console.log(f"{LINES.value:,} lines, {size / 2**20:.0f} MiB")
         data = Data(path=str(path), cache=folder)
         result: dict[str, Any] = {"lines": LINES.value, "bytes": size}
         for name, work in (
@@ -93,9 +93,9 @@ def _command() -> None:
         ):
             took = work()
             took["lines_per_second"] = LINES.value / took.get("first_batch_s", took["seconds"])
-            report.say(f"{name}: {', '.join(f'{key} {value:,.2f}' for key, value in took.items())}")
+            console.log(f"{name}: {', '.join(f'{key} {value:,.2f}' for key, value in took.items())}")
             result[name] = took
-        report.say(json.dumps(result))
+        console.log(json.dumps(result))
 
 
 def main() -> int:

@@ -6,25 +6,27 @@ from typing import Any
 import jax
 import numpy as np
 
-from scalevae_jax import config, parallel, workdir
+from scalevae_jax import config
 from scalevae_jax.config import Config
-from scalevae_jax.fit import Flight
-from scalevae_jax.steps import make_steps
-from scalevae_jax.types import Array, Batch
+from scalevae_jax.core.types import Array, Batch
+from scalevae_jax.runtime import devices
+from scalevae_jax.training import workdir
+from scalevae_jax.training.loop import Flight
+from scalevae_jax.training.steps import make_steps
 
 
 def trainer(settings: Config, words: int, steps_per_epoch: int = 3125) -> Callable[[Batch], Array]:
     """The joint step of a vocabulary of so many words: takes a host batch, tells the loss (nats a sentence), and keeps
     the state, which is donated from step to step."""
     method = config.build_method(settings)
-    model = workdir.build_model(settings, method, words)
+    model = config.build_model(settings, method, words)
     step = make_steps(model, method, workdir.optimizer(settings), steps_per_epoch).joint
-    state = parallel.replicate(workdir.create_state(settings, model, method, steps_per_epoch))
+    state = devices.replicate(workdir.create_state(settings, model, method, steps_per_epoch))
     held: list[Any] = [jax.block_until_ready(state)]
     flight = Flight()
 
     def take(batch: Batch) -> Array:
-        held[0], told = step(held[0], parallel.shard(batch))
+        held[0], told = step(held[0], devices.shard(batch))
         flight.add(told, [batch], lambda _: batch)
         return told.loss
 

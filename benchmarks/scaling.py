@@ -29,10 +29,11 @@ from rich.table import Table
 
 from benchmarks import ours as package
 from benchmarks import timing
-from scalevae_jax import command, parallel, processes, report
 from scalevae_jax.config import Config, Data, MethodConfig, Network
-from scalevae_jax.flags import Flags
-from scalevae_jax.types import InputError
+from scalevae_jax.core.types import InputError
+from scalevae_jax.runtime import command, console, devices, processes
+from scalevae_jax.runtime.devices import rows_for
+from scalevae_jax.runtime.flags import Flags
 
 SMALL, FULL = (10_000, 128, 256, 32, 12), (20_000, 512, 1024, 32, 40)  # vocabulary, embedding, hidden, latent, words
 
@@ -70,14 +71,14 @@ def _step(rows: int) -> Callable[[], object]:
 def measure(rows: int) -> dict[str, float]:
     """Seconds of a step of a global batch of so many rows, and the share of it that the collectives take."""
     step, alone = _step(rows), _step(rows)
-    with mock.patch.object(parallel, "_alone", return_value=True):  # compiled as if each device were the only one
+    with mock.patch.object(devices, "_alone", return_value=True):  # compiled as if each device were the only one
         jax.block_until_ready(alone())
     seconds = timing.turns(ROUNDS.value, {"step": step, "alone": alone}, calls=CALLS)
     return {"seconds": seconds["step"], "collectives": max(0.0, 1 - seconds["alone"] / seconds["step"])}
 
 
 def _measured() -> dict[str, float]:
-    rows = {"weak": ROWS.value * jax.device_count(), "strong": parallel.rows_for(MOST.value * ROWS.value)}
+    rows = {"weak": ROWS.value * jax.device_count(), "strong": rows_for(MOST.value * ROWS.value)}
     measured = {kind: measure(count) for kind, count in rows.items()}
     return {f"{kind}_{key}": value for kind, of in measured.items() for key, value in of.items()}
 
@@ -120,7 +121,7 @@ def _command() -> None:
     if MEASURE.value:
         processes.start(FLAGS)
         measured = _measured()
-        if processes.first():
+        if processes.is_main_process():
             print(json.dumps(measured))
         return
     cores = os.cpu_count() or 1
@@ -133,8 +134,8 @@ def _command() -> None:
         figures["speed"] = one["strong_seconds"] / figures["strong_seconds"]
         timing.line(layout, figures)
         table.add_row(layout, *(f"{figures[key]:.3g}" for key in COLUMNS.values()))
-    report.console.print(table)
-    report.say(
+    console.console.print(table)
+    console.log(
         f"All virtual devices share {cores} cores: this shows what collectives and processes cost, not what more "
         "devices gain. What 1x1 says of collectives is noise: it has none."
     )

@@ -18,8 +18,8 @@ import time
 from pathlib import Path
 
 from benchmarks import timing
-from scalevae_jax import command
-from scalevae_jax.flags import Flags
+from scalevae_jax.runtime import command
+from scalevae_jax.runtime.flags import Flags
 
 ROOT = Path(__file__).parents[1]
 FLAGS = Flags()

@@ -16,7 +16,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
-from scalevae_jax import allocator, report
+from scalevae_jax.runtime import allocator, console
 
 SETTLE = 0.5  # seconds: on a CPU threads of the one before go on spinning for a while after their work
 TURN = 0.5  # seconds at least, so that short steps follow one another as they do in training
@@ -91,7 +91,7 @@ def _status(field: str) -> int:
 
 def line(name: str, figures: dict[str, float]) -> None:
     """A case for the eye, as soon as it is measured."""
-    report.say(f"{name}: " + ", ".join(f"{key} {value:.3g}" for key, value in figures.items()))
+    console.log(f"{name}: " + ", ".join(f"{key} {value:.3g}" for key, value in figures.items()))
 
 
 def finish(cases: dict[str, dict[str, float]], headline: str) -> None:

@@ -20,9 +20,9 @@ import torch
 
 from benchmarks import ours as package
 from benchmarks import peer, timing
-from scalevae_jax import command, report
 from scalevae_jax.config import Config, Data, MethodConfig, Network
-from scalevae_jax.flags import Flags
+from scalevae_jax.runtime import command, console
+from scalevae_jax.runtime.flags import Flags
 
 
 class Size(NamedTuple):
@@ -148,7 +148,9 @@ def _command() -> None:
     headline = cases.get(HEADLINE, {})
     timing.finish(cases, HEADLINE)
     if _on_cpu() and headline and headline["share_of_matmul_torch"] < VALID:
-        report.warn(f"PyTorch reaches {headline['share_of_matmul_torch']:.2f} of its own matmul rate: not a valid peer")
+        console.warn(
+            f"PyTorch reaches {headline['share_of_matmul_torch']:.2f} of its own matmul rate: not a valid peer"
+        )
         sys.exit(1)
 
 

@@ -9,13 +9,16 @@ import types
 import typing
 from typing import Any
 
-from scalevae_jax import method as methods
-from scalevae_jax import paper, storage
-from scalevae_jax.data.options import FRACTION, NOT_NEGATIVE, POSITIVE, SHARE, Data, check
-from scalevae_jax.data.options import described as _field
-from scalevae_jax.linear import COMPUTE_DTYPES
-from scalevae_jax.storage import Path
-from scalevae_jax.types import InputError
+from scalevae_jax.core.linear import COMPUTE_DTYPES
+from scalevae_jax.core.network import Decoder, Encoder, Model
+from scalevae_jax.core.types import Inject, InputError
+from scalevae_jax.data.config import FRACTION, NOT_NEGATIVE, POSITIVE, SHARE, Data, check
+from scalevae_jax.data.config import described as _field
+from scalevae_jax.methods import method as methods
+from scalevae_jax.methods.method import Method
+from scalevae_jax.reproduce import paper
+from scalevae_jax.runtime import storage
+from scalevae_jax.runtime.storage import Path
 
 
 @dataclasses.dataclass
@@ -265,3 +268,22 @@ def describe_methods() -> str:
         for key, parameter in methods.hyperparameters(name).items():
             lines.append(f"    --config.method.{key}={parameter.default}: {methods.MEANINGS.get(key, '')}".rstrip(": "))
     return "\n".join(lines)
+
+
+def build_model(settings: Config, method: Method, words: int) -> Model:
+    """The network of this size for this method; a method whose decoder never sees z has no latent dimension."""
+    network = settings.model
+    latent = network.latent if method.inject is not Inject.NONE else 0
+    sizes = (words, network.embedding, network.hidden, latent)
+    return Model(
+        Encoder(*sizes, init_kind=method.encoder_init, compute_dtype=network.compute_dtype),
+        Decoder(
+            *sizes,
+            inject=method.inject,
+            dropout_words=network.dropout_words,
+            dropout_outputs=network.dropout_outputs,
+            init_kind=method.decoder_init,
+            compute_dtype=network.compute_dtype,
+        ),
+        parts=settings.optim.accumulate,
+    )

@@ -13,12 +13,13 @@ import sys
 
 import numpy as np
 
-from scalevae_jax import command, options, report
-from scalevae_jax.flags import Flags
-from scalevae_jax.types import InputError
+from scalevae_jax.core.types import InputError
+from scalevae_jax.inference import flags
+from scalevae_jax.runtime import command, console
+from scalevae_jax.runtime.flags import Flags
 
 FLAGS = Flags()
-MODEL, TEXTS, OUT = options.model(FLAGS), options.texts(FLAGS), options.output(FLAGS)
+MODEL, TEXTS, OUT = flags.model(FLAGS), flags.texts(FLAGS), flags.output(FLAGS)
 
 
 def _command() -> None:
@@ -27,7 +28,7 @@ def _command() -> None:
     if out is None or out.suffix != ".npz":
         both = (("mean", mean), ("scale", scale))
         columns = {f"{name}_{i}": column for name, x in both for i, column in enumerate(x.T)}
-        report.write_columns(columns | {"text": texts}, out)
+        console.write_columns(columns | {"text": texts}, out)
         return
     try:
         with out.open("wb") as file:

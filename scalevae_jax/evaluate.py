@@ -16,46 +16,24 @@ from typing import Any
 
 from rich.table import Table
 
-from scalevae_jax import command, config, metrics, paper, processes, report, workdir
-from scalevae_jax.flags import Flags
-from scalevae_jax.linear import COMPUTE_DTYPES
-from scalevae_jax.measure import Request, evaluate, output
-from scalevae_jax.workdir import Run
+from scalevae_jax import config
+from scalevae_jax.core.linear import COMPUTE_DTYPES
+from scalevae_jax.inference import load, metrics
+from scalevae_jax.inference.evaluate import ROWS, EvaluationRequest, evaluate, output
+from scalevae_jax.inference.load import LoadedModel
+from scalevae_jax.reproduce import paper
+from scalevae_jax.runtime import command, console, processes
+from scalevae_jax.runtime.flags import Flags
 
-ROWS = (
-    ("nll", "-log p(x), prior as sampled: the headline, a bound"),
-    ("nll_std_error", "its standard error over sentences"),
-    ("nll_unit_prior", "-log p(x), N(0, I) on the decoder's input: a bound"),
-    ("nll_fitted_prior", "-log p(x), prior fitted to training posteriors: a bound"),
-    ("nll_paper", "Table 1's reading: no bound unless the factor is 1"),
-    ("ppl", "exp(nll a token)"),
-    ("neg_elbo", "rec + kl_model, one draw"),
-    ("neg_elbo_paper", "rec + kl, Eq. 7"),
-    ("rec", "-log p(x|z)"),
-    ("kl", "KL(q || N(0, I))"),
-    ("kl_model", "KL(q_hat || N(0, f^2))"),
-    ("mi", "mutual information under q_hat"),
-    ("mi_ceiling", "the most that this many sentences can show"),
-    ("mi_analytic", "mi with the entropy of q_hat in closed form"),
-    ("mi_batch32", "the same within 32 sentences, as in older tables"),
-    ("au", "active units of q"),
-    ("au_hat", "active units of q_hat"),
-    ("mpd", "mutual posterior divergence of q_hat"),
-    ("kl_aggregate", "KL(aggregated q_hat || N(0, f^2))"),
-    ("std_mean_hat", "Std of f mu, mean of the dimensions"),
-    ("factor_min", "of the scale factors"),
-    ("factor_median", ""),
-    ("factor_max", ""),
-)
 SENTENCE = ("nll", "rec", "kl", "tokens")  # of each, in a file: nats, and a count
 
 
-def _paper(run: Run) -> paper.Row | None:
+def _paper(run: LoadedModel) -> paper.Row | None:
     settings = config.with_defaults(run.settings)
     return paper.row(settings.eval.paper, settings.method.name, config.hyperparameters(settings))
 
 
-def show(run: Run, result: dict[str, Any]) -> None:
+def show(run: LoadedModel, result: dict[str, Any]) -> None:
     """The table on the screen, with the paper's row where the configuration names its corpus."""
     reported, spread = _paper(run), result["spread"]
     of = f"{result['method']['name']}, {result['split']}, {result['examples']} sentences, {result['iw_samples']} draws"
@@ -70,18 +48,18 @@ def show(run: Run, result: dict[str, Any]) -> None:
     for key, meaning in ROWS:
         if result[key] is None:
             continue
-        cells = [key, report.cell(result[key], 3)]
+        cells = [key, console.format_number(result[key], 3)]
         if spread:
-            cells.append(report.cell(spread.get(key), 3))
+            cells.append(console.format_number(spread.get(key), 3))
         if reported:
-            cells.append(report.cell(reported.reported.get(key), 1) if key in paper.COLUMNS else "")
+            cells.append(console.format_number(reported.reported.get(key), 1) if key in paper.COLUMNS else "")
         table.add_row(*cells, meaning)
-    report.console.print(table)
+    console.console.print(table)
     if result["mi_at_ceiling"]:
-        report.say("mi is at its ceiling: the true value may be larger")
+        console.log("mi is at its ceiling: the true value may be larger")
     if result["kl_dims"]:
         largest = sorted(enumerate(result["kl_dims"]), key=lambda pair: -pair[1])[:8]
-        report.say("kl by dimension, largest: " + ", ".join(f"{at}: {kl:.3f}" for at, kl in largest))
+        console.log("kl by dimension, largest: " + ", ".join(f"{at}: {kl:.3f}" for at, kl in largest))
 
 
 FLAGS = Flags()
@@ -102,21 +80,23 @@ COMPUTE_DTYPE = FLAGS.choice("compute_dtype", None, COMPUTE_DTYPES, "of the oper
 def _command() -> None:
     folder = WORKDIR()
     processes.start(FLAGS)
-    run = workdir.load(folder, FALLBACK.value)
+    run = load.load(folder, FALLBACK.value)
     if COMPUTE_DTYPE.value:
         run = run.computing_in(COMPUTE_DTYPE.value)
     readings = tuple(NAMED.value) if NAMED.value else None
-    request = Request(SPLIT.value, DATA.value, LIMIT.value, IW_SAMPLES.value, IW_CHUNK.value, REPEATS.value, readings)
+    request = EvaluationRequest(
+        SPLIT.value, DATA.value, LIMIT.value, IW_SAMPLES.value, IW_CHUNK.value, REPEATS.value, readings
+    )
     facts = {"model": run.digest, "configuration": config.to_json(run.settings), "request": str(request)}
-    processes.agree(facts, FLAGS)
+    processes.assert_same(facts, FLAGS.initialization_timeout)
     evaluation = evaluate(run, request)
     show(run, evaluation.result)
-    if PER_SENTENCE.value and processes.first():
+    if PER_SENTENCE.value and processes.is_main_process():
         columns = {key: x for key in SENTENCE if (x := evaluation.sentences.get(key)) is not None}
-        report.write_columns(columns, Path(PER_SENTENCE.value), "--per_sentence")
-        report.say(f"a line a sentence in {PER_SENTENCE.value}")
-    report.say(f"written to {run.workdir / output(request)}")
-    report.say(f"next: python -m scalevae_jax.sample --workdir {run.workdir} --num 10")
+        console.write_columns(columns, Path(PER_SENTENCE.value), "--per_sentence")
+        console.log(f"a line a sentence in {PER_SENTENCE.value}")
+    console.log(f"written to {run.workdir / output(request)}")
+    console.log(f"next: python -m scalevae_jax.sample --workdir {run.workdir} --num 10")
 
 
 main = functools.partial(command.run, "scalevae_jax.evaluate", _command, FLAGS, __doc__)

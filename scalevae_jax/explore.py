@@ -20,12 +20,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from scalevae_jax import command, metrics, report, trained
+from scalevae_jax.core.types import InputError
 from scalevae_jax.data import corpus
-from scalevae_jax.flags import Flags
+from scalevae_jax.inference import metrics
+from scalevae_jax.inference.model import PRIORS, TrainedModel, load
 from scalevae_jax.methods import penalty
-from scalevae_jax.trained import PRIORS, Trained
-from scalevae_jax.types import InputError
+from scalevae_jax.runtime import command, console
+from scalevae_jax.runtime.flags import Flags
 
 PLACES = 7  # shown of a line
 INK, BLUE, ORANGE = "#1a1a1a", "#0b5394", "#b45309"  # 4.5 to 1 against white, or more
@@ -35,7 +36,7 @@ class View(NamedTuple):
     """What the page shows of a run; rows are sentences of the split, in its order."""
 
     name: str
-    model: Trained
+    model: TrainedModel
     sentences: list[str]
     labels: np.ndarray
     mean: np.ndarray  # of q_hat
@@ -58,7 +59,7 @@ def project(mean: np.ndarray) -> tuple[np.ndarray, tuple[str, str]]:
     return centred @ axes[:2].T, (first, second)
 
 
-def view(name: str, model: Trained, split: str, limit: int) -> View:
+def view(name: str, model: TrainedModel, split: str, limit: int) -> View:
     """Infer the first sentences of a split. Raises InputError for a language model."""
     data = model.run.settings.data
     text = corpus.open(data)
@@ -265,11 +266,11 @@ def _command(folders: list[str]) -> None:
     if not folders:
         raise InputError("the folder of a run is wanted, or of several: explore runs/demo (see --help)")
     _gradio()
-    views = [view(Path(folder).name, trained.load(folder), SPLIT.value, LIMIT.value) for folder in folders]
+    views = [view(Path(folder).name, load(folder), SPLIT.value, LIMIT.value) for folder in folders]
     page = build(views)
     address = serve(page, PORT.value)
     with contextlib.suppress(KeyboardInterrupt):  # gradio catches one, but not before it waits
-        report.say(f"open {address} (Ctrl-C ends)")
+        console.log(f"open {address} (Ctrl-C ends)")
         page.block_thread()
 
 

@@ -9,40 +9,36 @@ SHA256SUMS. `scalevae_jax.load(folder)` reads it, and so does every command that
 """
 
 import functools
-import hashlib
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
-import safetensors
 from safetensors.numpy import save_file
 
-from scalevae_jax import command, config, measure, parallel, report, storage, workdir
+from scalevae_jax import config
+from scalevae_jax.core.types import InputError
 from scalevae_jax.data import source
-from scalevae_jax.evaluate import ROWS
-from scalevae_jax.flags import Flags
-from scalevae_jax.state import named
-from scalevae_jax.types import InputError
-from scalevae_jax.workdir import CONFIG, VOCABULARY, Run
-
-WEIGHTS, CARD, DATA_LICENSE, SUMS = "model.safetensors", "README.md", "DATA_LICENSE", "SHA256SUMS"
-FORMAT = "scalevae_jax 1"
-
-
-def _named(params: Any, method_state: Any) -> dict[str, Any]:
-    """Leaves by dotted path: `decoder.embedding`, `method_state.f_bar`."""
-    return named({**params, "method_state": method_state}, ".")
-
-
-def digest(path: Path) -> str:
-    """sha256 of a file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+from scalevae_jax.inference import load, posteriors
+from scalevae_jax.inference.evaluate import ROWS
+from scalevae_jax.inference.load import (
+    CARD,
+    DATA_LICENSE,
+    FORMAT,
+    SUMS,
+    WEIGHTS,
+    LoadedModel,
+    file_digest,
+    leaves_by_name,
+)
+from scalevae_jax.runtime import command, console, devices, storage
+from scalevae_jax.runtime.flags import Flags
+from scalevae_jax.training import workdir
+from scalevae_jax.training.workdir import CONFIG, VOCABULARY
 
 
-def save(run: Run, out: Path, data_licence: str = "") -> None:
+def save(run: LoadedModel, out: Path, data_licence: str = "") -> None:
     """Write the exported folder, whole or not at all. Raises InputError where `out` holds something already."""
     try:
         if out.exists() and any(out.iterdir()):
@@ -57,8 +53,8 @@ def save(run: Run, out: Path, data_licence: str = "") -> None:
         raise InputError(f"--out {out}: can not be made: {error.strerror or error}") from error
 
 
-def _write(run: Run, out: Path, data_licence: str) -> None:
-    tensors = {name: np.asarray(x) for name, x in _named(run.params, run.method_state).items()}
+def _write(run: LoadedModel, out: Path, data_licence: str) -> None:
+    tensors = {name: np.asarray(x) for name, x in leaves_by_name(run.params, run.method_state).items()}
     about = {
         "format": FORMAT,
         "epoch": str(run.epoch),
@@ -70,50 +66,17 @@ def _write(run: Run, out: Path, data_licence: str) -> None:
     run.words.save(out / VOCABULARY)
     if run.model.latent:
         try:
-            measure.fitted_prior(run)
-            (out / measure.FITTED_PRIOR).write_bytes((run.workdir / measure.FITTED_PRIOR).read_bytes())
+            posteriors.fitted_prior(run)
+            (out / posteriors.FITTED_PRIOR).write_bytes((run.workdir / posteriors.FITTED_PRIOR).read_bytes())
         except InputError as error:
-            report.warn(f"no {measure.FITTED_PRIOR} ({error})")
+            console.warn(f"no {posteriors.FITTED_PRIOR} ({error})")
     beside = source.place(run.settings.data) / "LICENSE"
     if beside.is_file():
         data_licence = data_licence or f"see {DATA_LICENSE}"
         (out / DATA_LICENSE).write_bytes(beside.read_bytes())
-    (out / CARD).write_text(card(run, digest(out / WEIGHTS), data_licence), encoding="utf-8")
+    (out / CARD).write_text(card(run, file_digest(out / WEIGHTS), data_licence), encoding="utf-8")
     files = sorted(path for path in out.iterdir() if path.name != SUMS)
-    (out / SUMS).write_text("".join(f"{digest(path)}  {path.name}\n" for path in files), encoding="utf-8")
-
-
-def load(folder: Path) -> Run:
-    """Read what `save` wrote. Raises InputError where a file is missing, changed, or not of this format."""
-    try:
-        sums = dict(line.split("  ")[::-1] for line in (folder / SUMS).read_text(encoding="utf-8").splitlines())
-        changed = [name for name in (WEIGHTS, CONFIG, VOCABULARY) if digest(folder / name) != sums.get(name)]
-    except (OSError, ValueError) as error:
-        raise InputError(f"{folder}: not a whole exported model ({error}); export it again") from error
-    if changed:
-        raise InputError(f"{folder}: {', '.join(changed)}: not the file that was exported (see {SUMS}); export again")
-    settings, words, method, model = workdir.design(folder)
-    try:
-        with safetensors.safe_open(folder / WEIGHTS, framework="numpy") as file:
-            about = file.metadata() or {}
-            if about.get("format") != FORMAT:
-                raise ValueError(f"format {about.get('format')!r}; {FORMAT!r} is wanted")
-            epoch, steps = int(about["epoch"]), int(about["steps_per_epoch"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no dict)
-    except (safetensors.SafetensorError, KeyError, ValueError) as error:
-        raise InputError(f"{folder / WEIGHTS}: not weights of this version of the package ({error})") from error
-    like = workdir.abstract_state(settings, model, method, steps)
-    wanted = _named(like.params, like.method_state)
-    for name, want in wanted.items():
-        found = tensors.get(name)
-        if found is None or (found.shape, found.dtype) != (want.shape, want.dtype):
-            raise InputError(
-                f"{folder / WEIGHTS}: {name}: {want.dtype}{list(want.shape)} is wanted, as {CONFIG} has it"
-            )
-    shape = jax.tree.structure({**like.params, "method_state": like.method_state})
-    tree = jax.tree.unflatten(shape, [jax.numpy.asarray(tensors[name]) for name in wanted])
-    method_state = tree.pop("method_state")
-    return Run(folder, settings, words, model, method, tree, method_state, epoch)
+    (out / SUMS).write_text("".join(f"{file_digest(path)}  {path.name}\n" for path in files), encoding="utf-8")
 
 
 def _rows(pairs: Any) -> str:
@@ -121,7 +84,7 @@ def _rows(pairs: Any) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in cells)
 
 
-def card(run: Run, weights: str, data_licence: str) -> str:
+def card(run: LoadedModel, weights: str, data_licence: str) -> str:
     """The model card, in Markdown."""
     data, record, settings = run.settings.data, workdir.read_record(run.workdir), config.with_defaults(run.settings)
     measured = {}
@@ -130,11 +93,11 @@ def card(run: Run, weights: str, data_licence: str) -> str:
         if found.get("epoch") == run.epoch:
             measured[path.stem.removeprefix("eval_")] = found
         else:
-            report.warn(f"{path.name} is not of epoch {run.epoch}, which is exported: not in the card")
+            console.warn(f"{path.name} is not of epoch {run.epoch}, which is exported: not in the card")
     words = "lower-cased and cut into words by NLTK" if data.raw else "words separated by spaces"
     columns = [f"{name} ({m['examples']} sentences, {m['iw_samples']} draws)" for name, m in measured.items()]
     table = [("measure", *columns, "what it is"), ("---",) * (len(columns) + 2)]
-    table += [(key, *(report.cell(m[key], 3) for m in measured.values()), meaning) for key, meaning in ROWS]
+    table += [(key, *(console.format_number(m[key], 3) for m in measured.values()), meaning) for key, meaning in ROWS]
     network = f"embedding {settings.model.embedding}, hidden {settings.model.hidden}, latent {run.model.latent}"
     return f"""# {settings.method.name}, a variational autoencoder of sentences
 
@@ -191,12 +154,12 @@ def _command() -> None:
     folder = WORKDIR()
     if OUT.value is None:
         raise InputError("--out is wanted: the folder to write (see --help)")
-    parallel.start()
+    devices.start()
     out = Path(OUT.value)
-    save(workdir.load(folder), out, DATA_LICENCE.value)
-    report.say(f"written to {out}: " + ", ".join(sorted(path.name for path in out.iterdir())))
-    report.say(f"sha256 of {WEIGHTS}: {digest(out / WEIGHTS)}")
-    report.say(f"next: python -m scalevae_jax.sample --workdir {out} --num 10")
+    save(load.load(folder), out, DATA_LICENCE.value)
+    console.log(f"written to {out}: " + ", ".join(sorted(path.name for path in out.iterdir())))
+    console.log(f"sha256 of {WEIGHTS}: {file_digest(out / WEIGHTS)}")
+    console.log(f"next: python -m scalevae_jax.sample --workdir {out} --num 10")
 
 
 main = functools.partial(command.run, "scalevae_jax.export", _command, FLAGS, __doc__)

@@ -12,14 +12,15 @@ line divides the results.
 import functools
 import sys
 
-from scalevae_jax import command, options
-from scalevae_jax.flags import Flags
-from scalevae_jax.types import InputError
+from scalevae_jax.core.types import InputError
+from scalevae_jax.inference import flags
+from scalevae_jax.runtime import command
+from scalevae_jax.runtime.flags import Flags
 
 FLAGS = Flags()
-WORDING = options.wording(FLAGS)
-MODEL, TEXTS = options.model(FLAGS), options.texts(FLAGS)
-DECODING, SEED = options.decoding(FLAGS), options.seed(FLAGS)
+WORDING = flags.wording(FLAGS)
+MODEL, TEXTS = flags.model(FLAGS), flags.texts(FLAGS)
+DECODING, SEED = flags.decoding(FLAGS), flags.seed(FLAGS)
 A = FLAGS.string("a", None, "the sentence at one end")
 B = FLAGS.string("b", None, "the sentence at the other")
 STEPS = FLAGS.integer("steps", 5, "sentences, both ends counted", 2)

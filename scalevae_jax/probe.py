@@ -20,11 +20,13 @@ import optax
 from jaxtyping import Float, Int
 from rich.table import Table
 
-from scalevae_jax import command, options, plateau, report, workdir
+from scalevae_jax.core.types import Array, InputError, Keys, Params
 from scalevae_jax.data import corpus
-from scalevae_jax.flags import Flags
-from scalevae_jax.trained import Trained
-from scalevae_jax.types import Array, InputError, Keys, Params
+from scalevae_jax.inference import flags
+from scalevae_jax.inference.model import TrainedModel
+from scalevae_jax.runtime import command, console, storage
+from scalevae_jax.runtime.flags import Flags
+from scalevae_jax.training import plateau, workdir
 
 BATCH, CLIP, EPOCHS = 16, 5.0, 100
 RULE = plateau.Rule(patience=2, decay=0.5, max_decays=5, min_epoch=0)
@@ -42,7 +44,7 @@ class Labelled(NamedTuple):
         return Labelled(self.x[rows], self.y[rows])
 
 
-def features(model: Trained, split: str) -> Labelled:
+def features(model: TrainedModel, split: str) -> Labelled:
     """Posterior means and labels of a split. Raises InputError where it has no labels."""
     data = model.run.settings.data
     rows = corpus.read(data, split, model.run.words)
@@ -136,7 +138,7 @@ Accuracies = dict[str, dict[int, list[float]]]  # percent, of each draw, by prot
 PROTOCOLS = {"sgd": sgd_accuracy, "logistic": logistic_accuracy}
 
 
-def probe(model: Trained, sizes: list[int], draws: int, seed: int = 0, even: bool = False) -> Accuracies:
+def probe(model: TrainedModel, sizes: list[int], draws: int, seed: int = 0, even: bool = False) -> Accuracies:
     """Accuracies in percent, [draws] for each protocol and size: {"sgd": {100: [..], ..}, "logistic": {..}}."""
     train, valid, test = (features(model, split) for split in corpus.SPLITS)
     known = np.unique(train.y)
@@ -144,7 +146,7 @@ def probe(model: Trained, sizes: list[int], draws: int, seed: int = 0, even: boo
         raise InputError(f"{model.run.settings.data.path}: two labels or more, all of them in the training split")
     train, valid, test = (part._replace(y=np.searchsorted(known, part.y)) for part in (train, valid, test))
     results = {name: {size: [] for size in sizes} for name in PROTOCOLS}
-    with report.Ticker("probe: subset", len(sizes) * draws) as ticker:
+    with console.Progress("probe: subset", len(sizes) * draws) as ticker:
         for done, (size, draw) in enumerate(((s, d) for s in sizes for d in range(draws)), 1):
             rows = subset(train.y, size, np.random.default_rng([seed, size, draw]), even)
             for name, accuracy in PROTOCOLS.items():
@@ -154,7 +156,7 @@ def probe(model: Trained, sizes: list[int], draws: int, seed: int = 0, even: boo
 
 
 FLAGS = Flags()
-MODEL, SEED = options.model(FLAGS), options.seed(FLAGS)
+MODEL, SEED = flags.model(FLAGS), flags.seed(FLAGS)
 SIZES = FLAGS.words("sizes", "100,500,1000,2000,10000", "labelled sentences of each probe")
 DRAWS = FLAGS.integer("draws", 5, "random subsets of each size", 1)
 EVEN = FLAGS.yes("split_even", False, "as many sentences of each label")
@@ -171,13 +173,13 @@ def _command() -> None:
     results = probe(model, sizes, DRAWS.value, SEED.value, EVEN.value)
     path = model.run.workdir / "probe.json"
     settings = {"draws": DRAWS.value, "seed": SEED.value, "split_even": EVEN.value}
-    workdir.write_json(path, {"accuracy_percent": results, **settings, **workdir.provenance()})
+    storage.write_json(path, {"accuracy_percent": results, **settings, **workdir.provenance()})
     title = f"{model.run.settings.method.name}: accuracy on test, percent, {DRAWS.value} draws"
     table = Table("protocol", *map(str, sizes), title=title, title_justify="left")
     for name, by_size in results.items():
         table.add_row(name, *(f"{np.mean(a):.1f} ± {np.std(a, ddof=len(a) > 1):.1f}" for a in by_size.values()))
-    report.console.print(table)
-    report.say(f"written to {path}")
+    console.console.print(table)
+    console.log(f"written to {path}")
 
 
 main = functools.partial(command.run, "scalevae_jax.probe", _command, FLAGS, __doc__)

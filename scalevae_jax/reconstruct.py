@@ -10,13 +10,14 @@ Line n of the output is the reconstruction of line n of the input.
 import functools
 import sys
 
-from scalevae_jax import command, options
-from scalevae_jax.flags import Flags
+from scalevae_jax.inference import flags
+from scalevae_jax.runtime import command
+from scalevae_jax.runtime.flags import Flags
 
 FLAGS = Flags()
-WORDING = options.wording(FLAGS)
-MODEL, TEXTS = options.model(FLAGS), options.texts(FLAGS)
-DECODING, SEED = options.decoding(FLAGS), options.seed(FLAGS)
+WORDING = flags.wording(FLAGS)
+MODEL, TEXTS = flags.model(FLAGS), flags.texts(FLAGS)
+DECODING, SEED = flags.decoding(FLAGS), flags.seed(FLAGS)
 
 
 def _command() -> None:

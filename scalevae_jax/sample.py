@@ -12,13 +12,14 @@ training split (aggregate).
 import functools
 import sys
 
-from scalevae_jax import command, options
-from scalevae_jax.flags import Flags
-from scalevae_jax.trained import PRIORS
+from scalevae_jax.inference import flags
+from scalevae_jax.inference.model import PRIORS
+from scalevae_jax.runtime import command
+from scalevae_jax.runtime.flags import Flags
 
 FLAGS = Flags()
-WORDING = options.wording(FLAGS)
-MODEL, DECODING, SEED = options.model(FLAGS), options.decoding(FLAGS, temperature=1.0), options.seed(FLAGS)
+WORDING = flags.wording(FLAGS)
+MODEL, DECODING, SEED = flags.model(FLAGS), flags.decoding(FLAGS, temperature=1.0), flags.seed(FLAGS)
 NUM = FLAGS.integer("num", 10, "sentences", 1)
 PRIOR = FLAGS.choice("prior", "model", PRIORS, f"{', '.join(PRIORS)}: see above")
 

@@ -11,18 +11,19 @@ kl_model, KL(q_hat || the prior as sampled); tokens, the words and `</s>`; text.
 import functools
 import sys
 
-from scalevae_jax import command, options, report
-from scalevae_jax.flags import Flags
+from scalevae_jax.inference import flags
+from scalevae_jax.runtime import command, console
+from scalevae_jax.runtime.flags import Flags
 
 FLAGS = Flags()
-MODEL, TEXTS = options.model(FLAGS), options.texts(FLAGS)
-OUT, SEED = options.output(FLAGS), options.seed(FLAGS)
+MODEL, TEXTS = flags.model(FLAGS), flags.texts(FLAGS)
+OUT, SEED = flags.output(FLAGS), flags.seed(FLAGS)
 IW_SAMPLES = FLAGS.integer("iw_samples", None, "draws a sentence; the run's own configuration says otherwise", 1)
 
 
 def _command() -> None:
     model, texts = MODEL(), TEXTS()
-    report.write_columns(model.score(texts, IW_SAMPLES.value, SEED.value) | {"text": texts}, OUT())
+    console.write_columns(model.score(texts, IW_SAMPLES.value, SEED.value) | {"text": texts}, OUT())
 
 
 main = functools.partial(command.run, "scalevae_jax.score", _command, FLAGS, __doc__)

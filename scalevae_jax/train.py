@@ -20,86 +20,27 @@ import sys
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from ml_collections import config_flags
 from ml_collections.config_flags.config_flags import ConfigFileFlagParser
 
-from scalevae_jax import (
-    command,
-    config,
-    dry_run,
-    feed,
-    measure,
-    parallel,
-    processes,
-    profiler,
-    report,
-    storage,
-    workdir,
-)
-from scalevae_jax.checkpoint import LATEST, Checkpoints
-from scalevae_jax.compiling import Compiling
+from scalevae_jax import config
 from scalevae_jax.config import Config
-from scalevae_jax.data import vocab
+from scalevae_jax.core.types import InputError
 from scalevae_jax.evaluate import show
-from scalevae_jax.feed import Feed
-from scalevae_jax.fit import Fit, finished, fit
-from scalevae_jax.flags import Flags
-from scalevae_jax.lock import Lock
-from scalevae_jax.method import Method
-from scalevae_jax.model import Model
-from scalevae_jax.state import TrainState
-from scalevae_jax.storage import Path
-from scalevae_jax.trained import Trained
-from scalevae_jax.types import InputError
+from scalevae_jax.inference import evaluate, load, posteriors
+from scalevae_jax.inference.model import TrainedModel
+from scalevae_jax.runtime import command, console, processes, storage
+from scalevae_jax.runtime.flags import Flags
+from scalevae_jax.runtime.signals import Signals
+from scalevae_jax.runtime.storage import Path
+from scalevae_jax.training import dry_run, profiler, workdir
+from scalevae_jax.training.compiling import Compiling
+from scalevae_jax.training.log import EpochLog
+from scalevae_jax.training.loop import Training, finished, fit
+from scalevae_jax.training.prepare import _begin, _lock, introduce, prepare, read
 
 
-def introduce(settings: Config, folder: Path) -> dict[str, Any]:
-    """The run's first line; what it is made of, for the record."""
-    parallel.start()
-    about = workdir.provenance()
-    versions = " ".join(f"{name} {version}" for name, version in about["versions"].items())
-    size = settings.train.batch_size
-    share = parallel.rows_for(size, settings.optim.accumulate) // jax.device_count()
-    batch = f"batch {size}, {share} a device"
-    report.say(f"{versions} | {about['device']} | {batch} | seed {settings.train.seed} | workdir {folder}")
-    return about
-
-
-def prepare(settings: Config, folder: Path) -> tuple[Feed, Model, Method]:
-    """Feed, model and method, and the workdir's own record of them; an older record is kept and must agree."""
-    about = introduce(settings, folder)
-    method = config.build_method(settings)
-    begun = workdir.begun(folder)
-    if begun:
-        before = config.from_json(folder / workdir.CONFIG)
-        changed = config.differences(before, settings)
-        if changed:
-            raise InputError(
-                f"{folder}: trained with another configuration: {'; '.join(changed)}; choose another --workdir"
-            )
-        data = feed.read(settings, vocab.load(folder / workdir.VOCABULARY))
-        for split, digest in workdir.read_record(folder)["data"].items():
-            if data.digests.get(split) != digest:
-                raise InputError(f"{folder}: trained on another {split} file than {settings.data.path} holds now")
-    else:
-        data = feed.read(settings)
-    facts = {"configuration": config.to_json(settings), "workdir": "begun" if begun else "new"}
-    facts |= {f"{split} data": digest for split, digest in data.digests.items()}
-    processes.agree(facts, FLAGS)
-    if not begun:
-        if processes.first():
-            data.words.save(folder / workdir.VOCABULARY)
-        record = {**about, "command": sys.argv, "data": data.digests, "steps_per_epoch": len(data.train)}
-        workdir.write_json(folder / workdir.RUN, record)
-    workdir.write_text(folder / workdir.CONFIG, config.to_json(settings))
-    processes.meet("the workdir is written")
-    if not (folder / workdir.CONFIG).exists():
-        raise InputError(f"{folder}: not on storage that all hosts see; give a --workdir that is")
-    return data, workdir.build_model(settings, method, len(data.words)), method
-
-
-def train(settings: Config, folder: Path, profile: bool = False) -> None:
+def train(settings: Config, folder: Path, profile: bool = False, timeout: int = 300) -> None:
     """Train, or go on; with `profile`, leave a trace.
 
     Raises command.Stopped after a signal, InputError where the folder can not be written.
@@ -109,7 +50,7 @@ def train(settings: Config, folder: Path, profile: bool = False) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         workdir.refuse_links(folder)
         with _lock(folder):
-            _train(config.with_defaults(settings), folder, profile)
+            _train(config.with_defaults(settings), folder, profile, timeout)
     except InputError:
         if new and not storage.remote(folder):
             with contextlib.suppress(OSError):
@@ -124,72 +65,53 @@ def train(settings: Config, folder: Path, profile: bool = False) -> None:
         ) from error
 
 
-def _lock(folder: Path) -> contextlib.AbstractContextManager[Any]:
-    if not processes.first():
-        return contextlib.nullcontext()
-    if isinstance(folder, pathlib.Path):
-        return Lock(folder)
-    report.warn(f"{folder}: nothing can be locked in a bucket; see to it that no other run has this --workdir")
-    return contextlib.nullcontext()
-
-
-def _train(settings: Config, folder: Path, profile: bool) -> None:
-    data, model, method = prepare(settings, folder)
+def _train(settings: Config, folder: Path, profile: bool, timeout: int) -> None:
+    data, model, method = prepare(settings, folder, timeout)
     with contextlib.closing(workdir.checkpoints(folder, settings, data.words, writing=True)) as keeper:
         state = _begin(settings, model, method, data, keeper)
         if finished(settings, state):
             done = f"{int(state.epoch) - 1} epochs, {int(state.step)} steps"
-            report.say(f"finished before: {done}; nothing is left to train")
+            console.log(f"finished before: {done}; nothing is left to train")
             return
         if int(state.step):
-            report.say(f"resumed in epoch {int(state.epoch)} at step {int(state.step)}")
+            console.log(f"resumed in epoch {int(state.epoch)} at step {int(state.step)}")
         parameters = sum(math.prod(x.shape) for x in jax.tree.leaves(state.params))
         options = " ".join(f"{key}={value}" for key, value in config.hyperparameters(settings).items())
-        report.say(f"method: {settings.method.name} {options} | {parameters:,} parameters")
-        log = report.EpochLog(folder, int(state.epoch), int(state.step), processes.first())
+        console.log(f"method: {settings.method.name} {options} | {parameters:,} parameters")
+        log = EpochLog(folder, int(state.epoch), int(state.step), processes.is_main_process())
         trace = _profiler(folder, profile)
-        with command.Signals() as signals, Compiling() as compiling, contextlib.closing(log), contextlib.closing(trace):
-            run = Fit(folder, settings, model, method, data.train, data.valid, keeper, log, signals, trace, compiling)
+        with Signals() as signals, Compiling() as compiling, contextlib.closing(log), contextlib.closing(trace):
+            run = Training(
+                folder, settings, model, method, data.train, data.valid, keeper, log, signals, trace, compiling
+            )
             fit(run, state)
 
 
 def _profiler(folder: Path, wanted: bool) -> profiler.Profiler:
-    if not (wanted and processes.first()):
+    if not (wanted and processes.is_main_process()):
         return profiler.Profiler(None)
     if not isinstance(folder, pathlib.Path):
         raise InputError("--profile wants a --workdir on this machine, not in a bucket")
     return profiler.Profiler(folder / profiler.FOLDER)
 
 
-def _begin(settings: Config, model: Model, method: Method, data: Feed, keeper: Checkpoints) -> TrainState:
-    """The newest whole state of the run, or that before its first step."""
-    like = workdir.abstract_state(settings, model, method, len(data.train))
-    state = keeper.newest(like)
-    if state is None:
-        return workdir.create_state(settings, model, method, len(data.train))
-    keeper.save(LATEST, state)  # where it was the best that was newest
-    if not finished(settings, state) and not keeper.check_best(like):  # the next epoch becomes the best
-        state = state._replace(plateau=state.plateau._replace(best=jnp.full_like(state.plateau.best, jnp.inf)))
-    return state
-
-
 def finish(settings: Config, folder: Path) -> None:
     """What a finished run says: where things are, and, where the configuration asks for it, what the model is worth."""
-    run = workdir.load(folder)
-    measure.fitted_prior(run)
+    run = load.load(folder)
+    posteriors.fitted_prior(run)
     if settings.eval.at_end:
-        show(run, measure.evaluate(run, measure.Request()).result)
-        report.say("\nten sentences from the prior:")
-        for sentence in Trained(run).sample(10, temperature=0.5):
-            report.say(f"  {sentence}")
-        report.say("\nfive sentences on the line between two draws:")
-        for sentence in Trained(run).interpolate(steps=5):
-            report.say(f"  {sentence}")
-        report.say("")
+        show(run, evaluate.evaluate(run, evaluate.EvaluationRequest()).result)
+        console.log("\nten sentences from the prior:")
+        for sentence in TrainedModel(run).sample(10, temperature=0.5):
+            console.log(f"  {sentence}")
+        console.log("\nfive sentences on the line between two draws:")
+        for sentence in TrainedModel(run).interpolate(steps=5):
+            console.log(f"  {sentence}")
+        console.log("")
     board = "" if storage.remote(folder) else "tensorboard/, "
-    report.say(f"done: {folder} holds config.json, vocab.txt, metrics.jsonl, {board}checkpoints/")
+    console.log(f"done: {folder} holds config.json, vocab.txt, metrics.jsonl, {board}checkpoints/")
     verb = "sample --num 10" if settings.eval.at_end else "evaluate --split test"
-    report.say(f"next: python -m scalevae_jax.{verb} --workdir {folder}")
+    console.log(f"next: python -m scalevae_jax.{verb} --workdir {folder}")
 
 
 class _Parser(ConfigFileFlagParser):
@@ -228,7 +150,7 @@ def _read_config() -> tuple[Config, Path]:
     from_file = runpy.run_path(str(path))["get_config"]()
     settings, dropped = config.override_method(settings, from_file, overrides)
     if dropped:
-        report.say(
+        console.log(
             f"method {settings.method.name}: the file's {', '.join(dropped)} (of {from_file.method.name}) dropped"
         )
     config.validate(settings)
@@ -237,16 +159,16 @@ def _read_config() -> tuple[Config, Path]:
 
 def _command() -> None:
     if LIST_METHODS.value:
-        report.say(config.describe_methods())
+        console.log(config.describe_methods())
         return
     settings, folder = _read_config()
     processes.start(FLAGS)
     if DRY_RUN.value:
         introduce(settings, folder)
-        data = feed.read(settings)
+        data = read(settings)
         dry_run.show(config.with_defaults(settings), len(data.words), data.train)
         return
-    train(settings, folder, PROFILE.value)
+    train(settings, folder, PROFILE.value, FLAGS.initialization_timeout)
     finish(settings, folder)
 
 

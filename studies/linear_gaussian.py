@@ -19,8 +19,9 @@ import numpy as np
 import optax
 from scipy import stats
 
-from scalevae_jax import gaussian, metrics
-from scalevae_jax.types import Gaussian, Posteriors
+from scalevae_jax.core import gaussian
+from scalevae_jax.core.types import Gaussian, Posteriors
+from scalevae_jax.inference import metrics
 
 DIMS, LATENT, NOISE = 12, 6, 0.5
 DES_STDS = (0.3, 0.5, 0.7, 0.9, 1.1, 1.3, 1.5, 2.0)

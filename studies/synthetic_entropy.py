@@ -15,9 +15,9 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from scalevae_jax import measure, workdir
 from scalevae_jax.data import synthetic
-from scalevae_jax.measure import Request
+from scalevae_jax.inference import evaluate, load
+from scalevae_jax.inference.evaluate import EvaluationRequest
 
 READINGS = ("nll", "nll_unit_prior", "nll_fitted_prior", "nll_paper")
 
@@ -42,8 +42,8 @@ def main() -> int:
     print(f"  a grid twice as coarse gives {coarse.mean():.3f}; largest change {np.abs(fine - coarse).max():.2g}")
     below = False
     for folder in arguments.runs:
-        run = workdir.load(folder)
-        sentences = measure.evaluate(run, Request(limit=arguments.limit, readings=READINGS)).sentences
+        run = load.load(folder)
+        sentences = evaluate.evaluate(run, EvaluationRequest(limit=arguments.limit, readings=READINGS)).sentences
         print(f"{folder} ({run.settings.method.name})")
         for reading in READINGS:
             above = sentences[reading] - fine

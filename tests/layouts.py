@@ -81,7 +81,10 @@ def _process(out: Path, process: int, processes: int, parts: int, port: str, dty
     import numpy as np
     import tiny
 
-    from scalevae_jax import checkpoint, gaussian, parallel, steps
+    from scalevae_jax.core import gaussian
+    from scalevae_jax.inference import posteriors
+    from scalevae_jax.runtime.devices import replicate, shard, unshard
+    from scalevae_jax.training import checkpoint, steps
 
     rng = np.random.default_rng(0)
     # eight rows a batch, filled up so that four devices share it; ragged lengths, and a last batch of three
@@ -95,27 +98,27 @@ def _process(out: Path, process: int, processes: int, parts: int, port: str, dty
         def wide(x):
             return x.astype(dtype) if x.dtype == "float32" else x
 
-        state = parallel.replicate(jax.tree.map(wide, tiny.make_state(method)))
+        state = replicate(jax.tree.map(wide, tiny.make_state(method)))
         for i, batch in enumerate(batches):
             batch = jax.tree.map(wide, batch)
-            draw = lambda k, i=i: parallel.shard(jax.tree.map(wide, batches[(i + k) % 10]))  # noqa: E731
-            state, told = method.plan.step(made, state, parallel.shard(batch), draw)
+            draw = lambda k, i=i: shard(jax.tree.map(wide, batches[(i + k) % 10]))  # noqa: E731
+            state, told = method.plan.step(made, state, shard(batch), draw)
             result[f"loss {i}"] = np.asarray(told.loss)
             if i % tiny.STEPS_PER_EPOCH == tiny.STEPS_PER_EPOCH - 1:
                 ended = method.posterior.end_epoch(state.method_state)
-                state = parallel.replicate(state._replace(epoch=state.epoch + 1, method_state=ended))
+                state = replicate(state._replace(epoch=state.epoch + 1, method_state=ended))
         for path, x in jax.tree_util.tree_flatten_with_path((state.params, state.method_state))[0]:
             result["state" + jax.tree_util.keystr(path)] = np.asarray(x)
-        key, last = jax.random.key(1), parallel.shard(jax.tree.map(wide, batches[4]))
-        inferred = steps.make_inference(model, method)(state.params, state.method_state, last, key)
+        key, last = jax.random.key(1), shard(jax.tree.map(wide, batches[4]))
+        inferred = posteriors.make_inference(model, method)(state.params, state.method_state, last, key)
         fitted = jax.tree.map(wide, gaussian.standard(model.latent))
-        weigh = steps.make_importance(model, method, 6, 3)
+        weigh = posteriors.make_importance(model, method, 6, 3)
         nll = weigh(state.params, state.method_state, last, key, fitted)
         real = batches[4].weight > 0
         for reading, values in nll.items():
-            result[reading] = parallel.unshard(values)[real]
-        result["rec"] = parallel.unshard(inferred.rec)[real]
-        result["mean"] = parallel.unshard(inferred.q.mean)[real]
+            result[reading] = unshard(values)[real]
+        result["rec"] = unshard(inferred.rec)[real]
+        result["mean"] = unshard(inferred.q.mean)[real]
         folder = out / name
         for which in checkpoint.KEPT:
             (folder / checkpoint.FOLDER / which).mkdir(parents=True, exist_ok=True)
@@ -124,8 +127,8 @@ def _process(out: Path, process: int, processes: int, parts: int, port: str, dty
         keeper.wait()
         again = keeper.only(checkpoint.LATEST, state)
         assert checkpoint.describe(again) == checkpoint.describe(state)
-        again = parallel.replicate(again)
-        state, _ = made.joint(again, parallel.shard(jax.tree.map(wide, batches[0])))  # a restored state goes on
+        again = replicate(again)
+        state, _ = made.joint(again, shard(jax.tree.map(wide, batches[0])))  # a restored state goes on
         result["after"] = np.concatenate([np.ravel(x) for x in jax.tree.leaves(state.params)])
         for other in sorted(out.parent.iterdir()):  # what the layouts before this one saved
             if (other / name / checkpoint.FOLDER).is_dir() and other != out:

@@ -15,7 +15,8 @@ from pathlib import Path
 import kill_loop
 import numpy as np
 
-from scalevae_jax import config, report, train
+from scalevae_jax import config, train
+from scalevae_jax.training.log import EpochLog
 
 
 def resident() -> float:
@@ -36,13 +37,13 @@ def measure(steps: int, folder: Path) -> dict:
         checkpoint=config.Checkpoint(every_steps=100),
     )
     seen = []
-    write = report.EpochLog.write
+    write = EpochLog.write
 
     def spy(log, line, max_epochs):
         write(log, line, max_epochs)
         seen.append((line["step"], resident()))
 
-    report.EpochLog.write = spy
+    EpochLog.write = spy
     train.train(settings, folder / "run")
     quarters = np.array_split(np.array([mib for _, mib in seen]), 4)
     return {

@@ -11,10 +11,10 @@ import jax
 
 jax.distributed.initialize(f"127.0.0.1:{sys.argv[2]}", 2, int(sys.argv[1]), initialization_timeout=60)
 
-from scalevae_jax import command  # noqa: E402
-from scalevae_jax.checkpoint import Checkpoints  # noqa: E402
+from scalevae_jax.runtime.signals import Signals  # noqa: E402
+from scalevae_jax.training.checkpoint import Checkpoints  # noqa: E402
 
-with tempfile.TemporaryDirectory() as folder, command.Signals() as signals:
+with tempfile.TemporaryDirectory() as folder, Signals() as signals:
     Path(folder, "checkpoints/latest").mkdir(parents=True)
     keeper = Checkpoints(Path(folder), {}, writing=False)
     for step in range(300):

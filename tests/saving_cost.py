@@ -18,13 +18,14 @@ import jax
 import numpy as np
 
 from configs.yahoo import get_config
-from scalevae_jax import checkpoint, config, workdir
+from scalevae_jax import config
+from scalevae_jax.training import checkpoint, workdir
 
 
 def measure(saves: int, folder: Path) -> dict:
     settings = config.with_defaults(get_config())
     method = config.build_method(settings)
-    model = workdir.build_model(settings, method, settings.data.vocab_size)
+    model = config.build_model(settings, method, settings.data.vocab_size)
     state = workdir.create_state(settings, model, method, 3125)
     mib = sum(x.nbytes for x in jax.tree.leaves(state.params)) / 2**20
     keeper = checkpoint.Checkpoints(folder, {}, writing=True)

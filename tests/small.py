@@ -9,10 +9,12 @@ import jax
 import numpy as np
 import pytest
 
-from scalevae_jax import command, config, export, report, workdir
+from scalevae_jax import config, export
 from scalevae_jax.config import Config, Data, Eval, MethodConfig, Network
 from scalevae_jax.data import corpus, vocab
-from scalevae_jax.workdir import Run
+from scalevae_jax.inference.load import LoadedModel
+from scalevae_jax.runtime import command, console
+from scalevae_jax.training import workdir
 
 NOUNS, VERBS = "dog cat man bird horse".split(), "runs sleeps eats sings".split()
 SENTENCES = [f"the {noun} {verb} ." for noun in NOUNS for verb in VERBS]
@@ -26,7 +28,7 @@ def write_corpus(folder: Path, labels: bool = False) -> Path:
     return folder
 
 
-def make_run(folder: Path, name: str = "scale_vae", labels: bool = False, spread: float = 0.8) -> Run:
+def make_run(folder: Path, name: str = "scale_vae", labels: bool = False, spread: float = 0.8) -> LoadedModel:
     """Weights are uniform in +-spread, the factor is 2, 2.5 and 3; `folder` holds config.json, vocab.txt, run.json."""
     data = write_corpus(folder / "data", labels)
     settings = Config(
@@ -37,7 +39,7 @@ def make_run(folder: Path, name: str = "scale_vae", labels: bool = False, spread
     )
     words = vocab.build([text.split() for text in SENTENCES], 50)
     method = config.build_method(settings)
-    model = workdir.build_model(settings, method, len(words))
+    model = config.build_model(settings, method, len(words))
     like = workdir.abstract_state(settings, model, method, 3)
     rng = np.random.default_rng(0)
     params = jax.tree.map(lambda x: np.float32(rng.uniform(-spread, spread, x.shape)), like.params)
@@ -48,15 +50,17 @@ def make_run(folder: Path, name: str = "scale_vae", labels: bool = False, spread
     words.save(folder / workdir.VOCABULARY)
     record = {"versions": {"scalevae_jax": "0"}, "data": {"train": "abc"}, "steps_per_epoch": 3}
     (folder / workdir.RUN).write_text(json.dumps(record))
-    return Run(folder, settings, words, model, method, params, method_state, 2)
+    return LoadedModel(folder, settings, words, model, method, params, method_state, 2)
 
 
 cached_run = functools.cache(make_run)
 
 
-def run_command(module: ModuleType, run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+def run_command(
+    module: ModuleType, run: LoadedModel, folder: Path, monkeypatch: pytest.MonkeyPatch, *arguments: str
+) -> int:
     """A command on the run, exported into `folder`, in this process; its exit code."""
     export.save(run, folder)
-    monkeypatch.setattr(report.console, "stderr", False)  # put back afterwards: the command sets it
+    monkeypatch.setattr(console.console, "stderr", False)  # put back afterwards: the command sets it
     argv = [module.__name__, "--workdir", str(folder), *arguments]
     return command.run(module.__name__, module._command, module.FLAGS, module.__doc__ or "", argv=argv)

@@ -15,10 +15,9 @@ import test_method
 import yaml
 
 import scalevae_jax
-from scalevae_jax import method
-from scalevae_jax.method import METHODS, Method
-from scalevae_jax.methods import schedule
-from scalevae_jax.trained import Trained
+from scalevae_jax.inference.model import TrainedModel
+from scalevae_jax.methods import method, schedule
+from scalevae_jax.methods.method import METHODS, Method
 
 ROOT = Path(__file__).parents[1]
 PAGES = {path.name: path.read_text() for path in sorted((ROOT / "docs").glob("*.md"))}
@@ -65,7 +64,7 @@ def test_an_excerpt_is_in_its_file(path, excerpt):
 @pytest.mark.parametrize("block", USES)
 def test_what_is_shown_of_a_trained_model_runs(block, tmp_path_factory, monkeypatch):
     run = small.cached_run(tmp_path_factory.getbasetemp() / "docs")
-    monkeypatch.setattr(scalevae_jax, "load", lambda folder: Trained(run))
+    monkeypatch.setattr(scalevae_jax, "load", lambda folder: TrainedModel(run))
     exec(compile(block, "docs", "exec"), {})
 
 

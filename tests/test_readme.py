@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from scalevae_jax import config
-from scalevae_jax.method import METHODS, hyperparameters
+from scalevae_jax.methods.method import METHODS, hyperparameters
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

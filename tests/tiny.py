@@ -8,11 +8,11 @@ import optax
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from scalevae_jax import state as training
-from scalevae_jax import steps
-from scalevae_jax.method import METHODS, Method
-from scalevae_jax.model import Decoder, Encoder, Model
-from scalevae_jax.types import Batch, Inject
+from scalevae_jax.core.network import Decoder, Encoder, Model
+from scalevae_jax.core.types import Batch, Inject
+from scalevae_jax.methods.method import METHODS, Method
+from scalevae_jax.training import state as training
+from scalevae_jax.training import steps
 
 VOCABULARY, EMBEDDING, HIDDEN, LATENT, ROWS, TIME, STEPS_PER_EPOCH = 13, 5, 7, 3, 8, 6, 2
 

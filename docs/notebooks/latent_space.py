@@ -22,9 +22,10 @@ from matplotlib import pyplot
 from matplotlib.colors import ListedColormap
 
 import scalevae_jax
-from scalevae_jax import figures, measure, space
 from scalevae_jax.config import Config, Data, MethodConfig, Network, Train
 from scalevae_jax.data import synthetic
+from scalevae_jax.inference import evaluate
+from scalevae_jax.reproduce import figures, latent_space
 from scalevae_jax.train import train
 
 EPOCHS, MAX_STEPS = 10, 0  # of training; 0 steps is no limit
@@ -71,8 +72,10 @@ train(settings("scale_vae", des_std=0.9), runs / "scale_vae")
 
 # %%
 models = {name: scalevae_jax.load(runs / name) for name in ("vae", "scale_vae")}
-measured = {name: measure.evaluate(model.run, measure.Request(iw_samples=DRAWS)) for name, model in models.items()}
-looked = {name: space.measure(model, "test") for name, model in models.items()}
+measured = {
+    name: evaluate.evaluate(model.run, evaluate.EvaluationRequest(iw_samples=DRAWS)) for name, model in models.items()
+}
+looked = {name: latent_space.measure(model, "test") for name, model in models.items()}
 
 for name in models:
     result, (_, numbers) = measured[name].result, looked[name]

@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from scalevae_jax import command, config, report
+from scalevae_jax import config
 from scalevae_jax.data import corpus, loader, vocab
-from scalevae_jax.data.options import Data
-from scalevae_jax.flags import Flags
+from scalevae_jax.data.config import Data
+from scalevae_jax.runtime import command, console
+from scalevae_jax.runtime.flags import Flags
 
 BARS, WIDTH = 12, 40
 
@@ -38,7 +39,7 @@ def describe(data: Data) -> None:
     words = text.vocabulary()
     types = {word for sentence in text.sentences("train") for word in sentence}
     splits = {split: text.split(split, words) for split in corpus.SPLITS}
-    report.say(f"{text.source.place}: prepared in {text.prepared.data_path}")
+    console.log(f"{text.source.place}: prepared in {text.prepared.data_path}")
     table = Table()
     for name in ("split", "sentences", "words", "unknown", "words a sentence: min mean max", "also in train", "labels"):
         table.add_column(name, justify="left" if name in ("split", "labels") else "right", overflow="fold")
@@ -54,21 +55,21 @@ def describe(data: Data) -> None:
             "" if again is None else f"{again:,}",
             _labels(rows.labels),
         )
-    report.console.print(table)
+    console.console.print(table)
     train = splits["train"]
     known = len(types.intersection(words.words[len(vocab.SPECIALS) :]))
-    report.say(
+    console.log(
         f"vocabulary: {len(words):,} entries, the four special symbols counted; it has {known:,} of the {len(types):,} "
         f"distinct words of train, and {1 - train.unknown:.1%} of its running words"
     )
-    report.say("words a sentence (train):")
+    console.log("words a sentence (train):")
     for line in histogram(train.lengths - 2):
-        report.say(f"  {line}")
+        console.log(f"  {line}")
     edges = loader.bucket_lengths(train.lengths, data.buckets)
     padding = loader.padding_share(train.lengths, edges)
-    report.say(f"buckets: {' '.join(map(str, edges))} tokens (words and two marks), {padding:.1%} padding")
+    console.log(f"buckets: {' '.join(map(str, edges))} tokens (words and two marks), {padding:.1%} padding")
     for line in corpus.remarks(text, splits):
-        report.warn(line)
+        console.warn(line)
 
 
 def _labels(labels: np.ndarray | None) -> str:
@@ -98,7 +99,7 @@ def _command() -> None:
     config.validate(config.Config(data=data))
     describe(data)
     words = [f"--config.data.{name}={value}" for name, value in given.items() if FLAGS[name].present]
-    report.say(f"next: python -m scalevae_jax.train --config text {shlex.join(words)}")
+    console.log(f"next: python -m scalevae_jax.train --config text {shlex.join(words)}")
 
 
 main = functools.partial(command.run, "scalevae_jax.data", _command, FLAGS, __doc__)

@@ -20,11 +20,12 @@ import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging
 
-from scalevae_jax import storage
-from scalevae_jax.data import lines, synthetic, tokens
+from scalevae_jax.core.types import InputError
+from scalevae_jax.data import synthetic, tokens
+from scalevae_jax.data.files import Line, read_lines
 from scalevae_jax.data.source import SPLITS, Source, in_folder
-from scalevae_jax.storage import Path
-from scalevae_jax.types import InputError
+from scalevae_jax.runtime import storage
+from scalevae_jax.runtime.storage import Path
 
 SENTENCES, CHARACTERS = 1024, 2**20  # of a block at most (a longer sentence is a block of its own)
 SHARES = (0.9, 0.95)  # of a single file: up to here train, up to here valid
@@ -110,10 +111,10 @@ class Text(tfds.core.GeneratorBasedBuilder):
             raise InputError(f"{self.name}: the archive holds no train, valid and test .txt: {by_hand}")
         return {split: path for split, path in files.items() if path}
 
-    def records(self, split: str, source: Source, found: Counter[str]) -> Iterator[lines.Line]:
+    def records(self, split: str, source: Source, found: Counter[str]) -> Iterator[Line]:
         """Label and sentence of every line of the split; of a single file, each repair counts in one split only."""
         since: Counter[str] = Counter()
-        for label, text in lines.read(source.files[split], since, source.field):
+        for label, text in read_lines(source.files[split], since, source.field):
             if source.seed is None or part(text, source.seed) == split:
                 found.update(since)
                 yield label, tokens.tokenize(text) if source.raw else text
@@ -203,7 +204,7 @@ class Synthetic(Text):
         """Nothing: the splits have no files."""
         return dict.fromkeys(SPLITS, place)
 
-    def records(self, split: str, source: Source, found: Counter[str]) -> Iterator[lines.Line]:
+    def records(self, split: str, source: Source, found: Counter[str]) -> Iterator[Line]:
         """Components and sentences."""
         drawn = synthetic.splits()[split]
         for component, row in zip(drawn.component, drawn.tokens, strict=True):
@@ -225,7 +226,7 @@ def part(text: str, seed: int) -> str:
     return SPLITS[sum(int.from_bytes(of) >= share * 2**64 for share in SHARES)]
 
 
-def blocks(records: Iterator[lines.Line]) -> Iterator[list[lines.Line]]:
+def blocks(records: Iterator[Line]) -> Iterator[list[Line]]:
     """Runs of sentences, of bounded size."""
     block, characters = [], 0
     for record in records:

@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from scalevae_jax import storage
-from scalevae_jax.data import lines, source, vocab
-from scalevae_jax.data.options import Data
+from scalevae_jax.core.types import InputError
+from scalevae_jax.data import files, source, vocab
+from scalevae_jax.data.config import Data
 from scalevae_jax.data.source import SPLITS, Source
 from scalevae_jax.data.vocab import Vocabulary
-from scalevae_jax.types import InputError
+from scalevae_jax.runtime import storage
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,7 +132,7 @@ def remarks(text: Corpus, splits: Mapping[str, Split]) -> list[str]:
     """What the user should know of the text: what was repaired, cut or dropped, and what stands in train too."""
     said = []
     for split, about in text.about_all().items():
-        said += [f"{split}: {about[key]:,} {what}" for key, what in lines.REPAIRS.items() if about.get(key)]
+        said += [f"{split}: {about[key]:,} {what}" for key, what in files.REPAIRS.items() if about.get(key)]
         if split in splits and (long := splits[split].long):
             done = {"cut": "cut", "drop": "left out"}[text.data.long]
             said.append(f"{split}: {long:,} sentences of more than {text.data.max_words} words {done}")

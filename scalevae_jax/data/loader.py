@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from scalevae_jax.core.types import Batch, InputError
 from scalevae_jax.data.corpus import Split
-from scalevae_jax.types import Batch, InputError
 
 ALL = slice(None)
 PARTITION_STREAM, ORDER_STREAM, DRAW_STREAM = range(3)

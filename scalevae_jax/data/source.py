@@ -5,11 +5,12 @@ import importlib.metadata
 from importlib import resources
 from typing import NamedTuple
 
-from scalevae_jax import storage
-from scalevae_jax.data import lines
-from scalevae_jax.data.options import Data
-from scalevae_jax.storage import Path
-from scalevae_jax.types import InputError
+from scalevae_jax.core.types import InputError
+from scalevae_jax.data import files as data_files
+from scalevae_jax.data.config import Data
+from scalevae_jax.data.files import KINDS
+from scalevae_jax.runtime import storage
+from scalevae_jax.runtime.storage import Path
 
 SPLITS: tuple[str, ...] = ("train", "valid", "test")
 EMBEDDED = "package:"
@@ -30,7 +31,7 @@ class Source(NamedTuple):
         """sha256 of the files' bytes and of all that decides how they are read. Raises InputError."""
         of = hashlib.sha256(repr((self.field, self.raw and _tokeniser(), self.seed)).encode())
         for split, path in self.files.items():
-            of.update(f"{split} {lines.kind(path)}".encode())
+            of.update(f"{split} {data_files.kind(path)}".encode())
             try:
                 with storage.open_bytes(path) as file:
                     of.update(hashlib.file_digest(file, "sha256").digest())
@@ -65,7 +66,7 @@ def find(data: Data) -> Source:
     where = place(data)
     try:
         if where.is_file():
-            lines.kind(where)
+            data_files.kind(where)
             return Source(data.name, where, dict.fromkeys(SPLITS, where), data.field, data.raw, data.split_seed)
         if not data.path and not where.is_dir():
             return Source(data.name, where, {})
@@ -89,7 +90,7 @@ def missing(where: Path, split: str) -> str:
 
 def in_folder(where: Path, split: str) -> Path | None:
     """The split's file: train.txt before train.txt.gz, .tsv and .jsonl, and these before NAME.train.txt."""
-    endings = [f"{kind}{gz}" for kind in lines.KINDS for gz in ("", ".gz")]
+    endings = [f"{kind}{gz}" for kind in KINDS for gz in ("", ".gz")]
     for prefix in ("", "*."):
         for ending in endings:
             candidates = sorted(where.glob(f"{prefix}{split}{ending}"))

@@ -16,8 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
-from scalevae_jax.lstm import step
-from scalevae_jax.types import Array
+from scalevae_jax.core.lstm import step
+from scalevae_jax.core.types import Array
 
 MEANS = np.array([[-2.0, -2.0], [-2.0, 2.0], [2.0, -2.0], [2.0, 2.0]], np.float32)
 LENGTH, LATENT = 10, 2

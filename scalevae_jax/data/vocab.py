@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from scalevae_jax import storage
-from scalevae_jax.storage import Path
-from scalevae_jax.types import InputError
+from scalevae_jax.core.types import InputError
+from scalevae_jax.runtime import storage
+from scalevae_jax.runtime.storage import Path
 
 PAD, BEGIN, END, UNKNOWN = range(4)
 LARGEST_FILE = 2**28  # bytes

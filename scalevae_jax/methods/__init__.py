@@ -1,1 +1,1 @@
-"""What fills the slots of a method: posterior transforms, penalties, schedules, refinement, plans."""
+"""Table 1 as code: what fills the slots of a method, and the one objective."""

@@ -10,11 +10,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float
 
-from scalevae_jax import gaussian, parallel
-from scalevae_jax.types import Array, Context, Gaussian, Posteriors, Scalar
+from scalevae_jax.core import gaussian
+from scalevae_jax.core.types import Array, Gaussian, Posteriors, Scalar, StepContext
+from scalevae_jax.runtime import devices
 
 Rate = Callable[[Posteriors], Float[Array, "batch latent"]]
-Penalty = Callable[[Float[Array, "batch latent"], Posteriors, Context], Scalar]
+Penalty = Callable[[Float[Array, "batch latent"], Posteriors, StepContext], Scalar]
 
 
 def unit_rate(posteriors: Posteriors) -> Float[Array, "batch latent"]:
@@ -27,13 +28,13 @@ def matched_rate(posteriors: Posteriors) -> Float[Array, "batch latent"]:
     return gaussian.kl_dims(posteriors.q_hat, 2 * jnp.log(posteriors.factor))
 
 
-def _mean(x: Float[Array, " batch"], context: Context) -> Scalar:
+def _mean(x: Float[Array, " batch"], context: StepContext) -> Scalar:
     """This device's share of the mean over real sentences."""
-    count = parallel.total(jnp.sum(context.weight))
+    count = devices.total(jnp.sum(context.weight))
     return jnp.sum(context.weight * x) / jnp.maximum(count, 1.0)
 
 
-def weighted(rate: Float[Array, "batch latent"], posteriors: Posteriors, context: Context) -> Scalar:
+def weighted(rate: Float[Array, "batch latent"], posteriors: Posteriors, context: StepContext) -> Scalar:
     """kl_weight times the mean KL."""
     return context.kl_weight * _mean(jnp.sum(rate, axis=-1), context)
 
@@ -45,15 +46,15 @@ def free_bits(threshold: float, mode: str) -> Penalty:
     for each dimension of the batch mean (`batch`, the original), or on each example's total (`total`).
     """
 
-    def over_examples(rate: Array, posteriors: Posteriors, context: Context) -> Scalar:
+    def over_examples(rate: Array, posteriors: Posteriors, context: StepContext) -> Scalar:
         return weighted(jnp.maximum(rate, threshold), posteriors, context)
 
-    def over_batch(rate: Array, posteriors: Posteriors, context: Context) -> Scalar:
-        mean = parallel.batch_moments(rate, context.weight).mean
+    def over_batch(rate: Array, posteriors: Posteriors, context: StepContext) -> Scalar:
+        mean = devices.batch_moments(rate, context.weight).mean
         hinged = jnp.sum(jnp.maximum(mean, threshold))
-        return context.kl_weight * hinged * parallel.share_of_one()
+        return context.kl_weight * hinged * devices.one_over_devices()
 
-    def over_total(rate: Array, posteriors: Posteriors, context: Context) -> Scalar:
+    def over_total(rate: Array, posteriors: Posteriors, context: StepContext) -> Scalar:
         total = jnp.sum(rate, axis=-1)
         return context.kl_weight * _mean(jnp.maximum(total, threshold * rate.shape[-1]), context)
 
@@ -80,10 +81,10 @@ def divergence(q: Gaussian, weight: Float[Array, " rows"]) -> tuple[Float[Array,
 def mutual_divergence(eta: float, gamma: float) -> Penalty:
     """KL - eta sum_d log sigmoid(MPD_d) + gamma Std(pairwise KL), over the whole global batch (Ma et al. 2019)."""
 
-    def penalty(rate: Array, posteriors: Posteriors, context: Context) -> Scalar:
-        q = jax.tree.map(parallel.gather, posteriors.q)
-        mpd, spread = divergence(q, parallel.gather(context.weight))
+    def penalty(rate: Array, posteriors: Posteriors, context: StepContext) -> Scalar:
+        q = jax.tree.map(devices.gather, posteriors.q)
+        mpd, spread = divergence(q, devices.gather(context.weight))
         extra = eta * jnp.sum(jax.nn.softplus(-mpd)) + gamma * spread
-        return weighted(rate, posteriors, context) + extra * parallel.share_of_one()
+        return weighted(rate, posteriors, context) + extra * devices.one_over_devices()
 
     return penalty

@@ -13,8 +13,8 @@ import jax.numpy as jnp
 from jaxtyping import Float, Int
 from scipy.special import lambertw
 
-from scalevae_jax import parallel
-from scalevae_jax.types import Array, Context, Gaussian, Params, Posteriors
+from scalevae_jax.core.types import Array, Gaussian, Params, Posteriors, StepContext
+from scalevae_jax.runtime import devices
 
 State = Any
 Applied = tuple[Posteriors, State]
@@ -26,7 +26,7 @@ class PosteriorTransform(NamedTuple):
 
     init_params: Callable[[int], Params] = lambda latent: {}
     init: Callable[[int, int], State] = lambda latent, steps: ()  # latent dimensions, steps an epoch
-    apply: Callable[[Params, State, Posteriors, Context, bool], Applied] = (
+    apply: Callable[[Params, State, Posteriors, StepContext, bool], Applied] = (
         lambda params, state, posteriors, context, train: (posteriors, state)
     )
     end_epoch: Callable[[State], State] = lambda state: state
@@ -41,7 +41,7 @@ identity = PosteriorTransform()
 def chain(*links: PosteriorTransform) -> PosteriorTransform:
     """One transform after another; factors multiply."""
 
-    def apply(params: Params, state: State, posteriors: Posteriors, context: Context, train: bool) -> Applied:
+    def apply(params: Params, state: State, posteriors: Posteriors, context: StepContext, train: bool) -> Applied:
         states = []
         for i, link in enumerate(links):
             posteriors, link_state = link.apply(params[str(i)], state[i], posteriors, context, train)
@@ -86,11 +86,11 @@ def batch_norm(
         params = {"shift": jnp.full(latent, shift, jnp.float32)} if train_shift else {}
         return params | ({"scale": jnp.full(latent, gamma, jnp.float32)} if train_scale else {})
 
-    def apply(params: Params, state: State, posteriors: Posteriors, context: Context, train: bool) -> Applied:
+    def apply(params: Params, state: State, posteriors: Posteriors, context: StepContext, train: bool) -> Applied:
         mu = posteriors.q.mean
         mean, variance = state
         if train:
-            moments = parallel.batch_moments(mu, context.weight)
+            moments = devices.batch_moments(mu, context.weight)
             enough = moments.rows >= min_batch
             mean = jnp.where(enough, moments.mean, mean)
             variance = jnp.where(enough, moments.variance(ddof=0), variance)
@@ -125,7 +125,7 @@ def variance_dropout(keep: float, alpha: float) -> PosteriorTransform:
         raise ValueError(f"variance dropout keeps a share in (0, 1], over alpha > 0; got {keep} and {alpha}")
     floor = alpha / (2 * math.pi * math.e)
 
-    def apply(params: Params, state: State, posteriors: Posteriors, context: Context, train: bool) -> Applied:
+    def apply(params: Params, state: State, posteriors: Posteriors, context: StepContext, train: bool) -> Applied:
         q = posteriors.q
         if train:
             state = jnp.maximum(state, (context.kl_weight >= 1).astype(jnp.float32))
@@ -155,7 +155,7 @@ def committed_rate(delta: float) -> PosteriorTransform:
     """Posteriors whose KL is at least `delta` nats in each dimension, for any input (Razavi et al. 2019, Eq. 4)."""
     low, high = (math.sqrt(v) for v in committed_roots(delta))
 
-    def apply(params: Params, state: State, posteriors: Posteriors, context: Context, train: bool) -> Applied:
+    def apply(params: Params, state: State, posteriors: Posteriors, context: StepContext, train: bool) -> Applied:
         a, b = posteriors.q
         std = low + (high - low) * jnp.maximum(jax.nn.sigmoid(b), 1 / 50)
         variance = jnp.square(std)
@@ -170,7 +170,7 @@ class Average(NamedTuple):
     gives before a `record` is not used. `batches` are those recorded so far."""
 
     init: Callable[[int, int], State]
-    record: Callable[[State, Int[Array, ""], Float[Array, " latent"], parallel.Moments], State]
+    record: Callable[[State, Int[Array, ""], Float[Array, " latent"], devices.Moments], State]
     value: Callable[[State, Int[Array, ""]], Float[Array, " latent"]]  # state, batches
 
 
@@ -179,12 +179,12 @@ def _averages(des_std: float, ddof: int, eps: float) -> dict[str, Average]:
         rising = jnp.sort(jnp.where(jnp.arange(len(factors))[:, None] < batches, factors, jnp.inf), axis=0)
         return (rising[(batches - 1) // 2] + rising[batches // 2]) / 2
 
-    def merge(state: State, batches: Array, factor: Array, moments: parallel.Moments) -> State:
+    def merge(state: State, batches: Array, factor: Array, moments: devices.Moments) -> State:
         rows = state.rows + moments.rows
         delta = moments.mean - state.mean
         mean = state.mean + delta * moments.rows / jnp.maximum(rows, 1.0)
         between = jnp.square(delta) * state.rows * moments.rows / jnp.maximum(rows, 1.0)
-        return parallel.Moments(rows, mean, state.squares + moments.squares + between)
+        return devices.Moments(rows, mean, state.squares + moments.squares + between)
 
     return {
         "mean": Average(
@@ -198,7 +198,7 @@ def _averages(des_std: float, ddof: int, eps: float) -> dict[str, Average]:
             value=median,
         ),
         "population": Average(
-            init=lambda latent, steps: parallel.Moments(jnp.float32(0), jnp.zeros(latent), jnp.zeros(latent)),
+            init=lambda latent, steps: devices.Moments(jnp.float32(0), jnp.zeros(latent), jnp.zeros(latent)),
             record=merge,
             value=lambda state, batches: des_std / jnp.maximum(jnp.sqrt(state.variance(ddof)), eps),
         ),
@@ -240,10 +240,10 @@ def scale(
     def so_far(state: ScaleState) -> Float[Array, " latent"]:
         return jnp.where(state.batches > 0, average.value(state.accumulator, state.batches), state.f_bar)
 
-    def apply(params: Params, state: State, posteriors: Posteriors, context: Context, train: bool) -> Applied:
+    def apply(params: Params, state: State, posteriors: Posteriors, context: StepContext, train: bool) -> Applied:
         if not train:
             return posteriors._replace(factor=posteriors.factor * state.f_bar), state
-        moments = parallel.batch_moments(posteriors.q.mean, context.weight)
+        moments = devices.batch_moments(posteriors.q.mean, context.weight)
         variance = jnp.maximum(moments.variance(std_ddof), eps * eps)
         own = des_std * jax.lax.rsqrt(variance)
         recorded = jax.lax.stop_gradient(own)

@@ -6,8 +6,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from scalevae_jax import parallel
-from scalevae_jax.types import Gaussian, Posteriors, Scalar
+from scalevae_jax.core.types import Gaussian, Posteriors, Scalar
+from scalevae_jax.runtime import devices
 
 NegativeElbo = Callable[[Gaussian, int | jax.Array], Scalar]  # of q at a refinement step: this device's share, nats
 Refine = Callable[[NegativeElbo, Posteriors], Posteriors]
@@ -20,7 +20,7 @@ def none(negative_elbo: NegativeElbo, posteriors: Posteriors) -> Posteriors:
 
 def _clip(g: jax.Array, limit: float) -> jax.Array:
     """Scale to a norm of at most `limit` over the whole global batch; the coefficient is a constant to gradients."""
-    squares = jax.lax.stop_gradient(parallel.total(jnp.sum(jnp.square(g))))
+    squares = jax.lax.stop_gradient(devices.total(jnp.sum(jnp.square(g))))
     return g * jnp.minimum(1.0, limit * jax.lax.rsqrt(squares + 1e-12))
 
 

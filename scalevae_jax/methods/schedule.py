@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import jax.numpy as jnp
 
-from scalevae_jax.types import Scalar
+from scalevae_jax.core.types import Scalar
 
 Schedule = Callable[[Scalar], Scalar]
 

@@ -15,9 +15,9 @@ import jax
 import numpy as np
 import pytest
 
-from scalevae_jax.data import builder, corpus, lines, synthetic, vocab
-from scalevae_jax.data.options import Data
-from scalevae_jax.types import InputError
+from scalevae_jax.core.types import InputError
+from scalevae_jax.data import builder, corpus, files, synthetic, vocab
+from scalevae_jax.data.config import Data
 
 SENTENCES = [f"sentence number {i} of few words" for i in range(400)]
 
@@ -102,7 +102,7 @@ def test_a_repair_in_a_single_file_counts_once(tmp_path):
     path.write_bytes("\r\n\n".join(rows).encode() + b"\n\n\n")
     text = corpus.open(Data(path=str(path), cache=str(tmp_path)))
     about = [text.about(split) for split in corpus.SPLITS]
-    total = {key: sum(found.get(key, 0) for found in about) for key in ("sentences", *lines.REPAIRS)}
+    total = {key: sum(found.get(key, 0) for found in about) for key in ("sentences", *files.REPAIRS)}
     assert total == {"sentences": 430, "blank": 429 + 2, "crlf": 429, "control": 30}
     assert about[0]["crlf"] > about[1]["crlf"] > 0
 
@@ -165,7 +165,7 @@ def test_a_file_that_changes_or_vanishes_while_it_is_read_is_refused(data, folde
         yield from lines_read(path, found, field)
         change()
 
-    lines_read = lines.read
+    lines_read = files.read_lines
     for change, message in (
         (lambda: (folder / "train.txt").write_text("1\tother\n"), "changed while it was read"),
         (lambda: (folder / "test.txt").unlink(missing_ok=True), "test.txt: can not be read"),

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from scalevae_jax.data import lines
-from scalevae_jax.types import InputError
+from scalevae_jax.core.types import InputError
+from scalevae_jax.data import files
 
-NAMES = [f"train{kind}{gz}" for kind in lines.KINDS for gz in ("", ".gz")]
+NAMES = [f"train{kind}{gz}" for kind in files.KINDS for gz in ("", ".gz")]
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def write(tmp_path):
 def _read(path, **options):
     """Lines and repairs."""
     found = Counter()
-    return list(lines.read(path, found, **options)), dict(found)
+    return list(files.read_lines(path, found, **options)), dict(found)
 
 
 def _outcome(path):
@@ -118,7 +118,7 @@ def test_what_can_not_be_read_is_refused_with_its_line(write, case):
 
 
 def test_a_line_without_end_is_refused(write, monkeypatch):
-    monkeypatch.setattr(lines, "LONGEST", 2**20)
+    monkeypatch.setattr(files, "LONGEST", 2**20)
     _refused(write(b"a\n" + b"b" * 2**20), "line 2: ", "longer than 1 MiB", "one sentence a line")
 
 
@@ -144,7 +144,7 @@ WORDS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\n\
 
 
 def _words(text: str) -> str:
-    return " ".join(lines.CONTROL.sub(" ", text).split())
+    return " ".join(files.CONTROL.sub(" ", text).split())
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100)

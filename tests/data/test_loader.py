@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from scalevae_jax.core.types import InputError
 from scalevae_jax.data import loader
+from scalevae_jax.data.config import PARTITIONS
 from scalevae_jax.data.corpus import Split
 from scalevae_jax.data.loader import Loader
-from scalevae_jax.data.options import PARTITIONS
-from scalevae_jax.types import InputError
 
 ROWS, BATCH, SIZE = 23, 4, 6
 

@@ -5,9 +5,9 @@ import re
 
 import pytest
 
+from scalevae_jax.core.types import InputError
 from scalevae_jax.data import source
-from scalevae_jax.data.options import Data
-from scalevae_jax.types import InputError
+from scalevae_jax.data.config import Data
 
 
 def _refused(data, *parts):

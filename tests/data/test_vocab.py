@@ -5,9 +5,9 @@ import re
 import numpy as np
 import pytest
 
+from scalevae_jax.core.types import InputError
 from scalevae_jax.data import vocab
 from scalevae_jax.data.vocab import BEGIN, END, PAD, SPECIALS, UNKNOWN
-from scalevae_jax.types import InputError
 
 TEXT = [["b", "a", "c"], ["a", "b", "d"], ["a"], ["e", "c", "f"]]
 

@@ -7,9 +7,9 @@ import pytest
 from conftest import on_axis
 from scipy import integrate, stats
 
-from scalevae_jax import parallel
+from scalevae_jax.core.types import Gaussian, Posteriors, StepContext
 from scalevae_jax.methods import penalty
-from scalevae_jax.types import Context, Gaussian, Posteriors
+from scalevae_jax.runtime import devices
 
 ROWS, LATENT, KL_WEIGHT = 8, 3, 0.4
 WEIGHT = np.float32([1, 1, 0, 1, 1, 1, 0, 1])
@@ -30,7 +30,7 @@ def _kl(q):
 
 def _context(weight):
     keys = jax.random.split(jax.random.key(0), weight.shape[0])
-    return Context(jnp.float32(KL_WEIGHT), jnp.int32(1), weight, keys)
+    return StepContext(jnp.float32(KL_WEIGHT), jnp.int32(1), weight, keys)
 
 
 def _value(term, rate, q, weight):
@@ -164,10 +164,10 @@ def test_four_devices_share_the_value_and_the_gradient_of_one(rng, term):
         def loss(params):
             return _of_q(term)(Gaussian(x @ params["mean"], y * params["logvar"]), weight)
 
-        return parallel.total(jax.value_and_grad(loss)(params))
+        return devices.total(jax.value_and_grad(loss)(params))
 
     expected = on_axis(jax.jit(step))(params, x, y, WEIGHT)
-    actual = parallel.spmd(step, (None, 0, 0, 0))(params, *parallel.shard((x, y, WEIGHT)))
+    actual = devices.pmap_over_devices(step, (None, 0, 0, 0))(params, *devices.shard((x, y, WEIGHT)))
     np.testing.assert_allclose(actual[0], expected[0], rtol=1e-5)
     for name in params:
         assert np.any(expected[1][name])

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from scalevae_jax.methods import plan
-from scalevae_jax.state import Sums
-from scalevae_jax.steps import Told
+from scalevae_jax.methods.objective import Sums
+from scalevae_jax.training.steps import StepInfo
 
 
 class _State(NamedTuple):
@@ -34,7 +34,7 @@ class _Steps:
         k, self.taken = self.taken, self.taken + 1
         sentences, tokens = self.sentences[k], self.tokens[k]
         sums = Sums(*map(np.float32, (sentences, tokens, self.per_token[k] * tokens, 0, 0)))
-        return state._replace(diary=(*state.diary, ("encoder", batch))), Told(
+        return state._replace(diary=(*state.diary, ("encoder", batch))), StepInfo(
             sums, np.float32(0), np.float32(0), np.int32(0)
         )
 

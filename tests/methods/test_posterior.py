@@ -11,15 +11,15 @@ from conftest import on_axis
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scalevae_jax import parallel
+from scalevae_jax.core.types import Gaussian, Posteriors, StepContext
 from scalevae_jax.methods import penalty, posterior
-from scalevae_jax.types import Context, Gaussian, Posteriors
+from scalevae_jax.runtime import devices
 
 ROWS, LATENT = 24, 3
 ALL = np.ones(ROWS, np.float32)
 SOME = np.float32(np.arange(ROWS) % 6 != 4)
 FLOOR = 1 / (2 * math.pi * math.e)
-ONE_ROW = Context(np.float32(1), np.int32(1), np.ones(1, np.float32), jax.random.split(jax.random.key(0), 1))
+ONE_ROW = StepContext(np.float32(1), np.int32(1), np.ones(1, np.float32), jax.random.split(jax.random.key(0), 1))
 
 
 def _random(rng, weight=ALL):
@@ -31,7 +31,7 @@ def _random(rng, weight=ALL):
 
 def _context(weight, row, kl_weight, epoch):
     keys = jax.vmap(lambda r: jax.random.fold_in(jax.random.key(7), r))(row)
-    return Context(kl_weight, epoch, weight, keys)
+    return StepContext(kl_weight, epoch, weight, keys)
 
 
 @functools.cache
@@ -461,11 +461,11 @@ def _training(transform):
             q = Gaussian(x @ params["encoder"], jnp.tanh(x @ params["encoder"]))
             context = _context(weight, row, jnp.float32(1), jnp.int32(1))
             after, new = transform.apply(params["posterior"], state, Posteriors(q, jnp.ones(LATENT)), context, True)
-            rec = jnp.sum(weight[:, None] * out * after.q_hat.mean) / parallel.total(jnp.sum(weight))
+            rec = jnp.sum(weight[:, None] * out * after.q_hat.mean) / devices.total(jnp.sum(weight))
             return rec + penalty.weighted(penalty.unit_rate(after), after, context), (new, after)
 
         (value, (new, after)), gradients = jax.value_and_grad(loss, has_aux=True)(params)
-        return *parallel.total((value, gradients)), new, after.factor, after.q
+        return *devices.total((value, gradients)), new, after.factor, after.q
 
     return step
 
@@ -483,9 +483,9 @@ def test_four_devices_compute_what_one_does(rng, name):
     params, state, data = _training_data(rng, transform)
     step = _training(transform)
     *expected, q = on_axis(jax.jit(step))(params, state, *data)
-    spread = parallel.spmd(step, (None, None, 0, 0, 0, 0), out_axes=(None, None, None, None, 0))
-    *actual, q_spread = spread(params, state, *parallel.shard(data))
-    expected, actual = (*expected, q), (*actual, parallel.unshard(q_spread))
+    spread = devices.pmap_over_devices(step, (None, None, 0, 0, 0, 0), out_axes=(None, None, None, None, 0))
+    *actual, q_spread = spread(params, state, *devices.shard(data))
+    expected, actual = (*expected, q), (*actual, devices.unshard(q_spread))
 
     def close(x, y):
         x, y = np.asarray(x), np.asarray(y)

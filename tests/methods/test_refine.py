@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from conftest import on_axis
 
-from scalevae_jax import parallel
+from scalevae_jax.core.types import Gaussian, Posteriors
 from scalevae_jax.methods import refine
-from scalevae_jax.types import Gaussian, Posteriors
+from scalevae_jax.runtime import devices
 
 ROWS, LATENT = 8, 3
 
@@ -61,7 +61,7 @@ def test_four_devices_clip_by_the_norm_of_the_whole_batch(rng):
     targets = targets.swapaxes(0, 1)
     run = _refined(refine.svi(4, 0.3, 0.5, 1.0), lambda q, k, t: _bowl(q, k, t.swapaxes(0, 1)))
     expected = on_axis(run)(q, targets)
-    actual = parallel.unshard(parallel.spmd(run, (0, 0), 0)(*parallel.shard((q, targets))))
+    actual = devices.unshard(devices.pmap_over_devices(run, (0, 0), 0)(*devices.shard((q, targets))))
     np.testing.assert_allclose(actual.mean, expected.mean, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(actual.logvar, expected.logvar, rtol=1e-5, atol=1e-6)
 

@@ -1,0 +1,64 @@
+"""Closed forms of diagonal Gaussians, in nats."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from scalevae_jax.core.types import Array, Gaussian
+
+LOG_2PI = math.log(2 * math.pi)
+
+
+def standard(latent: int) -> Gaussian:
+    """N(0, I)."""
+    return Gaussian(jnp.zeros(latent), jnp.zeros(latent))
+
+
+def sample(p: Gaussian, noise: Float[Array, "*rows latent"]) -> Float[Array, "*rows latent"]:
+    """mu + sigma * noise: the reparameterised draw (Kingma and Welling 2014)."""
+    return p.mean + jnp.exp(0.5 * p.logvar) * noise
+
+
+def log_density(p: Gaussian, z: Float[Array, "... latent"]) -> Float[Array, "..."]:
+    """log N(z; mu, s2), summed over dimensions; rows of p and z broadcast."""
+    squares = jnp.square(z - p.mean) * jnp.exp(-p.logvar)
+    return -0.5 * jnp.sum(squares + p.logvar + LOG_2PI, axis=-1)
+
+
+def entropy(p: Gaussian) -> Float[Array, "..."]:
+    """Of each row."""
+    return 0.5 * jnp.sum(p.logvar + LOG_2PI + 1, axis=-1)
+
+
+def kl_dims(p: Gaussian, prior_logvar: Float[Array, "*prior latent"] | float = 0.0) -> Float[Array, "*rows latent"]:
+    """KL(p || N(0, exp(prior_logvar))) for each dimension."""
+    ratio = p.logvar - prior_logvar
+    return 0.5 * (jnp.square(p.mean) * jnp.exp(-jnp.asarray(prior_logvar)) + jnp.expm1(ratio) - ratio)
+
+
+def pairwise_kl_dims(p: Gaussian) -> Float[Array, "rows rows latent"]:
+    """KL(p_i || p_j) for each pair of rows and each dimension."""
+    mean_i, mean_j = p.mean[:, None], p.mean[None, :]
+    ratio = p.logvar[:, None] - p.logvar[None, :]
+    squares = jnp.square(mean_i - mean_j) * jnp.exp(-p.logvar)[None, :]
+    return 0.5 * (squares + jnp.expm1(ratio) - ratio)
+
+
+def mixture_moments(p: Gaussian) -> Gaussian:
+    """The Gaussian nearest in KL to the mixture of all rows: its mean and log variance a dimension, by two passes in
+    float64; rounded to float32 at the end."""
+    mean, variance = np.asarray(p.mean, np.float64), np.exp(np.asarray(p.logvar, np.float64))
+    return Gaussian(np.float32(mean.mean(0)), np.float32(np.log(variance.mean(0) + mean.var(0))))
+
+
+def mixture_log_density(p: Gaussian, z: Float[Array, "points latent"], chunk: int = 512) -> Float[Array, " points"]:
+    """log (1/N) sum_j N(z; mu_j, s2_j), the density of the aggregated posterior, `chunk` points at a time."""
+    rows = p.mean.shape[0]
+
+    def at(point: Float[Array, " latent"]) -> Float[Array, ""]:
+        return jax.nn.logsumexp(log_density(p, point[None, :])) - math.log(rows)
+
+    return jax.lax.map(at, z, batch_size=min(chunk, z.shape[0]))

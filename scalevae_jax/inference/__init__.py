@@ -1,0 +1,1 @@
+"""A trained model: reading it, its posteriors, its metrics, its sentences."""

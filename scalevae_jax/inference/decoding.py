@@ -1,0 +1,214 @@
+"""From latent codes to sentences, by the decoder's own step, in one scan."""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Int
+
+from scalevae_jax.core import gaussian
+from scalevae_jax.core.lstm import State
+from scalevae_jax.core.network import DecoderStart, Model
+from scalevae_jax.core.types import Array, Gaussian, InputError, Keys, Params
+from scalevae_jax.data.vocab import BEGIN, END, PAD, UNKNOWN
+
+Next = Callable[[State, Int[Array, " rows"]], tuple[State, Float[Array, "rows vocabulary"]]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Decoding:
+    """How words are chosen, one by one, until `</s>`. Raises InputError for values that can not be.
+
+    Beam search ranks whole sentences by log p(x|z) / length^length_penalty, `</s>` counted in the length; 0 ranks by
+    log p(x|z) itself, which favours short ones.
+    """
+
+    temperature: float = 0.0  # 0 takes the likeliest word, 1 draws from p(x|z)
+    top_k: int = 0  # draw among so many likeliest words; 0 is all
+    top_p: float = 1.0  # draw among the fewest likeliest words that hold this share (Holtzman et al. 2020)
+    beam: int = 1  # hypotheses at once; 1 is no beam search
+    length_penalty: float = 1.0
+    max_words: int = 30
+    mask_unknown: bool = True  # `<unk>` never comes out
+
+    def __post_init__(self) -> None:
+        for field, low, high in (("temperature", 0, 100), ("length_penalty", 0, 10), ("top_p", 0, 1)):
+            if not low <= getattr(self, field) <= high:
+                raise InputError(f"{field}: from {low} to {high}, got {getattr(self, field)}")
+        for field, low in (("top_k", 0), ("beam", 1), ("max_words", 1)):
+            if getattr(self, field) < low:
+                raise InputError(f"{field}: {low} or more, got {getattr(self, field)}")
+        if self.beam > 1 and self.temperature > 0:
+            raise InputError(f"beam {self.beam} searches and temperature {self.temperature} draws: choose one of them")
+
+
+def decode(
+    model: Model, params: Params, z: Float[Array, "sentences latent"], keys: Keys, how: Decoding
+) -> Int[np.ndarray, "sentences words"]:
+    """Sentences of `how.max_words` ids, `</s>` from the end on; `keys`, one a sentence, are its draws alone."""
+    if how.beam > 1:
+        tokens = _beam(model, how, params, z)
+    else:
+        kind = dataclasses.replace(how, temperature=float(how.temperature > 0), top_p=1.0 if how.top_p >= 1 else 0.0)
+        tokens = _words(model, kind, params, z, keys, jnp.float32(how.temperature), jnp.float32(how.top_p))
+    return np.asarray(tokens)
+
+
+def _next(model: Model, params: Params, start: DecoderStart, mask_unknown: bool) -> Next:
+    """One token further: the state, and the logits of the token after it, -inf where it may not be."""
+    never = [PAD, BEGIN] + [UNKNOWN] * mask_unknown
+    mask = jnp.zeros(model.decoder.vocabulary).at[jnp.array(never)].set(-jnp.inf)
+
+    def one(state: State, token: Int[Array, " rows"]) -> tuple[State, Float[Array, "rows vocabulary"]]:
+        gates = model.decode(params, "project", token) + start.gates
+        state = model.decode(params, "step", state, gates)
+        return state, model.decode(params, "logits", state[0], start.z) + mask
+
+    return one
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _words(
+    model: Model,
+    how: Decoding,  # temperature and top_p only say whether to use the values below: one trace for all of them
+    params: Params,
+    z: Float[Array, "sentences latent"],
+    keys: Keys,
+    temperature: Float[Array, ""],
+    top_p: Float[Array, ""],
+) -> Int[Array, "sentences words"]:
+    start = model.decode(params, "start", z)
+    step = _next(model, params, start, how.mask_unknown)
+
+    def choose(logits: Float[Array, "rows vocabulary"], u: Float[Array, " rows"]) -> Int[Array, " rows"]:
+        if not how.temperature:
+            return likeliest(logits)
+        if 0 < how.top_k < logits.shape[-1]:
+            least = jax.lax.top_k(logits, how.top_k)[0][:, -1:]
+            logits = jnp.where(logits >= least, logits, -jnp.inf)
+        weights = jnp.exp((logits - jnp.max(logits, axis=-1, keepdims=True)) / temperature)
+        if how.top_p < 1:
+            weights = nucleus(weights, top_p)
+        return pick(weights, u)
+
+    def one(carry: Any, u: Array) -> tuple[Any, Array]:
+        state, token, done = carry
+        state, logits = step(state, token)
+        token = jnp.where(done, END, choose(logits, u).astype(token.dtype))
+        return (state, token, done | (token == END)), token
+
+    rows = z.shape[0]
+    uniforms = jax.vmap(lambda key: jax.random.uniform(key, (how.max_words,)))(keys)
+    first = (start.state, jnp.full(rows, BEGIN, jnp.int32), jnp.zeros(rows, bool))
+    return jax.lax.scan(one, first, uniforms.T)[1].T
+
+
+def _blocks(x: Float[Array, "rows words"], fill: float) -> Float[Array, "rows side side"]:
+    """The words in a square, filled up at its end."""
+    rows, words = x.shape
+    side = math.isqrt(words - 1) + 1
+    filled = jnp.pad(x, ((0, 0), (0, side * side - words)), constant_values=fill)
+    return filled.reshape(rows, side, side)
+
+
+def likeliest(logits: Float[Array, "rows words"]) -> Int[Array, " rows"]:
+    """argmax, the first of equals: the block of the maximum, then the word in it. XLA's own is slow on a CPU."""
+    blocks = _blocks(logits, -jnp.inf)
+    block = jnp.argmax(jnp.max(blocks, axis=-1), axis=-1)
+    inside = jnp.take_along_axis(blocks, block[:, None, None], axis=1)[:, 0]
+    return block * blocks.shape[1] + jnp.argmax(inside, axis=-1)
+
+
+def nucleus(weights: Float[Array, "rows words"], share: Float[Array, ""]) -> Float[Array, "rows words"]:
+    """The fewest largest weights that sum to `share` of their row, and what ties with the least of them; the rest 0."""
+    falling = -jnp.sort(-weights, axis=-1)
+    before = jnp.cumsum(falling, axis=-1) - falling
+    inside = before < share * jnp.sum(weights, axis=-1, keepdims=True)
+    least = jnp.min(jnp.where(inside, falling, jnp.inf), axis=-1, keepdims=True)
+    return jnp.where(weights >= jnp.minimum(least, falling[:, :1]), weights, 0.0)
+
+
+def pick(weights: Float[Array, "rows words"], u: Float[Array, " rows"]) -> Int[Array, " rows"]:
+    """The word at which the running sum of a row's weights passes the share u in [0, 1) of the whole.
+
+    One uniform a row instead of one a word; a block of words is found first, then the word in it. A word of weight 0 is
+    never picked.
+    """
+    blocks = _blocks(weights, 0.0)
+    sums = jnp.sum(blocks, axis=-1)
+    block, left = _passes(sums, u * jnp.sum(sums, axis=-1))
+    word, _ = _passes(jnp.take_along_axis(blocks, block[:, None, None], axis=1)[:, 0], left)
+    return block * blocks.shape[1] + word
+
+
+def _passes(weights: Float[Array, "rows words"], mark: Float[Array, " rows"]) -> tuple[Array, Array]:
+    """Where the running sum first passes the mark, and how far into that word the mark lies."""
+    running = jnp.cumsum(weights, axis=-1)
+    mark = jnp.minimum(mark, jnp.nextafter(running[:, -1], jnp.zeros_like(mark)))
+    at = jnp.argmax(running > mark[:, None], axis=-1)
+    before = jnp.take_along_axis(running - weights, at[:, None], axis=-1)[:, 0]
+    return at, jnp.maximum(mark - before, 0.0)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _beam(
+    model: Model, how: Decoding, params: Params, z: Float[Array, "sentences latent"]
+) -> Int[Array, "sentences words"]:
+    """The best sentence that ended; where none did within `max_words`, the best one cut there.
+
+    A hypothesis may end where `</s>` is no worse than the worst of the `beam` hypotheses that go on.
+    """
+    rows, beam, longest = z.shape[0], how.beam, how.max_words
+    spread = functools.partial(jnp.repeat, repeats=beam, axis=0)
+    start = jax.tree.map(spread, model.decode(params, "start", z))
+    step = _next(model, params, start, how.mask_unknown)
+    choices = min(beam, model.decoder.vocabulary)
+
+    def one(carry: Any, at: Array) -> tuple[Any, None]:
+        state, tokens, score, best, ended = carry
+        last = jnp.where(at > 0, tokens[:, :, at - 1], BEGIN)
+        state, logits = step(state, last.reshape(-1))
+        normaliser = score - jax.nn.logsumexp(logits, axis=-1).reshape(rows, beam)
+        finish = normaliser + logits[:, END].reshape(rows, beam)
+        each, word = jax.lax.top_k(logits.at[:, END].set(-jnp.inf), choices)
+        going = (normaliser[:, :, None] + each.reshape(rows, beam, choices)).reshape(rows, -1)
+        score, chosen = jax.lax.top_k(going, beam)
+        parent = chosen // choices
+
+        finish = jnp.where(finish >= score[:, -1:], finish / (at + 1.0) ** how.length_penalty, -jnp.inf)
+        winner = jnp.argmax(finish, axis=-1)
+        candidate = jnp.take_along_axis(finish, winner[:, None], axis=-1)[:, 0]
+        sentence = jnp.take_along_axis(tokens, winner[:, None, None], axis=1)[:, 0]
+        ended = jnp.where((candidate > best)[:, None], sentence, ended)
+        best = jnp.maximum(candidate, best)
+
+        def follow(x: Array) -> Array:
+            x = x.reshape(rows, beam, *x.shape[1:])
+            return jnp.take_along_axis(x, parent[:, :, None], axis=1).reshape(rows * beam, *x.shape[2:])
+
+        word = jnp.take_along_axis(word.reshape(rows, -1), chosen, axis=-1)
+        tokens = jnp.take_along_axis(tokens, parent[:, :, None], axis=1).at[:, :, at].set(word)
+        return (jax.tree.map(follow, state), tokens, score, best, ended), None
+
+    tokens = jnp.full((rows, beam, longest), END, jnp.int32)
+    score = jnp.where(jnp.arange(beam) > 0, -jnp.inf, jnp.zeros((rows, beam)))  # one hypothesis, not `beam` alike
+    first = (start.state, tokens, score, jnp.full(rows, -jnp.inf), tokens[:, 0])
+    (_, tokens, _, best, ended), _ = jax.lax.scan(one, first, jnp.arange(longest))
+    return jnp.where((best > -jnp.inf)[:, None], ended, tokens[:, 0])
+
+
+def sample_prior(p: Gaussian, keys: Keys) -> Float[Array, "sentences latent"]:
+    """A draw a key from the prior N(mean, variance), in the decoder's space (section 4.4)."""
+    noise = jax.vmap(lambda key: jax.random.normal(key, p.mean.shape))(keys)
+    return gaussian.sample(p, noise)
+
+
+def interpolate(a: Float[Array, " latent"], b: Float[Array, " latent"], steps: int) -> Float[Array, "steps latent"]:
+    """`steps` points on the line from a to b, both included."""
+    t = jnp.linspace(0.0, 1.0, steps)[:, None]
+    return (1 - t) * a + t * b

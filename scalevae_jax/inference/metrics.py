@@ -1,0 +1,127 @@
+"""Estimators of what a trained model is worth: log p(x) in its readings, mutual information, active units.
+
+Nats a sentence throughout; `</s>` counted, `<s>` not.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Bool, Float
+
+from scalevae_jax.core import gaussian
+from scalevae_jax.core.network import Model
+from scalevae_jax.core.types import Array, Batch, Gaussian, Keys, Params, Posteriors, Scalar
+from scalevae_jax.methods.objective import KeyStream
+
+READINGS = ("nll", "nll_unit_prior", "nll_fitted_prior", "nll_paper")
+
+
+def log_weights(
+    posteriors: Posteriors,
+    noise: Float[Array, "batch latent"],
+    log_likelihood: Float[Array, " batch"],
+    fitted: Gaussian,
+) -> dict[str, Float[Array, " batch"]]:
+    """log w of one draw z = f mu + s noise a row, for each reading.
+
+    `nll` weighs with the prior one samples from, N(0, f^2), `nll_unit_prior` with N(0, I) on the decoder's input,
+    `nll_fitted_prior` with `fitted`, a prior that has seen training data alone: bounds all three. `nll_paper` weighs
+    the pair (q, N(0, I)) at mu + s noise, which the decoder never saw: Eq. 7 with one sample, and no bound unless
+    f = 1.
+    """
+    q, q_hat, factor = posteriors.q, posteriors.q_hat, posteriors.factor
+    z, z_q = gaussian.sample(q_hat, noise), gaussian.sample(q, noise)
+    unit = gaussian.standard(factor.shape[-1])
+    model_prior = Gaussian(unit.mean, 2 * jnp.log(factor))
+    log_q_hat = gaussian.log_density(q_hat, z)
+    return {
+        "nll": log_likelihood + gaussian.log_density(model_prior, z) - log_q_hat,
+        "nll_unit_prior": log_likelihood + gaussian.log_density(unit, z) - log_q_hat,
+        "nll_fitted_prior": log_likelihood + gaussian.log_density(fitted, z) - log_q_hat,
+        "nll_paper": log_likelihood + gaussian.log_density(unit, z_q) - gaussian.log_density(q, z_q),
+    }
+
+
+def importance_weighted(
+    model: Model,
+    params: Params,
+    posteriors: Posteriors,
+    batch: Batch,
+    keys: Keys,
+    fitted: Gaussian,
+    samples: int,
+    chunk: int,
+) -> dict[str, Float[Array, " batch"]]:
+    """-log (1/K) sum_k w_k for each reading and row, K = `samples` draws from q_hat (Burda et al. 2016).
+
+    A vmap over draws, `chunk` at a time: memory is that of one chunk; draw k of a row depends on its key and k only.
+    """
+    words = model.decode(params, "project", batch.inputs.T)
+    latent = model.latent
+
+    def one(k: Array) -> dict[str, Float[Array, " batch"]]:
+        def draw(key: Keys) -> Array:
+            stream = jax.random.fold_in(key, KeyStream.SAMPLE)
+            return jax.random.normal(jax.random.fold_in(stream, k), (latent,))
+
+        noise = jax.vmap(draw)(keys)
+        z = gaussian.sample(posteriors.q_hat, noise)
+        log_likelihood = model.decode(params, "log_likelihood", z, words, batch)
+        return log_weights(posteriors, noise, log_likelihood, fitted)
+
+    weights = jax.lax.map(one, jnp.arange(samples), batch_size=min(chunk, samples))
+    return jax.tree.map(lambda w: math.log(samples) - jax.nn.logsumexp(w, axis=0), weights)
+
+
+@jax.jit
+def _information(q_hat: Gaussian, prior: Gaussian, z: Float[Array, "rows latent"]) -> dict[str, Scalar]:
+    own, aggregate = gaussian.log_density(q_hat, z), gaussian.mixture_log_density(q_hat, z)
+    return {
+        "mi": jnp.mean(own - aggregate),
+        "mi_analytic": jnp.mean(-gaussian.entropy(q_hat) - aggregate),
+        "kl_aggregate": jnp.mean(aggregate - gaussian.log_density(prior, z)),
+    }
+
+
+def information(q_hat: Gaussian, factor: Float[Array, " latent"], z: Float[Array, "rows latent"]) -> dict[str, float]:
+    """What z, one draw a row, says of the row, in one pass over all pairs of rows; memory is that of a chunk of rows.
+
+    `mi` = mean_x [log q_hat(z_x|x) - log (1/N) sum_j q_hat(z_x|x_j)] (Eq. 13), never above log N and zero up to noise,
+    on either side, when the posteriors are all alike. `mi_analytic` has the entropy of q_hat(.|x) in place of the
+    draw's first term, as older code has, and can exceed log N. `kl_aggregate` = KL(aggregated posterior || N(0, f^2)),
+    the last term of Eq. 12, in the decoder's space.
+    """
+    prior = Gaussian(jnp.zeros_like(factor), 2 * jnp.log(factor))
+    return {key: float(value) for key, value in _information(q_hat, prior, z).items()}
+
+
+@jax.jit
+def _information_within(q_hat: Gaussian, z: Float[Array, "size latent"]) -> Scalar:
+    return jnp.sum(-gaussian.entropy(q_hat) - gaussian.mixture_log_density(q_hat, z))
+
+
+def information_by_batch(q_hat: Gaussian, z: Float[Array, "rows latent"], size: int = 32) -> float:
+    """The estimator of He et al. 2019: `mi_analytic` within each `size` rows, in the order of the split, averaged over
+    the sentences. Its ceiling is near log(`size`), whatever the split; for comparison with older tables."""
+    batches = (jax.tree.map(lambda x, at=at: x[at : at + size], (q_hat, z)) for at in range(0, len(z), size))
+    return sum(float(_information_within(*batch)) for batch in batches) / len(z)
+
+
+def active_units(mean: Float[Array, "rows latent"], threshold: float = 0.01) -> int:
+    """How many dimensions are `active`."""
+    return int(np.sum(active(mean, threshold)))
+
+
+def active(mean: Float[Array, "rows latent"], threshold: float = 0.01) -> Bool[np.ndarray, " latent"]:
+    """Which dimensions' posterior means vary by more than `threshold` over the split (Burda et al. 2016)."""
+    return np.var(np.asarray(mean, np.float64), axis=0, ddof=min(1, len(mean) - 1)) > threshold
+
+
+def mutual_posterior_divergence(q: Gaussian) -> float:
+    """MPD (Eq. 8) by Eq. 9 with -n where it prints -1, over all pairs of rows, in O(rows)."""
+    mean, variance = np.asarray(q.mean, np.float64), np.exp(np.asarray(q.logvar, np.float64))
+    squares = np.square(mean - mean.mean(0)) + mean.var(0)
+    twice = np.mean(squares / variance, axis=0) + variance.mean(0) * np.mean(1 / variance, axis=0) - 1
+    return float(0.5 * twice.sum())

@@ -1,0 +1,1 @@
+"""Devices, processes, storage, the command line, the console, signals."""

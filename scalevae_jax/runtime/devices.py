@@ -1,0 +1,146 @@
+"""The one file that knows of devices: the named axis "data", the map over it, and what crosses it.
+
+A step is a function of one device's share of the batch. Sums cross devices, never means, and each is divided once by a
+count that has crossed too; a local loss is this device's share of the global one, so that summed gradients are the
+gradient of the global loss, also where the forward pass itself uses global moments.
+"""
+
+import functools
+import os
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Float
+
+from scalevae_jax.core.types import Array
+
+AXIS = "data"
+
+
+def pmap_over_devices(
+    step: Callable[..., Any], in_axes: Sequence[int | None], out_axes: Any = None, donate: Sequence[int] = ()
+) -> Callable[..., Any]:
+    """Map `step` over the local and remote devices: 0 marks what is split over them, None what is the same on all."""
+    return jax.pmap(step, axis_name=AXIS, in_axes=tuple(in_axes), out_axes=out_axes, donate_argnums=tuple(donate))
+
+
+def replicate(tree: Any) -> Any:
+    """What is the same on all local devices, placed there, as a mapped step leaves it.
+
+    For a state that lies elsewhere the step would be compiled once more, and with several processes of several devices
+    pmap (jax 0.10) would delete a donated scalar before its use.
+    """
+    return jax.device_put(tree, NamedSharding(Mesh(jax.local_devices(), (AXIS,)), PartitionSpec()))
+
+
+def start() -> None:
+    """Make XLA's CPU thread pool large enough for several virtual devices; call before the first computation.
+
+    XLA sizes the pool by NPROC; with fewer threads than twice the devices, collectives of steps in flight deadlock.
+    """
+    for flag in os.environ.get("XLA_FLAGS", "").split():
+        name, _, count = flag.partition("=")
+        if name == "--xla_force_host_platform_device_count":
+            os.environ.setdefault("NPROC", str(2 * int(count)))
+
+
+def _alone() -> bool:
+    """Whether the mapped axis has one device: XLA would copy every operand of a collective even then."""
+    return jax.lax.axis_size(AXIS) == 1
+
+
+def total(tree: Any) -> Any:
+    """Sum over the devices."""
+    return tree if _alone() else jax.lax.psum(tree, AXIS)
+
+
+def gather(x: Float[Array, "rows ..."]) -> Float[Array, "all_rows ..."]:
+    """The rows of every device, in the order of the global batch."""
+    return x if _alone() else jax.lax.all_gather(x, AXIS, tiled=True)
+
+
+def one_over_devices() -> Float[Array, ""]:
+    """1 / devices: the share of a term that every device computes from gathered values."""
+    return 1.0 / jax.lax.psum(jnp.float32(1.0), AXIS)
+
+
+class Moments(NamedTuple):
+    """Moments of the real rows of the global batch."""
+
+    rows: Float[Array, ""]
+    mean: Float[Array, " latent"]
+    squares: Float[Array, " latent"]  # sum of squared deviations from the mean
+
+    def variance(self, ddof: int) -> Float[Array, " latent"]:
+        """Divided by rows - ddof; 0 where there are too few rows."""
+        return self.squares / jnp.maximum(self.rows - ddof, 1.0)
+
+
+def batch_moments(x: Float[Array, "batch latent"], weight: Float[Array, " batch"]) -> Moments:
+    """Two passes, so that a small spread round a large mean is not lost to rounding."""
+    rows = total(jnp.sum(weight))
+    mean = total(jnp.sum(weight[:, None] * x, axis=0)) / jnp.maximum(rows, 1.0)
+    squares = total(jnp.sum(weight[:, None] * jnp.square(x - mean), axis=0))
+    return Moments(rows, mean, squares)
+
+
+def shard(tree: Any) -> Any:
+    """This process's share of the leading axis of host arrays, split over the local devices:
+    [rows, ..] -> [local devices, rows / devices, ..]."""
+    here = jax.local_device_count()
+    return jax.tree.map(lambda x: (y := x[rows_here(len(x))]).reshape(here, len(y) // here, *x.shape[1:]), tree)
+
+
+def stack_batches(trees: Sequence[Any]) -> Any:
+    """Sharded trees as one, behind the axis of the devices: [local devices, trees, rows / devices, ..]."""
+    return jax.tree.map(lambda *x: np.stack(x, axis=1), *trees)
+
+
+def unshard(tree: Any) -> Any:
+    """The inverse of `shard`, on every host: the rows of all processes."""
+    tree = jax.tree.map(np.asarray, tree)
+    if jax.process_count() > 1:
+        tree = multihost_utils.process_allgather(tree, tiled=True)
+    return jax.tree.map(lambda x: np.asarray(x).reshape(x.shape[0] * x.shape[1], *x.shape[2:]), tree)
+
+
+def rows_for(batch_size: int, parts: int = 1) -> int:
+    """The number of rows of a batch: `batch_size`, filled up to a multiple of the parts of all devices."""
+    shares = jax.device_count() * parts
+    return -(-batch_size // shares) * shares
+
+
+def rows_here(rows: int) -> slice:
+    """Which rows of a batch are this process's share."""
+    share = rows // jax.device_count() * jax.local_device_count()
+    return slice(jax.process_index() * share, (jax.process_index() + 1) * share)
+
+
+def _on_data(change: Callable[[Any], Any], x: Any) -> Any:
+    """`change` of an array, or of what a key is made of."""
+    if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+        return jax.random.wrap_key_data(change(jax.random.key_data(x)))
+    return change(x)
+
+
+def to_global(tree: Any) -> Any:
+    """What is the same on all processes, as arrays that belong to all of them, which checkpoints want."""
+    if jax.process_count() == 1:
+        return tree
+    mesh = Mesh(jax.devices(), (AXIS,))
+    change = functools.partial(
+        multihost_utils.host_local_array_to_global_array, global_mesh=mesh, pspecs=PartitionSpec()
+    )
+    return jax.tree.map(functools.partial(_on_data, change), tree)
+
+
+def to_local(tree: Any) -> Any:
+    """The inverse of `spread`: arrays of this process alone."""
+    if jax.process_count() == 1:
+        return tree
+    return jax.tree.map(functools.partial(_on_data, lambda x: jnp.asarray(np.asarray(x))), tree)

@@ -1,0 +1,1 @@
+"""A run: its state, its steps, the loop, its folder and checkpoints."""

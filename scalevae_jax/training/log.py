@@ -1,0 +1,66 @@
+"""The log of a run: a line an epoch on the console, in metrics.jsonl, and in TensorBoard."""
+
+import json
+import time
+from typing import Any
+
+from tensorboardX import SummaryWriter
+
+from scalevae_jax.runtime import storage
+from scalevae_jax.runtime.console import duration, format_number, log
+from scalevae_jax.runtime.storage import Path
+from scalevae_jax.training import journal
+
+METRICS = "metrics.jsonl"
+
+
+class EpochLog:
+    """A line an epoch, to metrics.jsonl and TensorBoard. Opened at an epoch, it drops what an earlier, longer life of
+    the run wrote from that epoch on. In a bucket it is metrics.jsonl alone: TensorBoard's files are appended to."""
+
+    def __init__(self, workdir: Path, epoch: int, step: int, writing: bool = True):
+        self._board, self._writing = None, writing
+        self._started, self._first, self._compiling = time.monotonic(), epoch, 0.0
+        if not writing:  # another process does
+            return
+        self._path = workdir / METRICS
+        self._kept = [line for line in journal.read(self._path) if line["epoch"] < epoch]
+        self._save()
+        if not storage.remote(workdir):
+            self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=step)
+
+    def _save(self) -> None:
+        storage.write(self._path, "".join(json.dumps(line) + "\n" for line in self._kept))
+
+    def write(self, line: dict[str, Any], max_epochs: int) -> None:
+        """Write an epoch, and print it with the time that the epochs left would take."""
+        if not self._writing:
+            return
+        self._kept.append(line)
+        self._save()
+        if self._board is not None:
+            for key, value in line.items():
+                if isinstance(value, int | float) and key not in ("epoch", "step"):
+                    self._board.add_scalar(key, value, line["step"])
+            self._board.flush()
+        self._compiling += line["seconds_compiling"]
+        spent = max(0.0, time.monotonic() - self._started - self._compiling)
+        left = spent / (line["epoch"] - self._first + 1) * (max_epochs - line["epoch"])
+        factor = "" if line["au_hat"] == line["au"] else f" au_hat {line['au_hat']}"
+        if line["factor_median"] is not None:
+            spread = (line[f"factor_{which}"] for which in ("min", "median", "max"))
+            factor += " factor " + "/".join(f"{f:.3g}" for f in spread)
+        speed = "-" if line["tokens_per_second"] is None else f"{line['tokens_per_second']:,.0f}"
+        compiling = f" ({line['seconds_compiling']:.0f} s compiling)" if line["seconds_compiling"] >= 0.5 else ""
+        log(
+            f"epoch {line['epoch']}/{max_epochs} step {line['step']} lr {line['lr']:g} beta {line['kl_weight']:.2f} | "
+            f"train rec {format_number(line['train_rec'])} kl {format_number(line['train_kl'])} | "
+            f"valid rec {format_number(line['valid_rec'])} kl {format_number(line['valid_kl'])} "
+            f"mi {format_number(line['mi'])} au {format_number(line['au'])}{factor} | {speed} tokens/s {line['seconds']:.0f} s"
+            f"{compiling} eta {duration(left)}"
+        )
+
+    def close(self) -> None:
+        """Flush what TensorBoard holds."""
+        if self._board is not None:
+            self._board.close()

@@ -1,0 +1,60 @@
+"""The training state: everything that must be saved for a run to go on as if it had never stopped."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Int
+
+from scalevae_jax.core.network import Model
+from scalevae_jax.core.types import Array, Keys, Params
+from scalevae_jax.methods.method import Method
+from scalevae_jax.methods.objective import Sums, zero_sums
+from scalevae_jax.training import plateau
+
+
+class TrainState(NamedTuple):
+    """`method_state` holds Scale-VAE's factor accumulator and f_bar, BN's running moments, and their like."""
+
+    step: Int[Array, ""]  # batches trained on
+    substep: Int[Array, ""]  # encoder-only steps taken on this batch (Agg-VAE)
+    epoch: Int[Array, ""]  # the present one, counted from 1
+    position: Int[Array, ""]  # batches of this epoch done
+    params: Params  # encoder, decoder, posterior
+    opt_state: Any
+    method_state: Any
+    plan: Any
+    plateau: plateau.Plateau
+    sums: Sums  # of this epoch so far
+    fault: Int[Array, ""]  # 0, or the move (1 + its place in steps.MOVES) whose numbers were not finite: nothing moves
+    skipped: Int[Array, ""]  # steps not taken for that reason, where the configuration says to skip them
+    key: Keys
+
+
+def create(
+    model: Model,
+    method: Method,
+    optimizer: optax.GradientTransformation,
+    learning_rate: float,
+    steps_per_epoch: int,
+    seed: int,
+) -> TrainState:
+    """The state before the first step."""
+    init_key, step_key = jax.random.split(jax.random.key(seed))
+    params = model.init(init_key) | {"posterior": method.posterior.init_params(model.latent)}
+    return TrainState(
+        step=jnp.int32(0),
+        substep=jnp.int32(0),
+        epoch=jnp.int32(1),
+        position=jnp.int32(0),
+        params=params,
+        opt_state=optimizer.init(params),
+        method_state=method.posterior.init(model.latent, steps_per_epoch),
+        plan=method.plan.init(),
+        plateau=jax.tree.map(jnp.asarray, plateau.start(learning_rate)),
+        sums=zero_sums(),
+        fault=jnp.int32(0),
+        skipped=jnp.int32(0),
+        key=step_key,
+    )

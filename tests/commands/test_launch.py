@@ -1,0 +1,435 @@
+"""The scripts of launch/, with stand-ins for gcloud, SLURM and the cluster: what they would do, and what they do."""
+
+import contextlib
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import typed
+import yaml
+from jax._src import clusters
+from kubeflow_trainer_api.models import JobsetV1alpha2JobSet
+
+from scalevae_jax import config, train
+from scalevae_jax.runtime import processes
+
+ROOT = Path(__file__).parents[2]
+LAUNCH = ROOT / "launch"
+SCRIPTS = [*sorted(LAUNCH.glob("*.sh")), LAUNCH / "slurm.sbatch"]
+COMMANDS = [path for path in SCRIPTS if path.name != "common.sh"]
+SMOKE = ["--config", "configs/smoke.py"]
+
+
+@pytest.fixture
+def stand_in(tmp_path, monkeypatch):
+    """Puts a program of this name first on PATH; it is a bash script, and `calls` are the arguments it was given."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+
+    def make(name: str, body: str = "") -> Path:
+        path = folder / name
+        record = f"printf '%s\\0' \"$@\" $'\\x1e' >> {tmp_path / name}.calls"  # no newline, so in one write
+        path.write_text(f"#!/usr/bin/env bash\n{record}\n{body}\n")
+        path.chmod(0o755)
+        return path
+
+    return make
+
+
+def calls(tmp_path: Path, name: str) -> list[list[str]]:
+    path = tmp_path / f"{name}.calls"
+    return [call.split("\0")[:-1] for call in path.read_text().split("\x1e\0")[:-1]] if path.exists() else []
+
+
+def start(script: str, *arguments: str, given: str = "", cwd: Path = ROOT, **environment: str) -> subprocess.Popen:
+    line = ["bash", str(LAUNCH / script), *arguments]
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # else ignored there too, where it is here
+    process = subprocess.Popen(line, cwd=cwd, env=os.environ | environment, text=True, **pipes)
+    signal.signal(signal.SIGINT, before)
+    assert process.stdin is not None
+    with contextlib.suppress(BrokenPipeError):  # a script that was done before it was told
+        process.stdin.write(given)
+        process.stdin.close()
+    process.stdin = None
+    return process
+
+
+def run(script: str, *arguments: str, **options) -> tuple[int, list[str], str]:
+    process = start(script, *arguments, **options)
+    out, error = process.communicate(timeout=200)
+    return process.returncode, out.splitlines(), error
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
+def test_shellcheck_has_nothing_to_say(path):
+    line = [str(Path(sys.executable).parent / "shellcheck"), str(path)]
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=lambda path: path.name)
+def test_help_is_the_comment_at_the_top(path):
+    code, out, error = run(path.name, "--help")
+    assert (code, error) == (0, "")
+    assert "--dry-run" in "\n".join(out)
+    assert not any(line.startswith("#") for line in out)
+
+
+WRONG = {
+    ("local.sh",): "PROCESSES is a number",
+    ("local.sh", "two", *SMOKE): "not 'two'",
+    ("local.sh", "2"): "arguments of train are wanted",
+    ("slurm.sbatch",): "arguments of train are wanted",
+    ("slurm.sbatch", *SMOKE): "not in a job",
+    ("sweep.sh",): "where to?",
+    ("sweep.sh", "--gpu", "0"): "no option --gpu",
+    ("sweep.sh", "--gpus"): "--gpus wants a value",
+    ("sweep.sh", "--gpus", "0"): "no rows",
+    ("tpu_pod.sh",): "create, install, run, fetch or delete",
+    ("tpu_pod.sh", "--region", "x", "delete"): "no option --region",
+    ("tpu_pod.sh", "create", "v6e-8"): "create wants TYPE and VERSION",
+    ("tpu_pod.sh", "create", "tpu7x-8", "x"): "use launch/gke_jobset.yaml",
+    ("tpu_pod.sh", "run"): "run wants arguments of train",
+    ("tpu_pod.sh", "fetch", "gs://a"): "fetch wants WORKDIR and FOLDER",
+    ("tpu_pod.sh", "delete", "all"): "delete wants no arguments",
+}
+
+
+@pytest.mark.parametrize("arguments", WRONG, ids=" ".join)
+def test_wrong_arguments_are_one_line_and_exit_code_2(arguments, stand_in, tmp_path):
+    stand_in("gcloud")
+    code, out, error = run(*arguments)
+    assert (code, out) == (2, [])
+    (line,) = error.splitlines()
+    assert line.startswith("error: ")
+    assert WRONG[arguments] in line
+    assert calls(tmp_path, "gcloud") == []
+
+
+def test_a_dry_run_of_local_prints_a_line_a_process():
+    code, out, _ = run("local.sh", "--dry-run", "2", *SMOKE, "--workdir", "a b", PYTHON="python", DEVICES="3", PORT="9")
+    assert code == 0
+    settings = "env NPROC=12 'XLA_FLAGS=" + os.environ["XLA_FLAGS"] + " --xla_force_host_platform_device_count=3'"
+    command = "python -m scalevae_jax.train --distributed --coordinator=127.0.0.1:9 --num_processes=2"
+    assert out == [f"{settings} {command} --process_id={i} --config configs/smoke.py --workdir 'a b'" for i in range(2)]
+
+
+POD = {
+    ("--spot", "create", "v6e-32", "v2-alpha-tpuv6e"): [
+        "compute tpus tpu-vm create pod --accelerator-type=v6e-32 --version=v2-alpha-tpuv6e --spot --zone=z"
+    ],
+    ("run", *SMOKE, "--workdir", "/a b"): [
+        "compute tpus tpu-vm ssh pod --worker=all --command='cd scalevae_jax && JAX_COMPILATION_CACHE_DIR=gs://b/c "
+        ".venv/bin/python -m scalevae_jax.train --distributed --config configs/smoke.py "
+        "--workdir '\"'\"'/a b'\"'\"'' --zone=z"
+    ],
+    ("fetch", "gs://b/run", "here"): ["storage cp gs://b/run here --recursive"],
+    ("fetch", "/shared/run", "here"): ["compute tpus tpu-vm scp pod:/shared/run here --recurse --worker=0 --zone=z"],
+    ("fetch", "runs/a", "here"): ["compute tpus tpu-vm scp pod:scalevae_jax/runs/a here --recurse --worker=0 --zone=z"],
+    ("delete",): ["compute tpus tpu-vm delete pod --quiet --zone=z"],
+}
+
+
+@pytest.mark.parametrize("arguments", POD, ids=" ".join)
+def test_a_pod_is_asked_of_gcloud_as_the_dry_run_says(arguments, stand_in, tmp_path, monkeypatch):
+    stand_in("gcloud")
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "gs://b/c")
+    options = ["--name", "pod", "--zone", "z"]
+    code, out, _ = run("tpu_pod.sh", *options, "--dry-run", *arguments)
+    assert code == 0
+    assert calls(tmp_path, "gcloud") == []
+    assert [shlex.split(line) for line in out] == [["gcloud", *shlex.split(line)] for line in POD[arguments]]
+    assert run("tpu_pod.sh", *options, *arguments)[0] == 0
+    assert calls(tmp_path, "gcloud") == [shlex.split(line) for line in POD[arguments]]
+
+
+def test_install_sends_the_commit_to_all_workers(stand_in, tmp_path):
+    """What is sent unpacks to the checkout; on the workers are done: unpack, environment, locked packages, TPU's."""
+    stand_in("gcloud", f'[[ $4 != scp ]] || tar -tzf "$5" > {tmp_path / "sent"}')
+    code, out, error = run("tpu_pod.sh", "install")
+    assert (code, out) == (0, []), error
+    copy, install = calls(tmp_path, "gcloud")
+    assert copy == "compute tpus tpu-vm scp scalevae_jax.tar.gz scalevae: --worker=all".split()
+    assert install[:6] == "compute tpus tpu-vm ssh scalevae --worker=all".split()
+    assert "uv pip install --quiet -r requirements.lock 'jax[tpu]'" in install[6]
+    sent = (tmp_path / "sent").read_text().split()
+    assert {"scalevae_jax/requirements.lock", "scalevae_jax/scalevae_jax/train.py"} <= set(sent)
+    assert not (ROOT / "scalevae_jax.tar.gz").exists()
+
+
+# A step of two tasks on each of two nodes, as SLURM describes it to each; their process ids are kept for scancel.
+SRUN = """
+for ((i = 0; i < SLURM_NTASKS; i++)); do
+  (
+    echo $BASHPID >> "$TASKS"
+    SLURM_PROCID=$i SLURM_LOCALID=$((i % 2)) SLURM_STEP_NUM_TASKS=$SLURM_NTASKS SLURM_STEP_NODELIST=$NODES exec "$@"
+  ) &
+done
+code=0
+for pid in $(jobs -p); do wait "$pid" || code=$?; done
+exit $code
+"""
+JOB = {"SLURM_JOB_ID": "4097", "SLURM_NTASKS": "4", "SLURM_TASKS_PER_NODE": "2(x2)", "NODES": "gpu[07-08]"}
+
+
+@pytest.fixture
+def slurm(stand_in, tmp_path, monkeypatch):
+    """A scheduler's commands and its variables in the batch script."""
+    stand_in("srun", SRUN)
+    stand_in("scancel", 'kill -TERM $(cat "$TASKS")')
+    stand_in("scontrol")
+    for name, value in (JOB | {"TASKS": str(tmp_path / "tasks")}).items():
+        monkeypatch.setenv(name, value)
+
+
+def test_each_task_of_a_slurm_job_knows_who_it_is(slurm, stand_in, tmp_path, monkeypatch):
+    """By this package's rule and JAX's own: host and port of the first, how many there are, its number, its GPU."""
+    python = stand_in("python-of-the-job", f'env --null > "{tmp_path}/environment-$SLURM_PROCID"')
+    code, _, error = run("slurm.sbatch", *SMOKE, PYTHON=str(python), SLURM_GPUS_ON_NODE="2")
+    assert code == 0, error
+    assert calls(tmp_path, "python-of-the-job") == 4 * [["-m", "scalevae_jax.train", *SMOKE]]
+    for i in range(4):
+        for line in (tmp_path / f"environment-{i}").read_text().split("\0")[:-1]:
+            monkeypatch.setenv(*line.split("=", 1))
+        assert processes._detected()
+        found = clusters.ClusterEnv.auto_detect_unset_distributed_params(None, None, None, None, None, 1)
+        assert found == ("gpu07:61441", 4, i, [i % 2])
+
+
+def test_a_task_a_node_has_all_its_gpus(slurm):
+    environment = {"SLURM_GPUS_ON_NODE": "8", "SLURM_TASKS_PER_NODE": "1(x2)", "SLURM_CPUS_PER_TASK": "16"}
+    code, out, _ = run("slurm.sbatch", "--dry-run", *SMOKE, **environment)
+    assert code == 0
+    assert out == [
+        "export JAX_LOCAL_DEVICE_IDS=0,1,2,3,4,5,6,7",
+        "export SRUN_CPUS_PER_TASK=16",
+        "srun .venv/bin/python -m scalevae_jax.train --config configs/smoke.py",
+    ]
+    code, _, error = run("slurm.sbatch", "--dry-run", *SMOKE, **environment | {"SLURM_TASKS_PER_NODE": "4(x2)"})
+    assert (code, error.split(" (")[0]) == (2, "error: 4 tasks for 8 GPUs of a node; one task a GPU, or one a node")
+    code, _, error = run("slurm.sbatch", "--dry-run", *SMOKE, SLURM_GPUS_PER_TASK="1")
+    assert (code, "use --gpus-per-node" in error) == (2, True)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["sigint", "sigterm"])
+def test_a_signal_at_local_reaches_its_processes(number, stand_in):
+    saves = stand_in("saves", "trap 'echo saved; kill $!; exit 143' TERM; echo begun; sleep 60 & wait")
+    process = start("local.sh", "2", *SMOKE, PYTHON=str(saves), PORT="9")
+    assert process.stdout is not None
+    for _ in range(2):
+        assert process.stdout.readline() == "begun\n"
+    process.send_signal(number)
+    out, error = process.communicate(timeout=20)
+    assert out.count("saved") == 2, error
+
+
+def test_out_of_time_the_tasks_are_told_to_save_and_the_job_is_queued_again(slurm, stand_in, tmp_path):
+    saves = stand_in("saves", "trap 'echo saved; kill $!; exit 143' TERM; echo begun; sleep 60 & wait")
+    process = start("slurm.sbatch", *SMOKE, PYTHON=str(saves))
+    assert process.stdout is not None
+    for _ in range(4):
+        assert process.stdout.readline() == "begun\n"
+    process.send_signal(signal.SIGUSR1)
+    out, error = process.communicate(timeout=20)
+    assert process.returncode == 0, error
+    assert out.count("saved") == 4
+    assert calls(tmp_path, "scancel") == [["--signal=TERM", "4097"]]
+    assert calls(tmp_path, "scontrol") == [["requeue", "4097"]]
+
+
+@pytest.mark.parametrize("code", [0, 2])
+def test_a_job_that_ends_by_itself_is_not_queued_again(code, slurm, stand_in, tmp_path):
+    assert run("slurm.sbatch", *SMOKE, PYTHON=str(stand_in("ends", f"exit {code}")))[0] == code
+    assert calls(tmp_path, "scontrol") == []
+
+
+@pytest.mark.slow
+def test_a_slurm_job_of_two_tasks_trains_is_requeued_and_goes_on(slurm, tmp_path):
+    """Real training; the scheduler alone is a stand-in, and both tasks are on this machine."""
+    environment = {"PYTHON": sys.executable, "PYTHONPATH": str(ROOT), "NODES": "localhost", "SLURM_NTASKS": "2"}
+    environment |= {"SLURM_JOB_ID": str(os.getpid()), "XLA_FLAGS": typed.SOON_COMPILED, "NPROC": "8"}  # its port
+    arguments = [*SMOKE, "--config.data.limit_train=1000", "--config.data.limit_valid=100", "--config.data.buckets=1"]
+    arguments += ["--workdir", str(tmp_path / "run")]
+    process = start("slurm.sbatch", *arguments, "--config.train.max_epochs=1000", **environment)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if line.startswith("epoch 1/"):
+            process.send_signal(signal.SIGUSR1)
+    said = process.stderr.read()
+    assert process.wait(60) == 0, said
+    assert {"process 0 of 2: 1 of 2 devices\n", "process 1 of 2: 1 of 2 devices\n"} <= set(lines)
+    steps = [int(step) for step in re.findall(r"stopped at step (\d+)", said)]
+    assert len(steps) == 2
+    assert steps[0] == steps[1]
+    assert calls(tmp_path, "scontrol") == [["requeue", environment["SLURM_JOB_ID"]]]
+    epochs = steps[0] // json.loads((tmp_path / "run/run.json").read_text())["steps_per_epoch"] + 1
+    code, out, error = run("slurm.sbatch", *arguments, f"--config.train.max_epochs={epochs}", **environment)
+    assert code == 0, error
+    assert any(line.startswith("resumed in epoch") and line.endswith(f"at step {steps[0]}") for line in out)
+    assert any(line.startswith(f"epoch {epochs}/{epochs} ") for line in out)
+
+
+ROWS = """echo one on $CUDA_VISIBLE_DEVICES
+# a remark, then a row with a workdir
+test -e ready && echo two --workdir runs/two > out.txt
+
+echo one on $CUDA_VISIBLE_DEVICES
+echo three; exit 7
+"""
+
+
+def test_a_sweep_runs_all_rows_names_what_failed_and_skips_what_is_done(tmp_path):
+    code, out, error = run("sweep.sh", "--gpus", "4,5", given=ROWS, cwd=tmp_path)
+    assert (code, error) == (1, "")
+    assert out[0] == "3 rows, 0 done before; 2 at once; logs in sweep/"
+    assert out[-1] == "1 of 3 rows done"
+    failed = [line for line in out if line.startswith("not done: ")]
+    assert [line.split(" (log")[0] for line in failed] == [
+        "not done: test -e ready && echo two --workdir runs/two > out.txt",
+        "not done: echo three; exit 7",
+    ]
+    assert any(re.fullmatch(r"failed sweep/row-\w{8} with exit code 7: three", line) for line in out)
+    logs = {path.name: path.read_text() for path in (tmp_path / "sweep").glob("*.log")}
+    assert sorted(text[:-2] for text in logs.values()) == ["", "one on ", "thre"]
+    assert sum(name.startswith("two-") for name in logs) == 1
+
+    (tmp_path / "ready").touch()
+    code, out, _ = run("sweep.sh", "--gpus", "4,5", given=ROWS.replace("exit 7", "exit 0"), cwd=tmp_path)
+    assert code == 0
+    assert out[0] == "3 rows, 1 done before; 2 at once; logs in sweep/"
+    assert not any("row" in line and "one on" in line for line in out)
+    assert (tmp_path / "out.txt").read_text() == "two --workdir runs/two\n"
+    assert run("sweep.sh", "--gpus", "4,5", given=ROWS.replace("exit 7", "exit 0"), cwd=tmp_path)[1][-1] == (
+        "3 of 3 rows done"
+    )
+
+
+def test_a_sweep_over_hosts_keeps_on_without_one_that_is_gone(stand_in, tmp_path):
+    """Two hosts with two GPUs each; ssh to one of them fails."""
+    both = f"until [[ $(grep --text --only-matching gone {tmp_path / 'ssh.calls'} | wc -l) == 2 ]]; do sleep 0.1; done"
+    stand_in("ssh", f'[[ $4 != gone ]] || exit 255; [[ $4 == here2 && -e single ]] || {both}; bash -c "${{@:5}}"')
+    rows = "".join(f"echo {i} > {i}-$CUDA_VISIBLE_DEVICES\n" for i in range(6))
+    sweep = ["--hosts", "gone,here2", "--gpus", "0,1", "--folder", str(tmp_path)]
+    code, out, _ = run("sweep.sh", "--dry-run", *sweep, given=rows, cwd=tmp_path)
+    assert code == 0
+    row = f"cd {tmp_path} || exit; export CUDA_VISIBLE_DEVICES=0; echo 0 > 0-$CUDA_VISIBLE_DEVICES"
+    assert out[1] == f"ssh -n -o BatchMode=yes gone '{row}'"
+    assert not (tmp_path / "sweep").exists()
+    code, out, _ = run("sweep.sh", *sweep, given=rows, cwd=tmp_path)
+    assert code == 1
+    assert out.count("host gone can not be reached; it gets no more rows") == 2
+    assert out[-1] == "4 of 6 rows done"
+    (tmp_path / "single").touch()
+    code, out, _ = run("sweep.sh", "--hosts", "here2", "--folder", str(tmp_path), given=rows, cwd=tmp_path)
+    assert (code, out[-1]) == (0, "6 of 6 rows done")
+
+
+def test_a_sweep_that_is_stopped_lets_its_rows_save(tmp_path):
+    row = "trap 'echo saved; exit 143' TERM; touch begun; sleep 60 & wait\n"
+    process = start("sweep.sh", "--gpus", "0", given=row, cwd=tmp_path)
+    while not (tmp_path / "begun").exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    out, _ = process.communicate(timeout=20)
+    assert process.returncode == 143
+    assert out.endswith("stopped; the same command goes on\n")
+    (log,) = (tmp_path / "sweep").glob("*.log")
+    assert log.read_text() == "saved\n"
+
+
+def test_a_sweep_takes_the_rows_that_reproduce_lists():
+    listed = typed.run("reproduce", "table1", "--scale", "smoke", "--list").out
+    code, out, _ = run("sweep.sh", "--dry-run", "--gpus", "0,1", given=listed)
+    assert code == 0
+    rows = listed.splitlines()
+    assert out[0].startswith(f"{len(rows)} rows, 0 done before; 2 at once")
+    assert [shlex.split(line)[-1].split("; ", 1)[1] for line in out[1:]] == rows
+
+
+JOBSETS = {
+    item["metadata"]["labels"]["device"]: item
+    for item in yaml.safe_load((LAUNCH / "gke_jobset.yaml").read_text())["items"]
+}
+
+
+def _pods(jobset: dict) -> tuple[dict, dict, dict]:
+    (job,) = jobset["spec"]["replicatedJobs"]
+    spec = job["template"]["spec"]
+    pod = spec["template"]["spec"]
+    (container,) = pod["containers"]
+    return job, pod, container
+
+
+@pytest.mark.parametrize("device", ["tpu", "gpu"])
+def test_a_jobset_is_one_by_the_schema(device):
+    """By the models made from JobSet's and Kubernetes' own OpenAPI: types of all fields, and none that is unknown."""
+    jobset = JOBSETS[device]
+    assert JobsetV1alpha2JobSet.from_dict(jobset).to_dict() == jobset
+    job, pod, container = _pods(jobset)
+    spec = job["template"]["spec"]
+    assert (jobset["apiVersion"], jobset["kind"], job["replicas"]) == ("jobset.x-k8s.io/v1alpha2", "JobSet", 1)
+    assert (spec["completions"], spec["completionMode"], spec["backoffLimit"]) == (spec["parallelism"], "Indexed", 0)
+    assert pod["restartPolicy"] == "Never"
+    assert [v["name"] for v in pod["volumes"]] == [v["name"] for v in container["volumeMounts"]]
+
+
+@pytest.mark.parametrize("device", ["tpu", "gpu"])
+def test_the_arguments_of_a_jobset_are_those_of_train(device):
+    _, _, container = _pods(JOBSETS[device])
+    fields = config.describe()
+    for argument in container["args"]:
+        name = argument.removeprefix("--").split("=")[0]
+        assert name in train.FLAGS or f"--{name}" in fields, argument
+
+
+def test_the_processes_of_the_jobsets_are_as_many_as_said():
+    """The slice has as many chips as its hosts; on GPUs, which nothing tells who is who, the flags fit the names."""
+    job, pod, container = _pods(JOBSETS["tpu"])
+    chips = 1
+    for side in pod["nodeSelector"]["cloud.google.com/gke-tpu-topology"].split("x"):
+        chips *= int(side)
+    assert chips == container["resources"]["limits"]["google.com/tpu"] * job["template"]["spec"]["parallelism"]
+    assert "--distributed" in container["args"]
+
+    job, _, container = _pods(JOBSETS["gpu"])
+    name = JOBSETS["gpu"]["metadata"]["name"]
+    assert f"--coordinator={name}-{job['name']}-0-0.{name}:8476" in container["args"]
+    assert f"--num_processes={job['template']['spec']['parallelism']}" in container["args"]
+    assert "--process_id=$(JOB_COMPLETION_INDEX)" in container["args"]
+
+
+def test_the_image_copies_what_is_there():
+    lines = (LAUNCH / "Dockerfile").read_text().splitlines()
+    copied = [name for line in lines if line.startswith("COPY") for name in line.split()[1:-1]]
+    assert copied
+    for name in copied:
+        assert (ROOT / name).exists(), name
+
+
+def test_every_command_of_the_readme_runs_dry(stand_in):
+    """Those of the scripts; sbatch takes its own options away."""
+    text = (LAUNCH / "README.md").read_text()
+    shown = [
+        line
+        for block in re.findall(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+        for line in block.splitlines()
+    ]
+    ours = [match for line in shown if (match := re.search(r"launch/(\w+\.(?:sh|sbatch)) (.*)", line))]
+    assert {match[1] for match in ours} == {path.name for path in COMMANDS}
+    for match in ours:
+        arguments = shlex.split(match[2].split(" < ")[0], comments=True)
+        code, _, error = run(match[1], "--dry-run", *arguments, given="true\n", PYTHON="python")
+        assert code == 0, f"{match[0]}: {error}"

@@ -1,0 +1,255 @@
+"""The network against PyTorch's golden values and against a float64 loop over the steps of one sentence."""
+
+import functools
+import itertools
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import special, stats
+
+from scalevae_jax.core import gaussian
+from scalevae_jax.core.network import Decoder, Encoder, Model
+from scalevae_jax.core.types import Batch, Inject
+
+GOLDEN = Path(__file__).parent / "golden" / "model.npz"
+WORDS, EMBEDDING, HIDDEN, LATENT = 11, 4, 6, 3
+
+
+@pytest.fixture
+def golden():
+    with np.load(GOLDEN) as values:
+        return dict(values)
+
+
+def _model(inject=Inject.STATE | Inject.INPUT, latent=LATENT, **of_decoder):
+    sizes = {"vocabulary": WORDS, "embedding": EMBEDDING, "hidden": HIDDEN, "latent": latent}
+    return Model(Encoder(**sizes), Decoder(**sizes, inject=inject, **of_decoder))
+
+
+def _params(model, rng):
+    """Random parameters large enough that the gates leave their linear range."""
+    shapes = jax.eval_shape(model.init, jax.random.key(0))
+    return jax.tree.map(lambda x: jnp.float32(rng.uniform(-0.7, 0.7, x.shape)), shapes)
+
+
+def _batch(sentences, time, rows=None, index=None):
+    """The sentences padded to `time` tokens by words, which no result may depend on, and to `rows` rows."""
+    rows = rows or len(sentences)
+    tokens = np.full((rows, time), 7, np.int32)
+    lengths, weight, row = np.ones(rows, np.int32), np.zeros(rows, np.float32), np.zeros(rows, np.int32)
+    for i, sentence in enumerate(sentences):
+        tokens[i, : len(sentence)], lengths[i], weight[i] = sentence, len(sentence), 1
+    row[: len(sentences)] = range(len(sentences)) if index is None else index
+    return Batch(tokens, lengths, weight, row)
+
+
+def _sentences(rng, *lengths):
+    return [[1, *rng.integers(3, WORDS, length - 2), 2] for length in lengths]
+
+
+def _row_keys(rows):
+    return jax.vmap(functools.partial(jax.random.fold_in, jax.random.key(3)))(np.asarray(rows))
+
+
+def _of_torch(values, prefix=""):
+    """Torch's parameters or gradients in our layout; its W_ih has z's share in the last columns."""
+
+    def at(name):
+        return values[prefix + name]
+
+    def lstm(side):
+        return {
+            "embedding": at(f"{side}_embedding.weight"),
+            "recurrent": at(f"{side}_lstm.weight_hh_l0").T,
+            "input_bias": at(f"{side}_lstm.bias_ih_l0"),
+            "recurrent_bias": at(f"{side}_lstm.bias_hh_l0"),
+        }
+
+    of_decoder = at("decoder_lstm.weight_ih_l0").T
+    encoder = lstm("encoder") | {"input": at("encoder_lstm.weight_ih_l0").T, "posterior": at("posterior.weight").T}
+    decoder = lstm("decoder") | {
+        "input": of_decoder[:EMBEDDING],
+        "latent_input": of_decoder[EMBEDDING:],
+        "latent_state": at("state.weight").T,
+        "output": at("output.weight").T,
+    }
+    return jax.tree.map(np.float32, {"encoder": encoder, "decoder": decoder})
+
+
+def test_posteriors_nll_and_every_gradient_are_torchs(golden):
+    model, params = _model(), _of_torch(golden)
+    rows = [row[:length] for row, length in zip(golden["tokens"], golden["lengths"], strict=True)]
+    batch = _batch(rows, time=9, rows=5)
+    noise = np.zeros((5, LATENT), np.float32)
+    noise[:4] = golden["noise"]
+    shapes = jax.eval_shape(model.init, jax.random.key(0))
+    assert jax.tree.map(jnp.shape, params) == jax.tree.map(jnp.shape, shapes)
+
+    def negative_elbo(params):
+        q = model.encode(params, batch)
+        z = gaussian.sample(q, noise)
+        rec, nll = model.decode(params, "weighted_nll", z, batch, batch.mask, None)
+        kl = gaussian.kl_dims(q).sum(-1)
+        return rec + jnp.sum(batch.weight * kl), (q.mean, q.logvar, nll, kl)
+
+    (loss, outputs), gradients = jax.jit(jax.value_and_grad(negative_elbo, has_aux=True))(params)
+    for name, got in zip(("mu", "logvar", "nll", "kl"), outputs, strict=True):
+        np.testing.assert_allclose(got[:4], golden[name], rtol=1e-5, atol=1e-6, err_msg=name)
+    assert outputs[2][4] == 0
+    np.testing.assert_allclose(loss, np.sum(golden["nll"] + golden["kl"]), rtol=1e-5)
+    wanted = _of_torch(golden, "grad_")
+    for side in ("encoder", "decoder"):
+        assert set(gradients[side]) == set(wanted[side])
+        for name, gradient in gradients[side].items():
+            error = f"{side} {name}"
+            np.testing.assert_allclose(gradient, wanted[side][name], rtol=2e-4, atol=1e-5, err_msg=error)
+
+
+def _nll_by_loop(params, inject, sentence, z):
+    """-log p(x|z) of one sentence in float64, a step at a time."""
+    p = jax.tree.map(np.float64, params["decoder"])
+    c = z @ p["latent_state"] if Inject.STATE in inject else np.zeros(HIDDEN)
+    h, total = np.tanh(c), 0.0
+    for word, target in itertools.pairwise(sentence):
+        gates = p["embedding"][word] @ p["input"] + h @ p["recurrent"] + p["input_bias"] + p["recurrent_bias"]
+        if Inject.INPUT in inject:
+            gates = gates + z @ p["latent_input"]
+        i, f, g, o = np.split(gates, 4)
+        c = special.expit(f) * c + special.expit(i) * np.tanh(g)
+        h = special.expit(o) * np.tanh(c)
+        features = np.concatenate([h, z]) if Inject.OUTPUT in inject else h
+        total -= special.log_softmax(features @ p["output"])[target]
+    return total
+
+
+EVERYWHERE = Inject.STATE | Inject.INPUT | Inject.OUTPUT
+
+
+@pytest.mark.parametrize("inject", [Inject.NONE, Inject.STATE, Inject.INPUT, Inject.OUTPUT, EVERYWHERE], ids=str)
+def test_z_enters_where_inject_says(rng, inject):
+    model = _model(inject)
+    params, sentences = _params(model, rng), _sentences(rng, 6, 2, 4)
+    for name, place in (("latent_state", Inject.STATE), ("latent_input", Inject.INPUT)):
+        assert (name in params["decoder"]) is (place in inject)
+    batch = _batch(sentences, time=8)
+    z = np.float32(rng.normal(size=(3, LATENT)))
+    evaluate = jax.jit(lambda z: model.decode(params, "weighted_nll", z, batch, batch.mask, None)[1])
+    expected = [_nll_by_loop(params, inject, *pair) for pair in zip(sentences, z, strict=True)]
+    np.testing.assert_allclose(evaluate(z), expected, rtol=1e-5)
+    changed = np.abs(evaluate(z + 1) - evaluate(z))
+    assert np.all(changed == 0) if inject == Inject.NONE else np.all(changed > 1e-3)
+
+
+def test_without_latent_dimensions_there_is_no_encoder_and_no_latent_parameter(rng):
+    model = _model(Inject.NONE, latent=0)
+    params = jax.jit(model.init)(jax.random.key(0))
+    assert params["encoder"] == {}
+    assert set(params["decoder"]) == {"embedding", "input", "recurrent", "input_bias", "recurrent_bias", "output"}
+    (sentence,) = _sentences(rng, 5)
+    batch = _batch([sentence], time=6)
+    q = model.encode(params, batch)
+    assert q.mean.shape == q.logvar.shape == (1, 0)
+    _, nll = model.decode(params, "weighted_nll", q.mean, batch, batch.mask, None)
+    np.testing.assert_allclose(nll, [_nll_by_loop(params, Inject.NONE, sentence, np.zeros(0))], rtol=1e-5)
+
+
+@pytest.mark.parametrize("inject", [Inject.STATE | Inject.INPUT, EVERYWHERE], ids=str)
+def test_the_evaluation_path_is_the_training_path_without_dropout(rng, inject):
+    model = _model(inject)
+    params, batch = _params(model, rng), _batch(_sentences(rng, 6, 2, 4), time=8, rows=4)
+    z = np.float32(rng.normal(size=(4, LATENT)))
+    words = model.decode(params, "project", batch.inputs.T)
+    total, nll = model.decode(params, "weighted_nll", z, batch, batch.mask, None)
+    evaluated = model.decode(params, "log_likelihood", z, words, batch)
+    np.testing.assert_allclose(evaluated, -nll, rtol=1e-5)
+    np.testing.assert_allclose(total, np.sum(nll), rtol=1e-5)
+    assert evaluated[3] == 0
+
+
+def test_padding_and_the_other_rows_change_nothing_of_a_sentence(rng):
+    model = _model()
+    params = _params(model, rng)
+    short, *others = _sentences(rng, 4, 9, 6, 4)
+    z = np.float32(rng.normal(size=(4, LATENT)))
+
+    @jax.jit
+    def of(batch, z, keys):
+        first = batch.mask * (jnp.arange(len(z)) == 0)[:, None]
+
+        def loss(params, z):
+            total, nll = model.decode(params, "weighted_nll", z, batch, first, keys)
+            return total, nll[0]
+
+        (_, nll), gradients = jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)(params, z)
+        _, evaluated = model.decode(params, "weighted_nll", z, batch, batch.mask, None)
+        q = model.encode(params, batch)
+        return nll, evaluated[0], q.mean[0], q.logvar[0], gradients[0]["decoder"], gradients[1][0]
+
+    alone = of(_batch([short], time=4), z[:1], _row_keys([0]))
+    among = of(_batch([short, *others], time=10), z, _row_keys([0, 5, 6, 7]))
+    assert abs(alone[0] - alone[1]) > 1e-2
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5), among, alone)
+
+
+@pytest.mark.parametrize("place", ["words", "outputs"])
+def test_dropout_drops_the_rate_and_scales_what_it_keeps(place):
+    rows, steps, rate, word = 6, 40, 0.25, 5
+    rates = {"dropout_words": 0.0, "dropout_outputs": 0.0} | {f"dropout_{place}": rate}
+    model = _model(Inject.NONE, **rates)
+    shapes = jax.eval_shape(model.init, jax.random.key(0))
+    params = jax.tree.map(lambda x: np.zeros(x.shape, np.float32), shapes)
+    decoder = params["decoder"]
+    decoder["input_bias"] += np.repeat(np.float32([20, -20, 0, 20]), HIDDEN)
+    decoder["embedding"][word, 0] = decoder["input"][0, 2 * HIDDEN] = 1
+    decoder["output"][0, word] = 3
+    batch = _batch([[word] * (steps + 1)] * rows, time=steps + 1)
+    z = np.zeros((rows, LATENT), np.float32)
+    nll = model.decode(params, "weighted_nll", z, batch, batch.mask, _row_keys(range(rows)))[1]
+    h = np.tanh(np.tanh(1 / (1 - rate))) if place == "words" else np.tanh(np.tanh(1)) / (1 - rate)
+    dropped, kept = np.log(WORDS), np.log(np.exp(3 * h) + WORDS - 1) - 3 * h
+    counts = (nll - steps * kept) / (dropped - kept)
+    np.testing.assert_allclose(counts, np.round(counts), atol=1e-3)
+    assert len(np.unique(np.round(counts))) > 1
+    assert stats.binomtest(int(np.round(counts.sum())), rows * steps, rate).pvalue > 1e-3
+
+
+@functools.cache
+def _initializer(kind):
+    """A model of moderate size, so that a sample of its parameters shows their distribution."""
+    sizes = {"vocabulary": 60, "embedding": 20, "hidden": 25, "latent": 10, "init_kind": kind}
+    return jax.jit(Model(Encoder(**sizes), Decoder(**sizes, inject=EVERYWHERE)).init)
+
+
+def _initial(kind, seed=1):
+    params = _initializer(kind)(jax.random.key(seed))
+    return {f"{side} {name}": np.ravel(x) for side in params for name, x in params[side].items()}
+
+
+def _fills(values, limit):
+    """Within +-limit, and not distinguishable from uniform there."""
+    assert np.max(np.abs(values)) <= limit
+    return stats.kstest(values, stats.uniform(-limit, 2 * limit).cdf).pvalue > 1e-3
+
+
+def test_initial_values_of_the_paper():
+    for name, values in _initial("paper").items():
+        assert _fills(values, 0.1 if name.endswith("embedding") else 0.01), name
+
+
+def test_initial_values_of_pytorch():
+    fan_in = {"decoder latent_state": 10, "decoder output": 25 + 10}
+    for name, values in _initial("torch").items():
+        if name.endswith("embedding"):
+            assert stats.kstest(values, "norm").pvalue > 1e-3, name
+        else:
+            assert _fills(values, 1 / np.sqrt(fan_in.get(name, 25))), name
+
+
+def test_initial_values_differ_between_keys_and_between_parameters():
+    one, same, other = (_initial("paper", seed) for seed in (0, 0, 1))
+    jax.tree.map(np.testing.assert_array_equal, one, same)
+    starts = [values[:8] for values in (*one.values(), *other.values())]
+    assert len(np.unique(starts, axis=0)) == len(starts)

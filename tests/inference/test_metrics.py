@@ -1,0 +1,302 @@
+"""The readings of NLL where log p(x) is known exactly; the other measures against plain loops."""
+
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import special, stats
+
+from scalevae_jax.core.network import Decoder, Encoder, Model
+from scalevae_jax.core.types import Batch, Gaussian, Inject, Posteriors
+from scalevae_jax.inference import metrics
+
+DRAWS = 100_000
+FACTOR = np.float32([0.6, 2.2])
+FITTED = Gaussian(np.float32([0.3, -0.2]), np.float32([-0.4, 0.9]))
+
+
+class Linear:
+    """x ~ N(W z + b, s^2 I): exact log p(x) under any Gaussian prior of z, in float64."""
+
+    def __init__(self, rng, dims=4, latent=2):
+        self.weights, self.bias, self.std = rng.normal(size=(dims, latent)), rng.normal(size=dims), 0.9
+        self.x = 1.5 * rng.normal(size=dims)
+
+    def log_likelihood(self, z):
+        return stats.norm.logpdf(self.x, z @ self.weights.T + self.bias, self.std).sum(-1)
+
+    def rec(self, q):
+        """-E log p(x|z) over z ~ q, in closed form."""
+        covariance = self.weights @ np.diag(np.exp(q.logvar)) @ self.weights.T
+        return -self.log_likelihood(q.mean) + np.trace(covariance) / (2 * self.std**2)
+
+    def log_p(self, prior):
+        """log p(x) under this prior of z."""
+        covariance = self.weights @ np.diag(np.exp(prior.logvar)) @ self.weights.T + self.std**2 * np.eye(
+            len(self.bias)
+        )
+        return stats.multivariate_normal.logpdf(self.x, self.weights @ prior.mean + self.bias, covariance)
+
+    def posteriors(self, factor, rng):
+        """An encoder near the exact posterior, and wider, so that the weights have a variance."""
+        precision = self.weights.T @ self.weights / self.std**2 + np.diag(1 / factor**2)
+        mean = np.linalg.solve(precision, self.weights.T @ (self.x - self.bias)) / self.std**2
+        variance = 1.8 * np.diag(np.linalg.inv(precision))
+        q = Gaussian(mean / factor + 0.1 * rng.normal(size=len(mean)), np.log(variance))
+        return Posteriors(q, factor)
+
+
+def _weigh(linear, posteriors, rng):
+    """log w of many draws, in each reading."""
+    noise = np.float32(rng.normal(size=(DRAWS, len(posteriors.factor))))
+    z = posteriors.q_hat.mean + np.exp(0.5 * posteriors.q_hat.logvar) * noise
+    q = Gaussian(*(np.broadcast_to(np.float32(x), noise.shape) for x in posteriors.q))
+    single = Posteriors(q, np.float32(posteriors.factor))
+    return jax.jit(metrics.log_weights)(single, noise, np.float32(linear.log_likelihood(z)), FITTED)
+
+
+def _kl(p, prior_std):
+    variance = np.exp(p.logvar) / prior_std**2
+    return 0.5 * np.sum(p.mean**2 / prior_std**2 + variance - 1 - np.log(variance))
+
+
+PRIORS = {
+    "nll": Gaussian(np.zeros(2), 2 * np.log(FACTOR)),
+    "nll_unit_prior": Gaussian(np.zeros(2), np.zeros(2)),
+    "nll_fitted_prior": FITTED,
+}
+
+
+def test_the_bounds_converge_on_the_exact_log_likelihood(rng):
+    for _ in range(5):
+        linear = Linear(rng)
+        weights = _weigh(linear, linear.posteriors(FACTOR, rng), rng)
+        for reading, prior in PRIORS.items():
+            log_w = np.float64(weights[reading])
+            estimate = np.log(DRAWS) - special.logsumexp(log_w)
+            error = np.std(np.exp(log_w + estimate)) / np.sqrt(DRAWS)
+            assert error < 0.02
+            exact = -linear.log_p(prior)
+            assert exact - 3 * error < estimate < exact + 4 * error
+
+
+def test_one_sample_expectations_are_rec_plus_the_kl_each_reading_pays(rng):
+    linear = Linear(rng)
+    posteriors = linear.posteriors(FACTOR, rng)
+    q, q_hat = posteriors.q, posteriors.q_hat
+    expected = {
+        "nll": linear.rec(q_hat) + _kl(q_hat, FACTOR),
+        "nll_unit_prior": linear.rec(q_hat) + _kl(q_hat, np.ones(2)),
+        "nll_paper": linear.rec(q_hat) + _kl(q, np.ones(2)),
+    }
+    assert expected["nll"] > -linear.log_p(PRIORS["nll"])
+    gap = np.sum(np.log(FACTOR) - 0.5 * np.exp(q.logvar) * (1 - FACTOR**-2.0))
+    np.testing.assert_allclose(expected["nll"] - expected["nll_paper"], gap, rtol=1e-6)
+    weights = {reading: np.float64(w) for reading, w in _weigh(linear, posteriors, rng).items()}
+    for reading, value in expected.items():
+        assert abs(np.mean(-weights[reading]) - value) < 4 * np.std(weights[reading]) / np.sqrt(DRAWS), reading
+    difference = weights["nll_paper"] - weights["nll"]
+    error = 4 * np.std(difference) / np.sqrt(DRAWS)
+    assert abs(np.mean(difference) - gap) < error < abs(gap)
+
+
+def test_all_readings_coincide_when_the_factor_is_one(rng):
+    linear = Linear(rng)
+    weights = _weigh(linear, linear.posteriors(np.ones(2), rng), rng)
+    assert set(weights) == set(metrics.READINGS)
+    for reading in set(metrics.READINGS) - {"nll_fitted_prior"}:
+        np.testing.assert_allclose(weights[reading], weights["nll"], rtol=1e-5, atol=1e-5)
+
+
+def _gaussians(rng, rows=13, latent=3, spread=1.0):
+    mean, logvar = spread * rng.normal(size=(rows, latent)), rng.normal(size=(rows, latent))
+    return Gaussian(np.float32(mean), np.float32(logvar))
+
+
+def _draw(p, rng):
+    return np.float32(p.mean + np.exp(0.5 * p.logvar) * rng.normal(size=p.mean.shape))
+
+
+def _information(p, z, factor=None):
+    return metrics.information(p, np.ones(z.shape[1], np.float32) if factor is None else factor, z)
+
+
+def test_mutual_information_of_separated_posteriors_is_log_n(rng):
+    p = Gaussian(np.float32(np.arange(20)[:, None] * [100.0, 30.0]), np.zeros((20, 2), np.float32))
+    np.testing.assert_allclose(_information(p, _draw(p, rng))["mi"], np.log(20), rtol=1e-5)
+
+
+def test_mutual_information_of_pairs_of_alike_posteriors_is_log_of_the_pairs(rng):
+    mean = np.float32(np.repeat(np.arange(10), 2)[:, None] * [100.0, 30.0])
+    p = Gaussian(mean, np.zeros((20, 2), np.float32))
+    np.testing.assert_allclose(_information(p, _draw(p, rng))["mi"], np.log(10), rtol=1e-5)
+
+
+def test_mutual_information_of_identical_posteriors_is_zero(rng):
+    p = Gaussian(np.full((20, 3), 0.7, np.float32), np.full((20, 3), -1.3, np.float32))
+    assert abs(_information(p, _draw(p, rng))["mi"]) < 1e-5
+
+
+@given(st.integers(0, 2**32 - 1), st.floats(0, 30), st.floats(-6, 6))
+def test_mutual_information_never_exceeds_log_n(seed, spread, logvar):
+    rng = np.random.default_rng(seed)
+    p = _gaussians(rng, spread=spread)
+    p = p._replace(logvar=p.logvar + np.float32(logvar))
+    assert _information(p, _draw(p, rng))["mi"] <= np.log(13) + 1e-4
+
+
+def test_active_units_counts_dimensions_that_vary_over_the_split(rng):
+    scale = np.sqrt([0.0, 0.009, 0.011, 1.0])
+    standard = rng.normal(size=(50, 4))
+    standard = (standard - standard.mean(0)) / standard.std(0, ddof=1)
+    mean = np.float32(7 + scale * standard)
+    assert metrics.active_units(mean) == 2
+    assert metrics.active_units(mean, threshold=0.5) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # of a division by no degrees of freedom
+        assert metrics.active_units(mean[:1]) == 0
+
+
+def test_active_units_divides_by_rows_less_one():
+    mean = np.float32([[0.0], [0.13]])
+    assert metrics.active_units(mean, threshold=0.0084) == 1
+    assert metrics.active_units(mean, threshold=0.0085) == 0
+    assert metrics.active_units(np.float32([[0.0], [1.0]]), threshold=0.5) == 0  # more than, not as much as
+
+
+def test_mutual_posterior_divergence_is_the_mean_over_all_pairs(rng):
+    p = _gaussians(rng, rows=9)
+    mean, variance = np.float64(p.mean), np.exp(np.float64(p.logvar))
+
+    def kl(i, j):
+        ratio = variance[i] / variance[j]
+        return 0.5 * np.sum(ratio + (mean[i] - mean[j]) ** 2 / variance[j] - 1 - np.log(ratio))
+
+    expected = np.mean([0.5 * (kl(i, j) + kl(j, i)) for i in range(9) for j in range(9)])
+    np.testing.assert_allclose(metrics.mutual_posterior_divergence(p), expected, rtol=1e-10)
+
+
+def test_mutual_posterior_divergence_of_identical_posteriors_is_zero():
+    p = Gaussian(np.full((5, 2), 3.0, np.float32), np.full((5, 2), -2.0, np.float32))
+    assert abs(metrics.mutual_posterior_divergence(p)) < 1e-9
+
+
+def test_the_two_decompositions_of_the_rate_agree(rng):
+    q, factor = _gaussians(rng), np.float32([0.5, 1.0, 3.0])
+    q_hat = Posteriors(q, factor).q_hat
+    z = _draw(q_hat, rng)
+    rate = stats.norm.logpdf(z, q_hat.mean, np.exp(0.5 * q_hat.logvar)) - stats.norm.logpdf(z, 0, factor)
+    information = _information(q_hat, z, factor)
+    np.testing.assert_allclose(information["mi"] + information["kl_aggregate"], rate.sum(-1).mean(), rtol=1e-4)
+
+
+def test_the_analytic_form_can_exceed_the_ceiling_and_has_the_same_mean(rng):
+    p = Gaussian(np.float32(np.arange(8)[:, None] * [100.0, 30.0]), np.zeros((8, 2), np.float32))
+    drawn = [_information(p, _draw(p, rng)) for _ in range(200)]
+    plain, analytic = ([each[key] for each in drawn] for key in ("mi", "mi_analytic"))
+    assert max(plain) <= np.log(8) + 1e-4 < max(analytic)
+    assert abs(np.mean(analytic) - np.log(8)) < 4 * np.std(analytic) / np.sqrt(200)
+
+
+def test_information_by_batch_is_a_loop_over_batches(rng):
+    p = _gaussians(rng, rows=13)
+    z = _draw(p, rng)
+
+    def within(at):
+        density = stats.norm.logpdf(z[at, None], p.mean[None, at], np.exp(0.5 * p.logvar[None, at])).sum(-1)
+        entropy = stats.norm.entropy(scale=np.exp(0.5 * p.logvar[at])).sum(-1)
+        return np.sum(-entropy - special.logsumexp(density, axis=1) + np.log(density.shape[1]))
+
+    expected = (within(slice(0, 5)) + within(slice(5, 10)) + within(slice(10, 13))) / 13
+    np.testing.assert_allclose(metrics.information_by_batch(p, z, 5), expected, rtol=1e-4)
+    many, z_many = _gaussians(rng, rows=70), _draw(_gaussians(rng, rows=70), rng)
+    assert metrics.information_by_batch(many, z_many) == metrics.information_by_batch(many, z_many, 32)
+    few = Gaussian(p.mean[:5], p.logvar[:5])
+    np.testing.assert_allclose(
+        metrics.information_by_batch(few, z[:5], 5), _information(few, z[:5])["mi_analytic"], rtol=1e-5
+    )
+
+
+FITTED_3 = Gaussian(np.float32([0.1, 0.0, -0.4]), np.float32([0.2, -0.3, 0.5]))
+SENTENCES = [[1, 5, 4, 2], [1, 9, 9, 6, 10, 3, 2], [1, 2]]
+
+
+def _model(inject=Inject.STATE | Inject.INPUT):
+    sizes = {"vocabulary": 11, "embedding": 4, "hidden": 5, "latent": 3}
+    return Model(Encoder(**sizes), Decoder(**sizes, inject=inject))
+
+
+def _params(model, rng, limit=0.7):
+    shapes = jax.eval_shape(model.init, jax.random.key(0))
+    return jax.tree.map(lambda x: jnp.float32(rng.uniform(-limit, limit, x.shape)), shapes)
+
+
+def _batch(sentences, time=8):
+    tokens = np.zeros((len(sentences), time), np.int32)
+    for i, sentence in enumerate(sentences):
+        tokens[i, : len(sentence)] = sentence
+    lengths = np.array([len(sentence) for sentence in sentences], np.int32)
+    return Batch(tokens, lengths, np.ones(len(lengths), np.float32), np.arange(len(lengths), dtype=np.int32))
+
+
+def _keys(rows):
+    return jax.random.split(jax.random.key(7), 64)[np.asarray(rows)]
+
+
+def _estimate(model, params, batch, keys, samples, chunk, factor=(0.5, 1.0, 2.5)):
+    @jax.jit
+    def estimate(params, batch, keys):
+        posteriors = Posteriors(model.encode(params, batch), jnp.float32(factor))
+        return metrics.importance_weighted(model, params, posteriors, batch, keys, FITTED_3, samples, chunk)
+
+    return jax.tree.map(np.asarray, estimate(params, batch, keys))
+
+
+def _same(a, b):
+    assert set(a) == set(metrics.READINGS)
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5), a, b)
+
+
+def test_importance_weighted_does_not_depend_on_the_chunk(rng):
+    model = _model()
+    params = _params(model, rng)
+    first, *rest = (_estimate(model, params, _batch(SENTENCES), _keys(range(3)), 10, chunk) for chunk in (1, 3, 7))
+    assert len(np.unique(np.round(list(first.values()), 4))) == 12
+    for other in rest:
+        _same(other, first)
+
+
+def test_importance_weighted_does_not_depend_on_padding_or_on_other_rows(rng):
+    model = _model()
+    params = _params(model, rng)
+    together = _estimate(model, params, _batch(SENTENCES, time=12), _keys([0, 1, 2]), 4, 4)
+    alone = _estimate(model, params, _batch(SENTENCES[1:2], time=7), _keys([1]), 4, 4)
+    _same(alone, jax.tree.map(lambda x: x[1:2], together))
+
+
+def test_importance_weighted_is_exact_when_nothing_depends_on_z(rng):
+    model = _model(Inject.NONE)
+    params, batch = _params(model, rng), _batch(SENTENCES)
+    params["encoder"] = jax.tree.map(jnp.zeros_like, params["encoder"])
+    z = np.zeros((3, 3), np.float32)
+    _, exact = model.decode(params, "weighted_nll", z, batch, batch.mask, None)
+    estimate = _estimate(model, params, batch, _keys(range(3)), 6, 4, factor=(1.0, 1.0, 1.0))
+    _same(estimate | {"nll_fitted_prior": exact}, dict.fromkeys(metrics.READINGS, exact))
+
+
+def test_importance_weighted_does_not_rise_with_samples_on_average(rng):
+    model = _model()
+    params, batch = _params(model, rng, limit=1.5), _batch(SENTENCES[1:2] * 64)
+    few, some, many = (_estimate(model, params, batch, _keys(range(64)), n, n) for n in (1, 5, 25))
+    for reading in ("nll", "nll_unit_prior", "nll_fitted_prior"):
+
+        def fall(less, more, reading=reading):
+            error = np.hypot(np.std(less[reading]), np.std(more[reading])) / 8
+            return (np.mean(less[reading]) - np.mean(more[reading])) / error
+
+        assert fall(few, some) > -2
+        assert fall(some, many) > -2
+        assert fall(few, many) > 3

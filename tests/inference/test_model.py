@@ -1,0 +1,237 @@
+"""The Python interface of a trained model: shapes, ends, seeds, and what it refuses."""
+
+import dataclasses
+import subprocess
+import sys
+
+import jaxtyping
+import numpy as np
+import pytest
+from small import SENTENCES, make_run
+
+import scalevae_jax
+from scalevae_jax.core.types import InputError
+from scalevae_jax.inference import decoding, posteriors
+from scalevae_jax.inference import model as model_module
+from scalevae_jax.inference.model import TrainedModel
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return TrainedModel(make_run(tmp_path_factory.mktemp("scale")))
+
+
+@pytest.fixture(scope="module")
+def language_model(tmp_path_factory):
+    return TrainedModel(make_run(tmp_path_factory.mktemp("lm"), "lstm_lm"))
+
+
+def test_importing_the_package_imports_neither_jax_nor_the_rest():
+    code = "import scalevae_jax, sys; print({'jax', 'flax', 'orbax', 'numpy'} & set(sys.modules), scalevae_jax.load)"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.startswith("set() <function load")
+
+
+def test_encode_gives_the_scaled_posterior_of_the_encoder(model):
+    texts = SENTENCES[:5]
+    mean, scale = model.encode(texts)
+    assert mean.shape == scale.shape == (5, 3)
+    run = model.run
+    for text, m, s in zip(texts, mean, scale, strict=True):
+        ids = np.array([run.words.encode(text.split())], np.int32)
+        q = run.model.encoder.apply({"params": run.params["encoder"]}, ids, np.int32([ids.shape[1]]))
+        np.testing.assert_allclose(m, np.asarray(q.mean[0]) * run.method_state.f_bar, rtol=2e-5, atol=1e-6)
+        np.testing.assert_allclose(s, np.exp(0.5 * np.asarray(q.logvar[0])), rtol=2e-5)
+
+
+@pytest.mark.parametrize("n", [1, 3, 20])
+def test_lists_of_any_length_in_the_order_given(model, n):
+    texts = (SENTENCES * 2)[:n]
+    whole = model.encode(texts)[0]
+    assert whole.shape == (n, 3)
+    np.testing.assert_allclose(whole[-1:], model.encode(texts[-1:])[0], rtol=2e-5, atol=1e-6)
+    sentences = model.reconstruct(texts)
+    assert len(sentences) == n
+    assert sentences[-1:] == model.reconstruct(texts[-1:])
+
+
+def test_few_shapes_are_compiled(model):
+    model.decode(np.zeros((4, 3)))
+    before = decoding._words._cache_size()
+    for n in (3, 4, 3):
+        model.decode(np.zeros((n, 3)))
+    assert decoding._words._cache_size() == before
+
+
+def test_a_run_of_raw_text_reads_raw_sentences(model):
+    data = dataclasses.replace(model.run.settings.data, raw=True)
+    raw = TrainedModel(model.run._replace(settings=dataclasses.replace(model.run.settings, data=data)))
+    texts = SENTENCES[:5]
+    np.testing.assert_array_equal(raw.encode(texts)[0], model.encode(texts)[0])
+    told = [text.capitalize().replace(" .", ".") for text in texts]
+    assert told != texts
+    np.testing.assert_array_equal(raw.encode(told)[0], model.encode(texts)[0])
+
+
+def test_many_sentences_are_decoded_in_parts_that_do_not_matter(model, monkeypatch):
+    z = model.draw(11, seed=3)
+    whole = model.decode(z, seed=4, temperature=1.0)
+    monkeypatch.setattr(model_module, "AT_ONCE", 4)
+    assert model.decode(z, seed=4, temperature=1.0) == whole
+
+
+def test_reconstruct_is_decode_of_the_mean(model):
+    assert model.reconstruct(SENTENCES[:3]) == model.decode(model.encode(SENTENCES[:3])[0])
+    assert model.reconstruct(SENTENCES[:3], beam=3) == model.decode(model.encode(SENTENCES[:3])[0], beam=3)
+
+
+def test_sentences_are_of_known_words_and_not_longer_than_asked(model):
+    sentences = model.sample(50, max_words=6)
+    assert {word for text in sentences for word in text.split()} <= set(model.run.words.words[4:])
+    assert max(len(text.split()) for text in sentences) <= 6
+    assert len(set(sentences)) > 10
+
+
+def test_chance_is_a_function_of_the_seed_and_the_place(model):
+    assert model.sample(5, seed=1) == model.sample(5, seed=1)
+    assert model.sample(5, seed=1) == model.sample(9, seed=1)[:5]
+    assert model.sample(5, seed=1) != model.sample(5, seed=2)
+
+
+def _fitted(model):
+    p = posteriors.fitted_prior(model.run)
+    return np.asarray(p.mean), np.exp(0.5 * np.asarray(p.logvar))
+
+
+def test_priors_model_times_the_factor_unit_and_aggregate(model):
+    unit, own = (model.draw(4000, prior=prior) for prior in ("unit", "model"))
+    np.testing.assert_allclose(own, unit * np.float32([2, 2.5, 3]), rtol=1e-5)
+    np.testing.assert_allclose(unit.std(0), 1, atol=0.05)
+    mean, std = _fitted(model)
+    fitted = model.draw(4000, prior="aggregate")
+    np.testing.assert_allclose(fitted.mean(0), mean, atol=4 * std.max() / 60)
+    np.testing.assert_allclose(fitted.std(0), std, rtol=0.05)
+    assert len(model.sample(3, prior="aggregate")) == 3
+
+
+def test_fitted_prior_has_the_moments_of_draws_from_the_posteriors(model):
+    means, scales = model.encode(SENTENCES)
+    rng = np.random.default_rng(0)
+    draws = (means + scales * rng.normal(size=(4000, *means.shape))).reshape(-1, 3)
+    mean, std = _fitted(model)
+    np.testing.assert_allclose(mean, draws.mean(0), atol=0.02)
+    np.testing.assert_allclose(std, draws.std(0), rtol=0.02)
+
+
+def test_interpolation_has_as_many_sentences_as_steps_and_both_ends(model):
+    a, b = SENTENCES[0], SENTENCES[7]
+    line = model.interpolate(a, b, 6)
+    assert len(line) == 6
+    assert [line[0], line[-1]] == model.reconstruct([a, b])
+    drawn = model.interpolate(steps=4, seed=5)
+    assert [drawn[0], drawn[-1]] == model.decode(model.draw(2, seed=5))
+    mixed = model.interpolate(a, None, 3, seed=5)
+    assert [mixed[0], mixed[-1]] == [line[0], drawn[-1]]
+
+
+def test_analogy_of_a_sentence_with_itself_is_the_third(model):
+    a, c = SENTENCES[1], SENTENCES[9]
+    assert model.analogy(a, a, c) == model.reconstruct([c])[0]
+    assert model.analogy(a, c, a) == model.reconstruct([c])[0]
+
+
+def test_nearest_begins_with_the_sentence_itself(model):
+    near = model.nearest(SENTENCES[4], SENTENCES, 3)
+    assert near[0] == SENTENCES[4]
+    z = model.encode(SENTENCES)[0]
+    order = np.argsort(np.linalg.norm(z - z[4], axis=1))
+    assert near == [SENTENCES[i] for i in order[:3]]
+
+
+def test_scores_are_those_of_the_evaluation(model):
+    scores = model.score(SENTENCES, samples=300)
+    assert {key: x.shape for key, x in scores.items()} == dict.fromkeys(
+        ("nll", "rec", "kl", "kl_model", "tokens"), (len(SENTENCES),)
+    )
+    assert np.all(scores["tokens"] == 5)
+    mean, scale = model.encode(SENTENCES)
+    factor = np.float64([2, 2.5, 3])
+    ratio = np.log(np.float64(scale)) - np.log(factor)
+    kl_model = np.sum(0.5 * ((mean / factor) ** 2 + np.exp(2 * ratio) - 1) - ratio, axis=1)
+    np.testing.assert_allclose(scores["kl_model"], kl_model, rtol=1e-4)
+    assert scores["nll"].mean() < (scores["rec"] + scores["kl_model"]).mean()
+    np.testing.assert_array_equal(model.score(SENTENCES, samples=300)["nll"], scores["nll"])
+
+
+def test_scores_of_a_language_model_are_exact(language_model):
+    scores = language_model.score(SENTENCES[:4])
+    np.testing.assert_allclose(scores["nll"], scores["rec"], rtol=1e-6)
+    assert not scores["kl"].any()
+    assert len(language_model.sample(3, seed=1)) == 3
+
+
+def _unchecked(function, *arguments):
+    """As outside pytest, where no annotation is checked."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    try:
+        return function(*arguments)
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", False)
+
+
+LONG = " ".join(["the"] * 10_000)
+WRONG = {
+    "sentence 2: it is empty": lambda m: m.encode(["the dog runs .", "  "]),
+    "sentence 1: no word of it is in the model's vocabulary: 'xyzzy plugh'": lambda m: m.reconstruct(["xyzzy plugh"]),
+    "sentence 1: 10,000 words; this model reads 12 at most": lambda m: m.score([LONG]),
+    "sentence 1: text is wanted, got int": lambda m: _unchecked(m.encode, [3]),
+    "a list of sentences is wanted, got str": lambda m: m.encode("the dog runs ."),
+    "a list of sentences is wanted, got int": lambda m: _unchecked(m.encode, 3),
+    "no sentence is given": lambda m: m.encode([]),
+    "steps: 2 or more": lambda m: m.interpolate(steps=1),
+    "1 sentence or more, got 0": lambda m: m.sample(0),
+    "samples: 1 or more": lambda m: m.score(SENTENCES, samples=0),
+    "prior: one of model, unit, aggregate; got 'flat'": lambda m: m.sample(1, prior="flat"),
+    r"z: \[n, 3\] is wanted, got \[2, 5\]": lambda m: m.decode(np.zeros((2, 5))),
+    "choose one of them": lambda m: m.sample(1, beam=2, temperature=0.5),
+    "top_p: from 0 to 1": lambda m: m.sample(1, top_p=2.0),
+}
+
+
+@pytest.mark.parametrize("message", WRONG)
+def test_wrong_input_is_said_in_a_line(model, message):
+    with pytest.raises(InputError, match=message) as raised:
+        WRONG[message](model)
+    assert "\n" not in str(raised.value)
+
+
+NEEDS_LATENT = {
+    "encode": lambda m: m.encode(SENTENCES),
+    "reconstruct": lambda m: m.reconstruct(SENTENCES),
+    "interpolate": lambda m: m.interpolate(),
+    "analogy": lambda m: m.analogy(*SENTENCES[:3]),
+    "nearest": lambda m: m.nearest(SENTENCES[0], SENTENCES),
+    "aggregate": lambda m: m.sample(1, prior="aggregate"),
+}
+
+
+@pytest.mark.parametrize("verb", NEEDS_LATENT)
+def test_a_language_model_has_no_points(language_model, verb):
+    with pytest.raises(InputError, match="lstm_lm is a language model without z"):
+        NEEDS_LATENT[verb](language_model)
+
+
+def test_unknown_words_among_known_ones_are_read(model):
+    assert model.encode(["the zebra runs ."])[0].shape == (1, 3)
+
+
+def test_a_folder_without_a_model_is_refused(tmp_path):
+    with pytest.raises(InputError, match="not the folder of a run"):
+        scalevae_jax.load(tmp_path)
+    make_run(tmp_path / "run")
+    with pytest.raises(InputError, match="no best checkpoint here; train first"):
+        scalevae_jax.load(tmp_path / "run")
+
+
+def test_what_it_is_shows(model):
+    assert repr(model).startswith("<scale_vae of ")

@@ -1,0 +1,99 @@
+"""The learning-rate rule against a plain transcription of the reference training scripts."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scalevae_jax.training import plateau
+from scalevae_jax.training.plateau import Decision, Rule
+
+
+class _Script:
+    """The reference scripts' loop body, with its two bests, one for the checkpoint, one for patience."""
+
+    def __init__(self, rule, learning_rate):
+        self.rule, self.lr = rule, learning_rate
+        self.global_best = self.running_best = float("inf")
+        self.not_improved = self.decay_count = 0
+
+    def hear(self, loss, epoch):
+        saved = loss < self.global_best
+        decayed = False
+        if saved:
+            self.global_best = loss
+        if loss > self.running_best:
+            self.not_improved += 1
+            if self.not_improved >= self.rule.patience and epoch >= self.rule.min_epoch:
+                self.running_best, self.not_improved = loss, 0
+                self.lr, self.decay_count = self.lr * self.rule.decay, self.decay_count + 1
+                decayed = True
+        else:
+            self.not_improved, self.running_best = 0, loss
+        return saved, decayed, self.decay_count == self.rule.max_decays
+
+
+def _decisions(rule, losses):
+    state, decisions = plateau.start(1.0), []
+    for epoch, loss in enumerate(losses):
+        state, decision = plateau.update(rule, state, loss, epoch)
+        decisions.append(decision)
+    return state, decisions
+
+
+_RULES = st.builds(
+    Rule,
+    patience=st.integers(1, 4),
+    decay=st.sampled_from([0.5, 0.25]),
+    max_decays=st.integers(1, 4),
+    min_epoch=st.integers(0, 8),
+)
+_LOSSES = st.lists(st.integers(1, 6).map(float), min_size=1, max_size=40)
+
+
+@given(_RULES, _LOSSES)
+def test_every_epoch_is_the_scripts(rule, losses):
+    script, state = _Script(rule, 2.0), plateau.start(2.0)
+    for epoch, loss in enumerate(losses):
+        saved, decayed, stopped = script.hear(loss, epoch)
+        state, decision = plateau.update(rule, state, loss, epoch)
+        flags = [flag in decision for flag in (Decision.BEST, Decision.DECAY)]
+        assert [*flags, plateau.finished(rule, state)] == [saved, decayed, stopped]
+        expected = (script.lr, script.global_best, script.running_best, script.not_improved, script.decay_count)
+        np.testing.assert_array_equal(np.float64(state), np.float64(expected))
+        if stopped:
+            break
+
+
+def test_a_loss_that_only_rises_is_cut_at_the_guard_and_stops_at_the_fifth_cut():
+    state, decisions = _decisions(Rule(), [100.0 + epoch for epoch in range(36)])
+    assert [epoch for epoch, d in enumerate(decisions) if Decision.DECAY in d] == [15, 20, 25, 30, 35]
+    assert plateau.finished(Rule(), state)
+    assert not plateau.finished(Rule(), _decisions(Rule(), [100.0 + epoch for epoch in range(35)])[0])
+    assert [epoch for epoch, d in enumerate(decisions) if Decision.BEST in d] == [0]
+    assert float(state.learning_rate) == 1 / 32
+
+
+def test_after_a_cut_patience_counts_from_the_present_loss_and_the_best_stays():
+    rule = Rule(patience=2, min_epoch=0)
+    state, decisions = _decisions(rule, [1.0, 5.0, 5.0, 4.0, 4.5])
+    assert decisions == [Decision.BEST, Decision.KEEP, Decision.DECAY, Decision.KEEP, Decision.KEEP]
+    assert (float(state.best), float(state.reference), int(state.bad)) == (1.0, 4.0, 1)
+
+
+def test_an_equal_loss_is_no_new_best_but_resets_patience():
+    state, decisions = _decisions(Rule(patience=2, min_epoch=0), [3.0, 4.0, 3.0, 4.0])
+    assert decisions == [Decision.BEST, Decision.KEEP, Decision.KEEP, Decision.KEEP]
+    assert int(state.bad) == 1
+
+
+@pytest.mark.parametrize("place", [np.asarray, jnp.asarray])
+def test_a_state_on_the_device_decides_as_one_on_the_host_and_keeps_its_types(place):
+    rule, before = Rule(patience=1, min_epoch=0), plateau.start(1.0)
+    before, _ = plateau.update(rule, before, 2.0, 0)
+    after, decision = plateau.update(rule, jax.tree.map(place, before), 3.0, 1)
+    assert decision == Decision.DECAY
+    assert [np.asarray(x).dtype for x in after] == [np.float32] * 3 + [np.int32] * 2
+    np.testing.assert_array_equal(np.float64(after), [0.5, 2.0, 3.0, 0, 1])
