@@ -1,10 +1,10 @@
-"""All figures that this library is to reach: every program in turn, one table, docs/performance.md.
+"""All figures that this library is to reach: every program in turn, one table in docs/running.md.
 
 Examples:
   python -m benchmarks
   python -m benchmarks --only start,loader --data DIR --write
 
-On a machine that does nothing else. With --write the table replaces the one in docs/performance.md, and what the
+On a machine that does nothing else. With --write the table replaces the one in docs/running.md, and what the
 programs said is kept in docs/performance.json; programs left out by --only keep what stands there.
 """
 
@@ -14,6 +14,8 @@ import operator
 import re
 import subprocess
 import sys
+from argparse import Namespace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,18 +23,13 @@ from rich.table import Table
 
 from scalevae_jax.core.types import InputError
 from scalevae_jax.runtime import command, console, storage
-from scalevae_jax.runtime.flags import Flags
+from scalevae_jax.runtime.command import Parser
 from scalevae_jax.training import workdir
 
 ROOT = Path(__file__).parents[1]
-PAGE, FIGURES = ROOT / "docs/performance.md", ROOT / "docs/performance.json"
+PAGE, FIGURES = ROOT / "docs/running.md", ROOT / "docs/performance.json"
 PROGRAMS = ("train_step", "epoch_small", "epoch_text", "loader", "start", "lstm", "cross_entropy")
 ON_TEXT = ("epoch_text", "start")
-
-FLAGS = Flags()
-ONLY = FLAGS.words("only", [], f"of {', '.join(PROGRAMS)}; all without it")
-DATA = FLAGS.string("data", None, f"the corpus of {' and '.join(ON_TEXT)}")
-WRITE = FLAGS.yes("write", False, "write docs/performance.md and .json")
 
 
 class Reach(NamedTuple):
@@ -77,11 +74,11 @@ def value(said: dict[str, Any], reach: Reach) -> float | None:
     return (found.get("cases", {}).get(reach.case, {}) if reach.case else found).get(reach.figure)
 
 
-def run(program: str) -> dict[str, Any]:
+def run(program: str, data: str | None) -> dict[str, Any]:
     """A program's last line; the others are shown as they come. Raises InputError where it ended badly."""
     line = [sys.executable, "-m", f"benchmarks.{program}"]
-    if DATA.value and program in ON_TEXT:
-        line += ["--data", DATA.value]
+    if data and program in ON_TEXT:
+        line += ["--data", data]
     console.log(f"$ {' '.join(line[1:])}")
     last = ""
     with subprocess.Popen(line, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
@@ -110,34 +107,40 @@ def rows(said: dict[str, Any]) -> list[tuple[str, str, str, str]]:
 
 
 def page(said: dict[str, Any]) -> str:
-    """The table as Markdown, then all figures of each program, with its machine."""
+    """The table as Markdown, and below it when, of which commit and where each program measured."""
     lines = ["| | measured | to reach | reached |", "|---|---|---|---|"]
     lines += ["| " + " | ".join(row) + " |" for row in rows(said)]
+    measured: dict[str, list[str]] = {}
     for program, found in said.items():
-        cases = found["cases"]
-        machine = ", ".join(f"{key} {text}" for key, text in found["machine"].items())
-        lines += ["", f"`python -m benchmarks.{program}`, {found['date']}, commit {found['git']} ({machine}):", ""]
-        lines += [f"| | {' | '.join(cases)} |", "|---" * (len(cases) + 1) + "|"]
-        for figure in next(iter(cases.values())):
-            shown = (f"{case[figure]:,.3g}" if figure in case else "" for case in cases.values())
-            lines.append(f"| {figure.replace('_', ' ')} | {' | '.join(shown)} |")
+        machine = ", ".join(f"{key} {text}" for key, text in found["machine"].items() if key != "load")
+        measured.setdefault(f"{found['date']}, commit {found['git']} ({machine})", []).append(f"`{program}`")
+    lines += ["", *(f"- {where}: {', '.join(programs)}" for where, programs in measured.items())]
     return "\n".join(lines)
 
 
-def _command() -> None:
-    for name in ONLY.value:
+def parser() -> Parser:
+    """The arguments of this program."""
+    arguments = Parser("benchmarks", __doc__)
+    arguments.add_argument("--only", type=command.names, default=[], help=f"of {', '.join(PROGRAMS)}; by default all")
+    arguments.add_argument("--data", help=f"the corpus of {' and '.join(ON_TEXT)}")
+    arguments.add_switch("--write", help="write docs/running.md and docs/performance.json")
+    return arguments
+
+
+def _command(options: Namespace) -> None:
+    for name in options.only:
         if name not in PROGRAMS:
             raise InputError(f"--only {name}: of {', '.join(PROGRAMS)}")
-    said = json.loads(FIGURES.read_text()) if ONLY.value and FIGURES.is_file() else {}
+    said = json.loads(FIGURES.read_text()) if options.only and FIGURES.is_file() else {}
     git = (workdir.provenance()["git"] or "unknown")[:12]
     for program in PROGRAMS:
-        if not ONLY.value or program in ONLY.value:
-            said[program] = run(program) | {"date": str(datetime.date.today()), "git": git}
+        if not options.only or program in options.only:
+            said[program] = run(program, options.data) | {"date": str(datetime.date.today()), "git": git}
     table = Table("what", "measured", "to reach", "reached")
     for row in rows(said):
         table.add_row(*row)
     console.console.print(table)
-    if WRITE.value:
+    if options.write:
         storage.write_json(FIGURES, said)
         text = PAGE.read_text(encoding="utf-8")
         block = re.compile(r"(<!-- python -m benchmarks --write -->\n).*(\n<!-- end -->)", re.DOTALL)
@@ -145,9 +148,9 @@ def _command() -> None:
         console.log(f"written: {PAGE.relative_to(ROOT)}, {FIGURES.relative_to(ROOT)}")
 
 
-def main() -> int:
-    """The command."""
-    return command.run("benchmarks", _command, FLAGS, __doc__ or "")
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program; returns its exit code."""
+    return command.run(_command, parser(), argv)
 
 
 if __name__ == "__main__":

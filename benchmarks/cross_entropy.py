@@ -8,7 +8,8 @@ three products. The last line is JSON.
 """
 
 import sys
-from collections.abc import Callable
+from argparse import Namespace
+from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
@@ -18,7 +19,7 @@ import torch
 from benchmarks import peer, timing
 from scalevae_jax.core import cross_entropy
 from scalevae_jax.runtime import command
-from scalevae_jax.runtime.flags import Flags
+from scalevae_jax.runtime.command import Parser, integer
 
 CASES = {
     "full, 40 tokens": (32 * 41, 1024, 20_000),
@@ -26,11 +27,8 @@ CASES = {
     "small, 12 tokens": (32 * 13, 256, 10_000),
 }
 
-FLAGS = Flags()
-ROUNDS = FLAGS.integer("rounds", 7, "turns of each", 1)
 
-
-def case(tokens: int, hidden: int, vocabulary: int) -> dict[str, float]:
+def case(tokens: int, hidden: int, vocabulary: int, rounds: int) -> dict[str, float]:
     """Seconds of each, ratios, and our share of the matmul rate."""
     rng = np.random.default_rng(0)
     features = np.float32(rng.normal(size=(tokens, hidden)))
@@ -66,7 +64,7 @@ def case(tokens: int, hidden: int, vocabulary: int) -> dict[str, float]:
         "torch": by_torch,
         "matmul": timing.matmul(),
     }
-    seconds = timing.turns(ROUNDS.value, contestants)
+    seconds = timing.turns(rounds, contestants)
     operations = 3 * 2 * tokens * hidden * vocabulary
     return {
         "seconds": seconds["ours"],
@@ -78,18 +76,25 @@ def case(tokens: int, hidden: int, vocabulary: int) -> dict[str, float]:
     }
 
 
-def _command() -> None:
+def parser() -> Parser:
+    """The arguments of this program."""
+    arguments = Parser("benchmarks.cross_entropy", __doc__)
+    arguments.add_argument("--rounds", type=integer(1), default=7, help="turns of each")
+    return arguments
+
+
+def _command(options: Namespace) -> None:
     peer.alike()
     cases = {}
     for name, sizes in CASES.items():
-        cases[name] = case(*sizes)
+        cases[name] = case(*sizes, options.rounds)
         timing.line(name, cases[name])
     timing.finish(cases, "full, 40 tokens")
 
 
-def main() -> int:
-    """The command."""
-    return command.run("benchmarks.cross_entropy", _command, FLAGS, __doc__ or "")
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program; returns its exit code."""
+    return command.run(_command, parser(), argv)
 
 
 if __name__ == "__main__":

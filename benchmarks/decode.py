@@ -15,8 +15,9 @@ import os
 import statistics
 import sys
 import time
+from argparse import Namespace
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
@@ -28,18 +29,7 @@ from scalevae_jax.data.vocab import BEGIN, END
 from scalevae_jax.inference import decoding
 from scalevae_jax.inference.decoding import Decoding
 from scalevae_jax.runtime import command, console
-from scalevae_jax.runtime.flags import Flags
-
-FLAGS = Flags()
-SENTENCES = FLAGS.integer("sentences", 100, "sentences", 1)
-WORDS = FLAGS.integer("words", 15, "words a sentence", 1)
-BEAM = FLAGS.integer("beam", 5, "hypotheses", 2)
-TORCH_BEAM = FLAGS.integer("torch_beam_sentences", 10, "sentences of PyTorch's beam search", 1)
-ROUNDS = FLAGS.integer("rounds", 5, "turns of each; beam search takes 3 at most", 1)
-VOCABULARY = FLAGS.integer("vocabulary", 20_000, "words", 10)
-EMBEDDING = FLAGS.integer("embedding", 512, "dimensions of a word", 1)
-HIDDEN = FLAGS.integer("hidden", 1024, "units", 1)
-LATENT = FLAGS.integer("latent", 32, "dimensions of z", 1)
+from scalevae_jax.runtime.command import Parser, integer
 
 
 class TorchDecoder(peer.Decoder):
@@ -106,9 +96,25 @@ def turns(rounds: int, contestants: dict[str, Callable[[], object]]) -> dict[str
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 
-def _command() -> None:
-    sentences, words, beam = SENTENCES.value, WORDS.value, BEAM.value
-    sizes = (VOCABULARY.value, EMBEDDING.value, HIDDEN.value, LATENT.value)
+def parser() -> Parser:
+    """The arguments of this program."""
+    arguments = Parser("benchmarks.decode", __doc__)
+    add = arguments.add_argument
+    add("--sentences", type=integer(1), default=100, help="sentences")
+    add("--words", type=integer(1), default=15, help="words a sentence")
+    add("--beam", type=integer(2), default=5, help="hypotheses")
+    add("--torch_beam_sentences", type=integer(1), default=10, help="sentences of PyTorch's beam search")
+    add("--rounds", type=integer(1), default=5, help="turns of each; beam search takes 3 at most")
+    add("--vocabulary", type=integer(10), default=20_000, help="words")
+    add("--embedding", type=integer(1), default=512, help="dimensions of a word")
+    add("--hidden", type=integer(1), default=1024, help="units")
+    add("--latent", type=integer(1), default=32, help="dimensions of z")
+    return arguments
+
+
+def _command(options: Namespace) -> None:
+    sentences, words, beam = options.sentences, options.words, options.beam
+    sizes = (options.vocabulary, options.embedding, options.hidden, options.latent)
     model = Model(Encoder(*sizes), Decoder(*sizes))
     rng = np.random.default_rng(0)
     shapes = jax.eval_shape(model.init, jax.random.key(0))
@@ -127,7 +133,7 @@ def _command() -> None:
     def draw(logits: torch.Tensor) -> torch.Tensor:
         return torch.multinomial(torch.softmax(logits, dim=-1), 1).squeeze(1)
 
-    some = min(TORCH_BEAM.value, sentences)
+    some = min(options.torch_beam_sentences, sentences)
     contests = {
         "greedy": (lambda: counterpart.decode(torch_z, words, lambda logits: logits.argmax(-1)), ours(), 1.0),
         "sample": (lambda: counterpart.decode(torch_z, words, draw), ours(temperature=1.0), 1.0),
@@ -136,7 +142,7 @@ def _command() -> None:
     result: dict = {"benchmark": "decode", "sentences": sentences, "words": words, "sizes": sizes}
     with torch.no_grad():
         for name, (theirs, mine, scale) in contests.items():
-            rounds = ROUNDS.value if scale == 1 else min(ROUNDS.value, 3)
+            rounds = options.rounds if scale == 1 else min(options.rounds, 3)
             took = turns(rounds, {"torch": theirs, "jax": mine})
             took |= {key: scale * took[key] for key in ("torch_s", "torch_cpu_s")}
             ratio, cpu = took["torch_s"] / took["jax_s"], took["torch_cpu_s"] / took["jax_cpu_s"]
@@ -150,9 +156,9 @@ def _command() -> None:
     print(json.dumps(result))
 
 
-def main() -> int:
-    """The command."""
-    return command.run("benchmarks.decode", _command, FLAGS, __doc__ or "")
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program; returns its exit code."""
+    return command.run(_command, parser(), argv)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,8 @@ import contextlib
 import runpy
 import sys
 import tempfile
-from collections.abc import Callable
+from argparse import Namespace
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,36 +26,29 @@ from scalevae_jax import config
 from scalevae_jax.config import Config
 from scalevae_jax.inference import posteriors
 from scalevae_jax.runtime import command, signals
-from scalevae_jax.runtime.flags import Flags
+from scalevae_jax.runtime.command import Parser, integer
 from scalevae_jax.training import prepare, steps, workdir
-from scalevae_jax.training.compiling import Compiling
+from scalevae_jax.training import state as training
 from scalevae_jax.training.log import EpochLog
 from scalevae_jax.training.loop import Training, train_epoch
 from scalevae_jax.training.prepare import TrainingData
-from scalevae_jax.training.profiler import Profiler
-
-FLAGS = Flags()
-ROUNDS = FLAGS.integer("rounds", 5, "turns of each", 1)
 
 
 def ours(settings: Config, data: TrainingData, folder: Path) -> Callable[[], object]:
     """An epoch of the package's loop, then its validation."""
     method = config.build_method(settings)
     model = config.build_model(settings, method, len(data.words))
-    keeper = workdir.checkpoints(folder, settings, data.words, writing=True)
-    log, quiet = EpochLog(folder, 1, 0), Profiler(None)
-    run = Training(
-        folder, settings, model, method, data.train, data.valid, keeper, log, signals.Signals(), quiet, Compiling()
-    )
-    made = steps.make_steps(model, method, workdir.optimizer(settings), len(data.train))
+    checkpoints = workdir.checkpoints(folder, settings, data.words, writing=True)
+    run = Training(folder, settings, model, method, data.train, checkpoints, EpochLog(folder, 1, 0), signals.Signals())
+    made = steps.make_steps(model, method, training.optimizer(settings.optim.clip), len(data.train))
     inference, key = posteriors.make_inference(model, method), jax.random.key(0)
-    held = [workdir.create_state(settings, model, method, len(data.train))]
+    state = training.create_state(settings, model, method, len(data.train))
 
     def epoch() -> object:
-        state, _ = train_epoch(run, made, held[0]._replace(position=held[0].position * 0))
-        held[0] = state
-        found = posteriors.infer(inference, method, state.params, state.method_state, data.valid, key, model.latent)
-        return found.summary(method)["loss"]
+        nonlocal state
+        state, _ = train_epoch(run, made, state._replace(position=state.position * 0))
+        valid = posteriors.infer(inference, method, state.params, state.method_state, data.valid, key, model.latent)
+        return valid.summary(method)["loss"]
 
     return epoch
 
@@ -78,7 +72,14 @@ def theirs(data: TrainingData, settings: Config) -> Callable[[], object]:
     return epoch
 
 
-def _command() -> None:
+def parser() -> Parser:
+    """The arguments of this program."""
+    arguments = Parser("benchmarks.epoch_small", __doc__)
+    arguments.add_argument("--rounds", type=integer(1), default=5, help="turns of each")
+    return arguments
+
+
+def _command(options: Namespace) -> None:
     peer.alike()
     path = Path(__file__).parents[1] / "configs/synthetic.py"
     settings = config.with_defaults(runpy.run_path(str(path))["get_config"]())
@@ -94,7 +95,7 @@ def _command() -> None:
             "torch": theirs(data, settings),
             "matmul": timing.matmul(),
         }
-        seconds = timing.turns(ROUNDS.value, contestants)
+        seconds = timing.turns(options.rounds, contestants)
     figures = {
         "seconds": seconds["ours"],
         "seconds_torch": seconds["torch"],
@@ -107,9 +108,9 @@ def _command() -> None:
     timing.finish({"synthetic": figures}, "synthetic")
 
 
-def main() -> int:
-    """The command."""
-    return command.run("benchmarks.epoch_small", _command, FLAGS, __doc__ or "")
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program; returns its exit code."""
+    return command.run(_command, parser(), argv)
 
 
 if __name__ == "__main__":

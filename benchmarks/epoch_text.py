@@ -13,6 +13,7 @@ captions that come with the package. The last line is JSON.
 
 import runpy
 import sys
+from argparse import Namespace
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,13 +29,8 @@ from scalevae_jax.config import Config
 from scalevae_jax.data import loader
 from scalevae_jax.data.loader import Loader
 from scalevae_jax.runtime import command
-from scalevae_jax.runtime.flags import Flags
+from scalevae_jax.runtime.command import Parser, integer
 from scalevae_jax.training import prepare
-
-FLAGS = Flags()
-DATA = FLAGS.string("data", "package:snli", "the corpus, as config.data.path")
-BATCHES = FLAGS.integer("batches", 10, "batches of the sample", 1)
-ROUNDS = FLAGS.integer("rounds", 3, "turns of each", 1)
 
 
 def sample(batches: Sequence[Any], count: int) -> list[Any]:
@@ -42,10 +38,10 @@ def sample(batches: Sequence[Any], count: int) -> list[Any]:
     return [batches[at] for at in np.linspace(0, len(batches) - 1, min(count, len(batches))).round().astype(int)]
 
 
-def ours(settings: Config, words: int, data: Loader) -> tuple[Callable[[], object], int]:
+def ours(settings: Config, words: int, data: Loader, batches: int) -> tuple[Callable[[], object], int]:
     """The package's step over a sample of its batches; true tokens of it."""
     take = package.trainer(settings, words, len(data))
-    chosen = sample(sorted(data.epoch(1), key=lambda batch: batch.tokens.shape[1]), BATCHES.value)
+    chosen = sample(sorted(data.epoch(1), key=lambda batch: batch.tokens.shape[1]), batches)
 
     def epoch() -> object:
         return jax.block_until_ready([take(batch) for batch in chosen])
@@ -58,15 +54,14 @@ def equal_lengths(data: Loader) -> Loader:
     return Loader(data.split, loader.bucket_lengths(data.split.lengths, 0), data.batch_size, data.size, 0)
 
 
-def theirs(settings: Config, words: int, data: Loader) -> tuple[Callable[[], object], int]:
+def theirs(settings: Config, words: int, data: Loader, batches: int) -> tuple[Callable[[], object], int]:
     """The reference code's step over a sample of its batches, of sentences of one length each; true tokens of it."""
     torch.manual_seed(0)
     sizes = settings.model
     network = peer.Vae(words, sizes.embedding, sizes.hidden, sizes.latent).to(peer.device())
     ordered = sorted(equal_lengths(data).epoch(1), key=lambda batch: batch.tokens.shape[1])
     chosen = [
-        torch.from_numpy(batch.tokens[batch.weight > 0]).long().to(peer.device())
-        for batch in sample(ordered, BATCHES.value)
+        torch.from_numpy(batch.tokens[batch.weight > 0]).long().to(peer.device()) for batch in sample(ordered, batches)
     ]
 
     def epoch() -> None:
@@ -76,17 +71,26 @@ def theirs(settings: Config, words: int, data: Loader) -> tuple[Callable[[], obj
     return epoch, sum(tokens.shape[0] * (tokens.shape[1] - 1) for tokens in chosen)
 
 
-def _command() -> None:
+def parser() -> Parser:
+    """The arguments of this program."""
+    arguments = Parser("benchmarks.epoch_text", __doc__)
+    arguments.add_argument("--data", default="package:snli", help="the corpus, as config.data.path")
+    arguments.add_argument("--batches", type=integer(1), default=10, help="batches of the sample")
+    arguments.add_argument("--rounds", type=integer(1), default=3, help="turns of each")
+    return arguments
+
+
+def _command(options: Namespace) -> None:
     peer.alike()
     path = Path(__file__).parents[1] / "configs/yahoo.py"
     settings = runpy.run_path(str(path))["get_config"]()
-    settings.data.path = DATA.value
+    settings.data.path = options.data
     settings.method = config.MethodConfig(name="vae")
     corpus = prepare.read(settings)
     contestants, tokens = {"matmul": timing.matmul()}, {}
     for name, make in (("ours", ours), ("torch", theirs)):
-        contestants[name], tokens[name] = make(settings, len(corpus.words), corpus.train)
-    seconds = timing.turns(ROUNDS.value, contestants)
+        contestants[name], tokens[name] = make(settings, len(corpus.words), corpus.train, options.batches)
+    seconds = timing.turns(options.rounds, contestants)
     speed = {name: tokens[name] / seconds[name] for name in tokens}
     figures = {
         "tokens_per_second": speed["ours"],
@@ -96,14 +100,14 @@ def _command() -> None:
         "rows_a_batch_torch": len(corpus.train.split) / len(equal_lengths(corpus.train)),
         "matmul_gflops": timing.rate(seconds["matmul"]) / 1e9,
     }
-    name = f"{Path(DATA.value).name}, {BATCHES.value} batches"
+    name = f"{Path(options.data).name}, {options.batches} batches"
     timing.line(name, figures)
     timing.finish({name: figures}, name)
 
 
-def main() -> int:
-    """The command."""
-    return command.run("benchmarks.epoch_text", _command, FLAGS, __doc__ or "")
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program; returns its exit code."""
+    return command.run(_command, parser(), argv)
 
 
 if __name__ == "__main__":

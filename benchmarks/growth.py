@@ -12,11 +12,13 @@ The last line is JSON.
 
 import math
 import sys
+from argparse import Namespace
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -28,13 +30,9 @@ from scalevae_jax.core import gaussian
 from scalevae_jax.inference.posteriors import draws_at_once, make_importance
 from scalevae_jax.reproduce import figures
 from scalevae_jax.runtime import command, console, devices
-from scalevae_jax.runtime.flags import Flags
-from scalevae_jax.training import dry_run, workdir
+from scalevae_jax.runtime.command import Parser, integer
+from scalevae_jax.training import state as training
 from scalevae_jax.training.steps import make_steps
-
-FLAGS = Flags()
-ROUNDS = FLAGS.integer("rounds", 5, "calls of each point", 1)
-PICTURE = FLAGS.string("picture", None, "PNG and SVG of this name")
 
 
 class Size(NamedTuple):
@@ -46,6 +44,19 @@ class Size(NamedTuple):
     hidden: int = 256
     draws: int = 0  # 0 is a training step
 
+    @property
+    def operations(self) -> float:
+        """Of the matrix products. XLA's own count takes the body of a loop once, and the LSTM is a loop over words."""
+        tokens, word = self.words + 1, 8 * self.hidden * EMBEDDING
+        recurrence, output = 8 * self.hidden**2, 2 * self.hidden * self.vocabulary
+        z = 2 * LATENT * (4 + 1) * self.hidden  # into the gates and the first state, once a sentence
+        encoder = (tokens + 1) * (word + recurrence) + 4 * self.hidden * LATENT
+        decoder = tokens * (word + recurrence + output) + z
+        if not self.draws:
+            return 3 * self.batch * (encoder + decoder)  # the reverse pass costs twice the forward pass
+        draw = tokens * (recurrence + output) + z
+        return self.batch * (encoder + tokens * word + self.draws * draw)
+
 
 AXES: dict[str, list[Size]] = {
     "batch": [Size(batch=n) for n in (8, 16, 32, 64, 128)],
@@ -54,6 +65,7 @@ AXES: dict[str, list[Size]] = {
     "hidden": [Size(hidden=n) for n in (64, 128, 256, 512, 1024)],
     "draws": [Size(batch=8, draws=n) for n in (25, 50, 100, 200, 400)],
 }
+EMBEDDING, LATENT = 128, 32
 TICKS = (0.25, 0.5, 1, 2, 4, 8)
 
 
@@ -67,25 +79,24 @@ class Point(NamedTuple):
 
 def build(size: Size) -> tuple[Callable, list[Any]]:
     """The mapped function of a size and its arguments."""
-    network = Network(embedding=128, hidden=size.hidden, latent=32)
+    network = Network(embedding=EMBEDDING, hidden=size.hidden, latent=LATENT)
     settings = Config(data=Data(path=""), model=network, method=MethodConfig(name="vae"))
     method = config.build_method(settings)
     model = config.build_model(settings, method, size.vocabulary)
     batch = devices.shard(package.sentences(size.batch, size.words, size.vocabulary))
-    state = devices.replicate(workdir.create_state(settings, model, method, 1000))
+    state = devices.replicate(training.create_state(settings, model, method, 1000))
     if not size.draws:
-        return make_steps(model, method, workdir.optimizer(settings), 1000).joint, [state, batch]
+        return make_steps(model, method, training.optimizer(settings.optim.clip), 1000).joint, [state, batch]
     chunk = min(size.draws, draws_at_once(settings.eval.memory_mib, size.batch, size.vocabulary, size.hidden))
     weigh = make_importance(model, method, size.draws, chunk)
     return weigh, [state.params, state.method_state, batch, jax.random.key(0), gaussian.standard(model.latent)]
 
 
-def measure(size: Size) -> Point:
+def measure(size: Size, rounds: int) -> Point:
     """Of one size, compiled first."""
     step, arguments = build(size)
     compiled: Any = step
     memory = compiled.lower(*arguments).compile().memory_analysis().temp_size_in_bytes
-    operations = dry_run.operations(jax.make_jaxpr(step)(*arguments).jaxpr)
 
     def one() -> object:
         out = step(*arguments)
@@ -93,7 +104,7 @@ def measure(size: Size) -> Point:
             arguments[0] = out[0]
         return out
 
-    return Point(timing.turns(ROUNDS.value, {"ours": one})["ours"], memory / dry_run.MIB, operations)
+    return Point(timing.turns(rounds, {"ours": one})["ours"], memory / 2**20, size.operations)
 
 
 def exponent(x: Sequence[float], y: Sequence[float]) -> float:
@@ -118,11 +129,19 @@ def draw(points: dict[str, list[Point]]) -> Figure:
     return figure
 
 
-def _command() -> None:
+def parser() -> Parser:
+    """The arguments of this program."""
+    arguments = Parser("benchmarks.growth", __doc__)
+    arguments.add_argument("--rounds", type=integer(1), default=5, help="calls of each point")
+    arguments.add_argument("--picture", help="PNG and SVG of this name")
+    return arguments
+
+
+def _command(options: Namespace) -> None:
     points: dict[str, list[Point]] = {}
     cases: dict[str, dict[str, float]] = {}
     for axis, sizes in AXES.items():
-        points[axis] = [measure(size) for size in sizes]
+        points[axis] = [measure(size, options.rounds) for size in sizes]
         x = [getattr(size, axis) for size in sizes]
         cases[axis] = {}
         for name in Point._fields:
@@ -133,16 +152,16 @@ def _command() -> None:
             }
             cases[axis] |= {f"{name}_{n}": value for n, value in zip(x, y, strict=True)}
         timing.line(axis, {key: value for key, value in cases[axis].items() if key.endswith(("exponent", "last"))})
-    if PICTURE.value:
-        with figures.style():
-            figures.save(draw(points), Path(PICTURE.value))
-        console.log(f"{PICTURE.value}.png and .svg are written")
+    if options.picture:
+        with matplotlib.rc_context(figures.STYLE):
+            figures.save(draw(points), Path(options.picture))
+        console.log(f"{options.picture}.png and .svg are written")
     timing.finish(cases, "words")
 
 
-def main() -> int:
-    """The command."""
-    return command.run("benchmarks.growth", _command, FLAGS, __doc__ or "")
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program; returns its exit code."""
+    return command.run(_command, parser(), argv)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,8 @@ both multiply in tf32, and no memory is measured.
 """
 
 import sys
-from collections.abc import Callable
+from argparse import Namespace
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -26,7 +27,7 @@ from scalevae_jax.core.types import Batch, Gaussian, Posteriors
 from scalevae_jax.inference import metrics
 from scalevae_jax.inference.posteriors import draws_at_once
 from scalevae_jax.runtime import command
-from scalevae_jax.runtime.flags import Flags
+from scalevae_jax.runtime.command import Parser, integer
 
 SAMPLES = 500
 
@@ -50,11 +51,6 @@ class Size(NamedTuple):
 
 FULL = {words: Size(20_000, 512, 1024, 32, words, 32, 1) for words in (40, 80)}
 SMALL = Size(1000, 50, 50, 2, 10, 32, 40)
-
-FLAGS = Flags()
-ROUNDS = FLAGS.integer("rounds", 5, "turns of each", 1)
-DRAWS = FLAGS.integer("draws", 20, "of ours at full size; PyTorch has 200", 1)
-MEMORY = FLAGS.string("memory", None, "used by the program itself")
 
 
 def ours(size: Size, draws: int, dtype: str = "float32") -> Callable[[], dict[str, jax.Array]]:
@@ -141,14 +137,23 @@ def _memory(what: str) -> None:
     print(timing.above_loaded(work))
 
 
-def _command() -> None:
+def parser() -> Parser:
+    """The arguments of this program."""
+    arguments = Parser("benchmarks.iw_nll", __doc__)
+    arguments.add_argument("--rounds", type=integer(1), default=5, help="turns of each")
+    arguments.add_argument("--draws", type=integer(1), default=20, help="of ours at full size; PyTorch has 200")
+    arguments.add_argument("--memory", help="measure one peak: who,words,draws,rows (used by the program itself)")
+    return arguments
+
+
+def _command(options: Namespace) -> None:
     peer.alike()
-    if MEMORY.value:
-        return _memory(MEMORY.value)
+    if options.memory:
+        return _memory(options.memory)
     cases = {}
     for words, size in FULL.items():
-        cases[f"full, {words} words"] = case(size, DRAWS.value, 200, ROUNDS.value)
-    cases["small, 10 words"] = case(SMALL, SAMPLES, SAMPLES, ROUNDS.value)
+        cases[f"full, {words} words"] = case(size, options.draws, 200, options.rounds)
+    cases["small, 10 words"] = case(SMALL, SAMPLES, SAMPLES, options.rounds)
 
     def peak(who: str, words: int, draws: int, rows: int) -> float:
         return timing.peak_mib("benchmarks.iw_nll", ["--memory", f"{who},{words},{draws},{rows}"])
@@ -166,9 +171,9 @@ def _command() -> None:
     timing.finish(cases, "full, 40 words")
 
 
-def main() -> int:
-    """The command."""
-    return command.run("benchmarks.iw_nll", _command, FLAGS, __doc__ or "")
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program; returns its exit code."""
+    return command.run(_command, parser(), argv)
 
 
 if __name__ == "__main__":

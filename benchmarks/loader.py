@@ -11,7 +11,8 @@ batches lie ready. The last line is JSON.
 
 import itertools
 import sys
-from collections.abc import Callable, Iterable
+from argparse import Namespace
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch.utils.data import DataLoader
@@ -22,12 +23,10 @@ from scalevae_jax.config import Config, Data, MethodConfig, Network
 from scalevae_jax.core.types import Batch
 from scalevae_jax.data.loader import Loader
 from scalevae_jax.runtime import command
-from scalevae_jax.runtime.flags import Flags
+from scalevae_jax.runtime.command import Parser, integer
 from scalevae_jax.training import prepare
 
 STEPS = 40
-FLAGS = Flags()
-ROUNDS = FLAGS.integer("rounds", 5, "turns of each", 1)
 
 
 def theirs(data: Loader) -> Callable[[], object]:
@@ -49,7 +48,14 @@ def stepping(
     return lambda: [take(batch) for batch in itertools.islice(batches(), STEPS)]
 
 
-def _command() -> None:
+def parser() -> Parser:
+    """The arguments of this program."""
+    arguments = Parser("benchmarks.loader", __doc__)
+    arguments.add_argument("--rounds", type=integer(1), default=5, help="turns of each")
+    return arguments
+
+
+def _command(options: Namespace) -> None:
     settings = Config(
         data=Data(path="package:snli", vocab_size=10_000),
         model=Network(embedding=128, hidden=256, latent=32),
@@ -65,7 +71,7 @@ def _command() -> None:
         "fed": stepping(settings, len(corpus.words), data, lambda: data.epoch(1)),
         "matmul": timing.matmul(),
     }
-    seconds = timing.turns(ROUNDS.value, contestants)
+    seconds = timing.turns(options.rounds, contestants)
     batch, step = seconds["loader"] / len(data), seconds["held"] / STEPS
     figures = {
         "batch_ms": 1e3 * batch,
@@ -80,9 +86,9 @@ def _command() -> None:
     timing.finish({"small": figures}, "small")
 
 
-def main() -> int:
-    """The command."""
-    return command.run("benchmarks.loader", _command, FLAGS, __doc__ or "")
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program; returns its exit code."""
+    return command.run(_command, parser(), argv)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,8 @@ matmul rate counts 8 hidden (inputs + hidden) operations a token forward and twi
 """
 
 import sys
-from collections.abc import Callable
+from argparse import Namespace
+from collections.abc import Callable, Sequence
 
 import flax.linen as nn
 import jax
@@ -20,14 +21,11 @@ from benchmarks import peer, timing
 from scalevae_jax.core import lstm
 from scalevae_jax.core.linear import linear
 from scalevae_jax.runtime import command
-from scalevae_jax.runtime.flags import Flags
+from scalevae_jax.runtime.command import Parser, integer
 
 BATCH = 32
 FULL, SMALL = (544, 1024), (160, 256)
 CASES = {"full, 40 tokens": (*FULL, 40), "full, 80 tokens": (*FULL, 80), "small, 12 tokens": (*SMALL, 12)}
-
-FLAGS = Flags()
-ROUNDS = FLAGS.integer("rounds", 7, "turns of each", 1)
 
 
 def ours(x: np.ndarray, hidden: int, dtype: str | None = None) -> Callable[[], object]:
@@ -67,7 +65,7 @@ def theirs(x: np.ndarray, hidden: int) -> Callable[[], object]:
     return gradient
 
 
-def case(inputs: int, hidden: int, time: int) -> dict[str, float]:
+def case(inputs: int, hidden: int, time: int, rounds: int) -> dict[str, float]:
     """Seconds of each, ratios, and our share of the matmul rate."""
     x = np.random.default_rng(1).normal(size=(time, BATCH, inputs)).astype(np.float32)
     contestants = {
@@ -77,7 +75,7 @@ def case(inputs: int, hidden: int, time: int) -> dict[str, float]:
         "torch": theirs(x, hidden),
         "matmul": timing.matmul(),
     }
-    seconds = timing.turns(ROUNDS.value, contestants)
+    seconds = timing.turns(rounds, contestants)
     operations = 3 * 8 * hidden * (inputs + hidden) * BATCH * time
     return {
         "seconds": seconds["ours"],
@@ -89,18 +87,25 @@ def case(inputs: int, hidden: int, time: int) -> dict[str, float]:
     }
 
 
-def _command() -> None:
+def parser() -> Parser:
+    """The arguments of this program."""
+    arguments = Parser("benchmarks.lstm", __doc__)
+    arguments.add_argument("--rounds", type=integer(1), default=7, help="turns of each")
+    return arguments
+
+
+def _command(options: Namespace) -> None:
     peer.alike()
     cases = {}
     for name, sizes in CASES.items():
-        cases[name] = case(*sizes)
+        cases[name] = case(*sizes, options.rounds)
         timing.line(name, cases[name])
     timing.finish(cases, "full, 40 tokens")
 
 
-def main() -> int:
-    """The command."""
-    return command.run("benchmarks.lstm", _command, FLAGS, __doc__ or "")
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program; returns its exit code."""
+    return command.run(_command, parser(), argv)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,8 @@ import multiprocessing
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from argparse import Namespace
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,8 @@ from scalevae_jax.data import __main__ as data_command
 from scalevae_jax.data import corpus, loader
 from scalevae_jax.data.config import Data
 from scalevae_jax.runtime import command, console
-from scalevae_jax.runtime.flags import Flags
+from scalevae_jax.runtime.command import Parser, integer
 
-FLAGS = Flags()
-LINES = FLAGS.integer("lines", 1_000_000, "lines of the file", 100)
-BATCHES = FLAGS.integer("batches", 2000, "batches to deliver after the first", 1)
 BLOCK = 10_000
 
 
@@ -79,28 +77,36 @@ def apart(work: Callable[..., Any], *arguments: Any) -> dict[str, float]:
     return answers.get()
 
 
-def _command() -> None:
+def parser() -> Parser:
+    """The arguments of this program."""
+    arguments = Parser("benchmarks.million_lines", __doc__)
+    arguments.add_argument("--lines", type=integer(100), default=1_000_000, help="lines of the file")
+    arguments.add_argument("--batches", type=integer(1), default=2000, help="batches to deliver after the first")
+    return arguments
+
+
+def _command(options: Namespace) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "lines.txt"
-        size = write(path, LINES.value)
-        console.log(f"{LINES.value:,} lines, {size / 2**20:.0f} MiB")
+        size = write(path, options.lines)
+        console.log(f"{options.lines:,} lines, {size / 2**20:.0f} MiB")
         data = Data(path=str(path), cache=folder)
-        result: dict[str, Any] = {"lines": LINES.value, "bytes": size}
+        result: dict[str, Any] = {"lines": options.lines, "bytes": size}
         for name, work in (
             ("prepare_and_describe", lambda: apart(data_command.describe, data)),
             ("describe", lambda: apart(data_command.describe, data)),
-            ("deliver", lambda: apart(deliver, data, BATCHES.value)),
+            ("deliver", lambda: apart(deliver, data, options.batches)),
         ):
             took = work()
-            took["lines_per_second"] = LINES.value / took.get("first_batch_s", took["seconds"])
+            took["lines_per_second"] = options.lines / took.get("first_batch_s", took["seconds"])
             console.log(f"{name}: {', '.join(f'{key} {value:,.2f}' for key, value in took.items())}")
             result[name] = took
         console.log(json.dumps(result))
 
 
-def main() -> int:
-    """The command."""
-    return command.run("benchmarks.million_lines", _command, FLAGS, __doc__ or "")
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program; returns its exit code."""
+    return command.run(_command, parser(), argv)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""Ours, built and run as `train` does it: the other side of peer.py."""
+"""The package's step, built and run as `train` does it: the other side of peer.py."""
 
+import collections
+import time
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import numpy as np
@@ -10,25 +11,32 @@ from scalevae_jax import config
 from scalevae_jax.config import Config
 from scalevae_jax.core.types import Array, Batch
 from scalevae_jax.runtime import devices
-from scalevae_jax.training import workdir
-from scalevae_jax.training.loop import Flight
+from scalevae_jax.training import state as training
+from scalevae_jax.training.loop import dispatches_ahead
 from scalevae_jax.training.steps import make_steps
 
 
 def trainer(settings: Config, words: int, steps_per_epoch: int = 3125) -> Callable[[Batch], Array]:
-    """The joint step of a vocabulary of so many words: takes a host batch, tells the loss (nats a sentence), and keeps
-    the state, which is donated from step to step."""
+    """The joint step for a vocabulary of so many words: takes a host batch and returns the loss, in nats a sentence.
+
+    It keeps the state, which each step donates to the next, and waits for the device as the training loop does.
+    """
     method = config.build_method(settings)
     model = config.build_model(settings, method, words)
-    step = make_steps(model, method, workdir.optimizer(settings), steps_per_epoch).joint
-    state = devices.replicate(workdir.create_state(settings, model, method, steps_per_epoch))
-    held: list[Any] = [jax.block_until_ready(state)]
-    flight = Flight()
+    step = make_steps(model, method, training.optimizer(settings.optim.clip), steps_per_epoch).joint
+    state = devices.replicate(training.create_state(settings, model, method, steps_per_epoch))
+    state = jax.block_until_ready(state)
+    in_flight: collections.deque[Array] = collections.deque()
+    room, landed = 0, time.monotonic()
 
     def take(batch: Batch) -> Array:
-        held[0], told = step(held[0], devices.shard(batch))
-        flight.add(told, [batch], lambda _: batch)
-        return told.loss
+        nonlocal state, room, landed
+        state, info = step(state, devices.shard(batch))
+        in_flight.append(info.finite)
+        while len(in_flight) > room:
+            in_flight.popleft().block_until_ready()
+        room, landed = dispatches_ahead(time.monotonic() - landed), time.monotonic()
+        return info.loss
 
     return take
 

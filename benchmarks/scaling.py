@@ -20,7 +20,8 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from argparse import Namespace
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from unittest import mock
 
@@ -32,8 +33,9 @@ from benchmarks import timing
 from scalevae_jax.config import Config, Data, MethodConfig, Network
 from scalevae_jax.core.types import InputError
 from scalevae_jax.runtime import command, console, devices, processes
+from scalevae_jax.runtime.command import Parser, integer
 from scalevae_jax.runtime.devices import rows_for
-from scalevae_jax.runtime.flags import Flags
+from scalevae_jax.training.steps import make_steps
 
 SMALL, FULL = (10_000, 128, 256, 32, 12), (20_000, 512, 1024, 32, 40)  # vocabulary, embedding, hidden, latent, words
 
@@ -48,47 +50,40 @@ COLUMNS = {
     "of collectives": "strong_collectives",
 }  # of the table; efficiency and speed are against the first layout
 
-FLAGS = Flags()
-processes.define_flags(FLAGS)
-LAYOUTS = FLAGS.words("layouts", ["1x1", "1x2", "1x4", "2x1", "2x2", "4x1"], "to try")
-METHOD = FLAGS.string("method", "scale_vae", "of the step")
-ROWS = FLAGS.integer("rows", 32, "sentences a device", 1)
-MOST = FLAGS.integer("most", 4, "strong scaling's batch is this times --rows", 1)
-ROUNDS = FLAGS.integer("rounds", 7, f"turns of {CALLS} steps that are timed, of each kind", 1)
-WITH_FULL = FLAGS.yes("full", False, "the paper's size")
-MEASURE = FLAGS.yes("measure", False, "measure on the devices that are there")
 
-
-def _step(rows: int) -> Callable[[], object]:
+def _step(rows: int, options: Namespace) -> Callable[[], object]:
     """The package's own joint step of a global batch, as `train` runs it."""
-    vocabulary, embedding, hidden, latent, words = FULL if WITH_FULL.value else SMALL
+    vocabulary, embedding, hidden, latent, words = FULL if options.full else SMALL
     network = Network(embedding=embedding, hidden=hidden, latent=latent)
-    settings = Config(data=Data(path=""), model=network, method=MethodConfig(name=METHOD.value))
+    settings = Config(data=Data(path=""), model=network, method=MethodConfig(name=options.method))
     take, batch = package.trainer(settings, vocabulary), package.sentences(rows, words, vocabulary)
     return lambda: take(batch)
 
 
-def measure(rows: int) -> dict[str, float]:
+def measure(rows: int, options: Namespace) -> dict[str, float]:
     """Seconds of a step of a global batch of so many rows, and the share of it that the collectives take."""
-    step, alone = _step(rows), _step(rows)
+    step = _step(rows, options)
+    jax.block_until_ready(step())
+    make_steps.cache_clear()  # equal steps share what is compiled, and the next one has to be compiled anew
+    alone = _step(rows, options)
     with mock.patch.object(devices, "_alone", return_value=True):  # compiled as if each device were the only one
         jax.block_until_ready(alone())
-    seconds = timing.turns(ROUNDS.value, {"step": step, "alone": alone}, calls=CALLS)
+    seconds = timing.turns(options.rounds, {"step": step, "alone": alone}, calls=CALLS)
     return {"seconds": seconds["step"], "collectives": max(0.0, 1 - seconds["alone"] / seconds["step"])}
 
 
-def _measured() -> dict[str, float]:
-    rows = {"weak": ROWS.value * jax.device_count(), "strong": rows_for(MOST.value * ROWS.value)}
-    measured = {kind: measure(count) for kind, count in rows.items()}
+def _measured(options: Namespace) -> dict[str, float]:
+    rows = {"weak": options.rows * jax.device_count(), "strong": rows_for(options.most * options.rows)}
+    measured = {kind: measure(count, options) for kind, count in rows.items()}
     return {f"{kind}_{key}": value for kind, of in measured.items() for key, value in of.items()}
 
 
-def _run(layout: str) -> dict[str, float]:
+def _run(layout: str, options: Namespace) -> dict[str, float]:
     """`--measure` by processes of this machine."""
     try:
         count, devices = map(int, layout.split("x"))
     except ValueError:
-        raise InputError(f"--layouts {layout}: PROCESSESxDEVICES is wanted, such as 2x2") from None
+        raise InputError(f"--layouts {layout}: expected PROCESSESxDEVICES, such as 2x2") from None
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -97,8 +92,15 @@ def _run(layout: str) -> dict[str, float]:
         "NPROC": str(max(2, 2 * count * devices)),
         "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}",
     }
-    line = [sys.executable, "-m", "benchmarks.scaling", "--measure", f"--method={METHOD.value}", f"--rows={ROWS.value}"]
-    line += [f"--most={MOST.value}", f"--rounds={ROUNDS.value}", f"--full={WITH_FULL.value}"]
+    line = [
+        sys.executable,
+        "-m",
+        "benchmarks.scaling",
+        "--measure",
+        f"--method={options.method}",
+        f"--rows={options.rows}",
+    ]
+    line += [f"--most={options.most}", f"--rounds={options.rounds}", f"--full={options.full}"]
     if count > 1:
         line += [f"--coordinator=127.0.0.1:{port}", f"--num_processes={count}"]
     started = [
@@ -117,19 +119,36 @@ def _run(layout: str) -> dict[str, float]:
     return json.loads(said[0].splitlines()[-1])
 
 
-def _command() -> None:
-    if MEASURE.value:
-        processes.start(FLAGS)
-        measured = _measured()
+def parser() -> Parser:
+    """The arguments of this program."""
+    arguments = Parser("benchmarks.scaling", __doc__)
+    processes.add_arguments(arguments)
+    layouts = "1x1,1x2,1x4,2x1,2x2,4x1"
+    arguments.add_argument("--layouts", type=command.names, default=layouts, help="to try")
+    arguments.add_argument("--method", default="scale_vae", help="of the step")
+    arguments.add_argument("--rows", type=integer(1), default=32, help="sentences a device")
+    arguments.add_argument("--most", type=integer(1), default=4, help="strong scaling's batch is this times --rows")
+    arguments.add_argument(
+        "--rounds", type=integer(1), default=7, help=f"turns of {CALLS} steps that are timed, of each kind"
+    )
+    arguments.add_switch("--full", help="the paper's size")
+    arguments.add_switch("--measure", help="measure on the devices that are there")
+    return arguments
+
+
+def _command(options: Namespace) -> None:
+    if options.measure:
+        processes.start(options)
+        measured = _measured(options)
         if processes.is_main_process():
             print(json.dumps(measured))
         return
     cores = os.cpu_count() or 1
     cases: dict[str, dict[str, float]] = {}
     table = Table("layout", *COLUMNS, title="a training step")
-    for layout in LAYOUTS.value:
-        figures = cases[layout] = _run(layout)
-        one = cases[LAYOUTS.value[0]]
+    for layout in options.layouts:
+        figures = cases[layout] = _run(layout, options)
+        one = cases[options.layouts[0]]
         figures["efficiency"] = one["weak_seconds"] / figures["weak_seconds"]
         figures["speed"] = one["strong_seconds"] / figures["strong_seconds"]
         timing.line(layout, figures)
@@ -139,12 +158,12 @@ def _command() -> None:
         f"All virtual devices share {cores} cores: this shows what collectives and processes cost, not what more "
         "devices gain. What 1x1 says of collectives is noise: it has none."
     )
-    timing.finish(cases, LAYOUTS.value[-1])
+    timing.finish(cases, options.layouts[-1])
 
 
-def main() -> int:
-    """The command."""
-    return command.run("benchmarks.scaling", _command, FLAGS, __doc__ or "")
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program; returns its exit code."""
+    return command.run(_command, parser(), argv)
 
 
 if __name__ == "__main__":

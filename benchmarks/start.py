@@ -15,22 +15,22 @@ import subprocess
 import sys
 import tempfile
 import time
+from argparse import Namespace
+from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks import timing
 from scalevae_jax.runtime import command
-from scalevae_jax.runtime.flags import Flags
+from scalevae_jax.runtime.command import Parser, integer
+from scalevae_jax.training import workdir
 
 ROOT = Path(__file__).parents[1]
-FLAGS = Flags()
-DATA = FLAGS.string("data", "package:snli", "the corpus, as config.data.path")
-ROUNDS = FLAGS.integer("rounds", 3, "second starts", 1)
 
 
-def start(folder: Path, cache: Path) -> float:
+def start(folder: Path, cache: Path, data: str) -> float:
     """Seconds of a run from its command to the checkpoint that it saves after its first step; it is ended there."""
     line = [sys.executable, "-m", "scalevae_jax.train", f"--config={ROOT}/configs/yahoo.py", f"--workdir={folder}"]
-    line += [f"--config.data.path={DATA.value}", "--config.checkpoint.every_steps=1"]
+    line += [f"--config.data.path={data}", "--config.checkpoint.every_steps=1"]
     environment = os.environ | {
         "JAX_COMPILATION_CACHE_DIR": str(cache),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
@@ -38,7 +38,7 @@ def start(folder: Path, cache: Path) -> float:
     }
     begun = time.perf_counter()
     with subprocess.Popen(line, cwd=folder.parent, env=environment, stdout=subprocess.DEVNULL) as process:
-        while not any((folder / "checkpoints/latest").glob("[0-9]*")):
+        while not workdir.has_checkpoint(folder):
             if process.poll() is not None:
                 raise RuntimeError(f"the run ended with {process.returncode}")
             time.sleep(0.01)
@@ -47,17 +47,26 @@ def start(folder: Path, cache: Path) -> float:
     return seconds
 
 
-def _command() -> None:
+def parser() -> Parser:
+    """The arguments of this program."""
+    arguments = Parser("benchmarks.start", __doc__)
+    arguments.add_argument("--data", default="package:snli", help="the corpus, as config.data.path")
+    arguments.add_argument("--rounds", type=integer(1), default=3, help="second starts")
+    return arguments
+
+
+def _command(options: Namespace) -> None:
     with tempfile.TemporaryDirectory() as name:
-        first, *others = [start(Path(name, str(i)), Path(name, "cache")) for i in range(ROUNDS.value + 1)]
+        folders = [Path(name, str(i)) for i in range(options.rounds + 1)]
+        first, *others = [start(folder, Path(name, "cache"), options.data) for folder in folders]
     figures = {"first_seconds": first, "seconds": statistics.median(others)}
     timing.line("full", figures)
     timing.finish({"full": figures}, "full")
 
 
-def main() -> int:
-    """The command."""
-    return command.run("benchmarks.start", _command, FLAGS, __doc__ or "")
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program; returns its exit code."""
+    return command.run(_command, parser(), argv)
 
 
 if __name__ == "__main__":

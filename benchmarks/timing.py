@@ -16,7 +16,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
-from scalevae_jax.runtime import allocator, console
+from scalevae_jax.runtime import console, devices
 
 SETTLE = 0.5  # seconds: on a CPU threads of the one before go on spinning for a while after their work
 TURN = 0.5  # seconds at least, so that short steps follow one another as they do in training
@@ -76,7 +76,7 @@ def above_loaded(work: Callable[[], object], times: int = 1) -> float:
     """MiB that `work` takes at its peak, so many times in a row, above what this process holds now (Linux); freed
     memory that was kept is not held."""
     gc.collect()
-    allocator.give_back()
+    devices.give_back()
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
     before = _status("VmRSS")
     for _ in range(times):

@@ -12,7 +12,8 @@ On a GPU both multiply as --products says, PyTorch's bfloat16 (autocast) is time
 """
 
 import sys
-from collections.abc import Callable, Iterator
+from argparse import Namespace
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import jax
@@ -22,7 +23,7 @@ from benchmarks import ours as package
 from benchmarks import peer, timing
 from scalevae_jax.config import Config, Data, MethodConfig, Network
 from scalevae_jax.runtime import command, console
-from scalevae_jax.runtime.flags import Flags
+from scalevae_jax.runtime.command import Parser, integer
 
 
 class Size(NamedTuple):
@@ -50,13 +51,6 @@ CASES = {
 HEADLINE = "full, 40 words"
 VALID = 0.80  # of its own matmul rate that PyTorch's step of the headline case must reach
 
-FLAGS = Flags()
-ROUNDS = FLAGS.integer("rounds", 5, "turns of each", 1)
-ONLY = FLAGS.words("cases", [], "only the cases whose names hold one of these")
-METHODS = FLAGS.words("methods", ["scale_vae", "bn_vae"], "compared with the VAE")
-PRODUCTS = FLAGS.choice("products", "tf32", peer.PRODUCTS, "of float32 on a GPU")
-MEMORY = FLAGS.string("memory", "", "measure one peak: who,case (what the program calls itself)")
-
 
 def ours(size: Size, method_name: str = "vae", dtype: str = "float32") -> Callable[[], object]:
     """The package's own joint step."""
@@ -81,19 +75,19 @@ def torch_matmul() -> Callable[[], object]:
     return lambda: a @ a
 
 
-def case(size: Size) -> dict[str, float]:
+def case(size: Size, methods: Sequence[str], rounds: int) -> dict[str, float]:
     """Seconds a step of each, ratios, and shares of the matmul rates."""
     contestants = {
         "ours": ours(size),
         "torch": theirs(size),
         "bfloat16": ours(size, dtype="bfloat16"),
-        **{name: ours(size, name) for name in METHODS.value},
+        **{name: ours(size, name) for name in methods},
         "matmul": timing.matmul(),
         "matmul_torch": torch_matmul(),
     }
     if not _on_cpu():
         contestants |= {"torch_bfloat16": theirs(size, bfloat16=True), "matmul_bfloat16": timing.matmul("bfloat16")}
-    seconds = timing.turns(ROUNDS.value, contestants)
+    seconds = timing.turns(rounds, contestants)
     rate, rate_torch = timing.rate(seconds["matmul"]), timing.rate(seconds["matmul_torch"])
     figures = {
         "seconds": seconds["ours"],
@@ -103,7 +97,7 @@ def case(size: Size) -> dict[str, float]:
         "share_of_matmul_torch": size.operations / seconds["torch"] / rate_torch,
         "bfloat16_vs_float32": seconds["ours"] / seconds["bfloat16"],
         "bfloat16_vs_torch": seconds["torch"] / seconds["bfloat16"],
-        **{f"{name}_vs_vae": seconds[name] / seconds["ours"] for name in METHODS.value},
+        **{f"{name}_vs_vae": seconds[name] / seconds["ours"] for name in methods},
         "matmul_gflops": rate / 1e9,
         "matmul_gflops_torch": rate_torch / 1e9,
     }
@@ -128,17 +122,30 @@ def _memory(what: str) -> None:
     print(timing.above_loaded(work, times=5))
 
 
-def _chosen() -> Iterator[str]:
-    return (name for name in CASES if not ONLY.value or any(part in name for part in ONLY.value))
+def _chosen(parts: Sequence[str]) -> Iterator[str]:
+    return (name for name in CASES if not parts or any(part in name for part in parts))
 
 
-def _command() -> None:
-    peer.alike(PRODUCTS.value)
-    if MEMORY.value:
-        return _memory(MEMORY.value)
+def parser() -> Parser:
+    """The arguments of this program."""
+    arguments = Parser("benchmarks.train_step", __doc__)
+    arguments.add_argument("--rounds", type=integer(1), default=5, help="turns of each")
+    arguments.add_argument(
+        "--cases", type=command.names, default=[], help="only the cases whose names hold one of these"
+    )
+    arguments.add_argument("--methods", type=command.names, default="scale_vae,bn_vae", help="compared with the VAE")
+    arguments.add_argument("--products", choices=peer.PRODUCTS, default="tf32", help="of float32 on a GPU")
+    arguments.add_argument("--memory", help="measure one peak: who,case (used by the program itself)")
+    return arguments
+
+
+def _command(options: Namespace) -> None:
+    peer.alike(options.products)
+    if options.memory:
+        return _memory(options.memory)
     cases = {}
-    for name in _chosen():
-        figures = case(CASES[name])
+    for name in _chosen(options.cases):
+        figures = case(CASES[name], options.methods, options.rounds)
         if _on_cpu():
             for who, key in (("ours", "peak_mib"), ("torch", "peak_mib_torch")):
                 figures[key] = timing.peak_mib("benchmarks.train_step", ["--memory", f"{who},{name}"])
@@ -154,9 +161,9 @@ def _command() -> None:
         sys.exit(1)
 
 
-def main() -> int:
-    """The command."""
-    return command.run("benchmarks.train_step", _command, FLAGS, __doc__ or "")
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program; returns its exit code."""
+    return command.run(_command, parser(), argv)
 
 
 if __name__ == "__main__":

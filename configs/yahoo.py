@@ -7,10 +7,8 @@ TIME: meant for a GPU or TPU; on two CPU cores a step takes seconds (see docs/di
 PAPER: NLL 321.3 (our reading nll_paper, which is no bound), KL 8.4, MI 9.2, AU 32.
 """
 
-from scalevae_jax.config import Config, Data, Eval, MethodConfig
+from scalevae_jax.config import Config, Data, MethodConfig
 
 
 def get_config() -> Config:
-    return Config(
-        data=Data(name="yahoo"), method=MethodConfig(name="scale_vae", des_std=1.1, f_epo=1), eval=Eval(paper="yahoo")
-    )
+    return Config(data=Data(name="yahoo"), method=MethodConfig(name="scale_vae", des_std=1.1, f_epo=1))

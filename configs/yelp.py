@@ -7,10 +7,8 @@ TIME: meant for a GPU or TPU.
 PAPER: NLL 349.9 (our reading nll_paper, which is no bound), KL 6.7, MI 9.2, AU 32.
 """
 
-from scalevae_jax.config import Config, Data, Eval, MethodConfig
+from scalevae_jax.config import Config, Data, MethodConfig
 
 
 def get_config() -> Config:
-    return Config(
-        data=Data(name="yelp"), method=MethodConfig(name="scale_vae", des_std=1.1, f_epo=7), eval=Eval(paper="yelp")
-    )
+    return Config(data=Data(name="yelp"), method=MethodConfig(name="scale_vae", des_std=1.1, f_epo=7))

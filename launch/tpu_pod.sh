@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A run on a TPU pod by gcloud. For TPU VM generations before 7x; later ones are had through GKE.
+# A run on a TPU pod by gcloud, for TPU VM generations before 7x; later ones are available through GKE.
 #
 #   launch/tpu_pod.sh [options] create TYPE VERSION          such as v6e-32 v2-alpha-tpuv6e
 #   launch/tpu_pod.sh [options] install                      this commit, on all workers
@@ -11,7 +11,7 @@
 #   --spot (create: cheaper, and may be taken away), --dry-run (print what would be done)
 # VERSION: v2-alpha-tpuv6e for v6e, v2-alpha-tpuv5 for v5p, v2-alpha-tpuv5-lite for v5litepod, tpu-ubuntu2204-base for v4.
 # JAX_COMPILATION_CACHE_DIR, where it is set here, is set there: a folder or bucket that all workers see.
-# `run` ends when this terminal is closed; the same command goes on with the run.
+# `run` ends when this terminal is closed; the same command resumes it.
 set -euo pipefail
 source "$(dirname "$0")/common.sh"
 dry=false name=scalevae where=() spot=()
@@ -21,7 +21,7 @@ while [[ "${1:-}" == -* ]]; do
     --dry-run) dry=true ;;
     --spot) spot=(--spot) ;;
     --name | --zone | --project)
-      [[ -n "${2:-}" ]] || refuse "$1 wants a value"
+      [[ -n "${2:-}" ]] || refuse "expected a value after $1"
       if [[ $1 == --name ]]; then name=$2; else where+=("$1=$2"); fi
       shift
       ;;
@@ -40,34 +40,34 @@ on_all() {
   tpu ssh "$name" --worker=all "--command=$1"
 }
 
-wanted() { # NUMBER WHAT ARGUMENTS
-  [[ $(($# - 2)) -eq $1 ]] || refuse "$action wants $2"
+expect() { # NUMBER NAMES ARGUMENTS
+  [[ $(($# - 2)) -eq $1 ]] || refuse "$action: expected $2"
 }
 
 case "$action" in
   create)
-    wanted 2 "TYPE and VERSION" "$@"
-    case "$1" in v7* | tpu7*) refuse "$1 is not had by this API; use launch/gke_jobset.yaml" ;; esac
+    expect 2 "TYPE and VERSION" "$@"
+    case "$1" in v7* | tpu7*) refuse "this API has no $1; use launch/gke_jobset.yaml" ;; esac
     tpu create "$name" "--accelerator-type=$1" "--version=$2" "${spot[@]}"
     ;;
   install)
-    wanted 0 "no arguments" "$@"
+    expect 0 "no arguments" "$@"
     archive=scalevae_jax.tar.gz
     run git archive --prefix=scalevae_jax/ "--output=$archive" HEAD
     tpu scp "$archive" "$name:" --worker=all
     run rm "$archive"
-    # the images have an old Python, and uv brings a newer one
+    # the images have an old Python; uv installs a newer one
     on_all "tar -xzf $archive && cd scalevae_jax && PIP_BREAK_SYSTEM_PACKAGES=1 pip install --quiet --user uv \
 && export PATH=\$HOME/.local/bin:\$PATH && uv venv --quiet --clear --python 3.12 \
 && uv pip install --quiet -r requirements.lock 'jax[tpu]' && uv pip install --quiet --no-deps -e ."
     ;;
   run)
-    [[ $# -gt 0 ]] || refuse "run wants arguments of train, such as --config configs/yahoo.py --workdir /shared/yahoo"
+    [[ $# -gt 0 ]] || refuse "run: expected arguments of train, such as --config configs/yahoo.py --workdir /shared/yahoo"
     cache=${JAX_COMPILATION_CACHE_DIR:+JAX_COMPILATION_CACHE_DIR=$(quoted "$JAX_COMPILATION_CACHE_DIR") }
     on_all "cd scalevae_jax && $cache.venv/bin/python -m scalevae_jax.train --distributed $(quoted "$@")"
     ;;
   fetch)
-    wanted 2 "WORKDIR and FOLDER" "$@"
+    expect 2 "WORKDIR and FOLDER" "$@"
     case "$1" in
       gs://*) run gcloud storage cp "$1" "$2" --recursive ;;
       /*) tpu scp "$name:$1" "$2" --recurse --worker=0 ;;
@@ -75,8 +75,8 @@ case "$action" in
     esac
     ;;
   delete)
-    wanted 0 "no arguments" "$@"
+    expect 0 "no arguments" "$@"
     tpu delete "$name" --quiet
     ;;
-  *) refuse "what is to be done? create, install, run, fetch or delete, not '$action'" ;;
+  *) refuse "expected create, install, run, fetch or delete, not '$action'" ;;
 esac

@@ -8,22 +8,30 @@ An .npz file holds the arrays mean and scale, [sentences, latent], and text; any
 columns mean_0 .., scale_0 .., text.
 """
 
-import functools
 import sys
+from argparse import Namespace
+from collections.abc import Sequence
 
 import numpy as np
 
 from scalevae_jax.core.types import InputError
 from scalevae_jax.inference import flags
 from scalevae_jax.runtime import command, console
-from scalevae_jax.runtime.flags import Flags
-
-FLAGS = Flags()
-MODEL, TEXTS, OUT = flags.model(FLAGS), flags.texts(FLAGS), flags.output(FLAGS)
+from scalevae_jax.runtime.command import Parser
 
 
-def _command() -> None:
-    model, texts, out = MODEL(), TEXTS(), OUT()
+def parser() -> Parser:
+    """The arguments of this command."""
+    arguments = Parser("scalevae_jax.encode", __doc__)
+    flags.add_model(arguments)
+    flags.add_texts(arguments)
+    flags.add_output(arguments)
+    return arguments
+
+
+def _command(options: Namespace) -> None:
+    model, out = flags.read_model(options), options.out
+    texts = flags.read_texts(options)
     mean, scale = model.encode(texts)
     if out is None or out.suffix != ".npz":
         both = (("mean", mean), ("scale", scale))
@@ -34,10 +42,13 @@ def _command() -> None:
         with out.open("wb") as file:
             np.savez(file, mean=mean, scale=scale, text=np.array(texts))
     except OSError as error:
-        raise InputError(f"--out {out}: can not be written: {error}") from error
+        raise InputError(f"--out {out}: cannot be written: {error}") from error
 
 
-main = functools.partial(command.run, "scalevae_jax.encode", _command, FLAGS, __doc__)
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    return command.run(_command, parser(), argv)
+
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -8,38 +8,32 @@ Gaussian fitted to the aggregated posterior, where the training data are at hand
 SHA256SUMS. `scalevae_jax.load(folder)` reads it, and so does every command that takes --workdir.
 """
 
-import functools
 import sys
 import tempfile
+from argparse import Namespace
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import save_file
+import safetensors.numpy
 
 from scalevae_jax import config
 from scalevae_jax.core.types import InputError
-from scalevae_jax.data import source
-from scalevae_jax.inference import load, posteriors
+from scalevae_jax.data import files
+from scalevae_jax.inference import flags, load, posteriors
 from scalevae_jax.inference.evaluate import ROWS
-from scalevae_jax.inference.load import (
-    CARD,
-    DATA_LICENSE,
-    FORMAT,
-    SUMS,
-    WEIGHTS,
-    LoadedModel,
-    file_digest,
-    leaves_by_name,
-)
+from scalevae_jax.inference.load import FORMAT, SUMS, WEIGHTS, LoadedModel, file_digest, leaves_by_name
 from scalevae_jax.runtime import command, console, devices, storage
-from scalevae_jax.runtime.flags import Flags
+from scalevae_jax.runtime.command import Parser
 from scalevae_jax.training import workdir
 from scalevae_jax.training.workdir import CONFIG, VOCABULARY
 
+CARD, DATA_LICENSE = "README.md", "DATA_LICENSE"
+
 
 def save(run: LoadedModel, out: Path, data_licence: str = "") -> None:
-    """Write the exported folder, whole or not at all. Raises InputError where `out` holds something already."""
+    """Write the exported folder, whole or not at all. Raises InputError if `out` is not empty or cannot be written."""
     try:
         if out.exists() and any(out.iterdir()):
             raise InputError(f"--out {out}: not empty; choose a new folder")
@@ -50,64 +44,68 @@ def save(run: LoadedModel, out: Path, data_licence: str = "") -> None:
             _write(run, part, data_licence)
             part.replace(out)
     except OSError as error:
-        raise InputError(f"--out {out}: can not be made: {error.strerror or error}") from error
+        raise InputError(f"--out {out}: cannot be written: {error.strerror or error}") from error
 
 
 def _write(run: LoadedModel, out: Path, data_licence: str) -> None:
     tensors = {name: np.asarray(x) for name, x in leaves_by_name(run.params, run.method_state).items()}
-    about = {
-        "format": FORMAT,
-        "epoch": str(run.epoch),
-        "steps_per_epoch": str(workdir.read_record(run.workdir)["steps_per_epoch"]),
-    }
-    save_file(tensors | {"factor": np.asarray(run.factor)}, out / WEIGHTS, about)
+    metadata = {"format": FORMAT, "epoch": str(run.epoch)}
+    # A reader without this package needs the factor, which a method may compute from several arrays of its state.
+    (out / WEIGHTS).write_bytes(safetensors.numpy.save(tensors | {"factor": np.asarray(run.factor)}, metadata))
     (out / CONFIG).write_text(config.to_json(run.settings), encoding="utf-8")
-    (out / WEIGHTS).chmod((out / CONFIG).stat().st_mode)  # which safetensors keeps to the user
     run.words.save(out / VOCABULARY)
     if run.model.latent:
         try:
             posteriors.fitted_prior(run)
             (out / posteriors.FITTED_PRIOR).write_bytes((run.workdir / posteriors.FITTED_PRIOR).read_bytes())
         except InputError as error:
-            console.warn(f"no {posteriors.FITTED_PRIOR} ({error})")
-    beside = source.place(run.settings.data) / "LICENSE"
-    if beside.is_file():
+            console.warn(f"{posteriors.FITTED_PRIOR} is left out: {error}")
+    licence = files.place(run.settings.data) / "LICENSE"
+    if licence.is_file():
         data_licence = data_licence or f"see {DATA_LICENSE}"
-        (out / DATA_LICENSE).write_bytes(beside.read_bytes())
+        (out / DATA_LICENSE).write_bytes(licence.read_bytes())
     (out / CARD).write_text(card(run, file_digest(out / WEIGHTS), data_licence), encoding="utf-8")
-    files = sorted(path for path in out.iterdir() if path.name != SUMS)
-    (out / SUMS).write_text("".join(f"{file_digest(path)}  {path.name}\n" for path in files), encoding="utf-8")
+    sums = [f"{file_digest(path)}  {path.name}\n" for path in sorted(out.iterdir())]
+    (out / SUMS).write_text("".join(sums), encoding="utf-8")
 
 
-def _rows(pairs: Any) -> str:
-    cells = [[str(cell).replace("|", "\\|") for cell in pair] for pair in pairs]
+def _rows(rows: Iterable[Iterable[Any]]) -> str:
+    """Lines of a table in Markdown."""
+    cells = [[str(cell).replace("|", "\\|") for cell in row] for row in rows]
     return "\n".join(f"| {' | '.join(row)} |" for row in cells)
 
 
-def card(run: LoadedModel, weights: str, data_licence: str) -> str:
-    """The model card, in Markdown."""
-    data, record, settings = run.settings.data, workdir.read_record(run.workdir), config.with_defaults(run.settings)
-    measured = {}
+def _measures(run: LoadedModel) -> str:
+    """The evaluations of this epoch, one a column."""
+    results: dict[str, Any] = {}
     for path in sorted(run.workdir.glob("eval_*.json")):
-        found = storage.read_json(path)
-        if found.get("epoch") == run.epoch:
-            measured[path.stem.removeprefix("eval_")] = found
+        result = storage.read_json(path)
+        if result.get("epoch") == run.epoch:
+            name = path.stem.removeprefix("eval_")
+            results[f"{name} ({result['examples']} sentences, {result['iw_samples']} draws)"] = result
         else:
-            console.warn(f"{path.name} is not of epoch {run.epoch}, which is exported: not in the card")
-    words = "lower-cased and cut into words by NLTK" if data.raw else "words separated by spaces"
-    columns = [f"{name} ({m['examples']} sentences, {m['iw_samples']} draws)" for name, m in measured.items()]
-    table = [("measure", *columns, "what it is"), ("---",) * (len(columns) + 2)]
-    table += [(key, *(console.format_number(m[key], 3) for m in measured.values()), meaning) for key, meaning in ROWS]
+            console.warn(f"{path.name} is not in the model card: it does not belong to the exported epoch {run.epoch}")
+    if not results:
+        return "None: the run was not evaluated before the export."
+    table = [("measure", *results, "what it is"), ("---",) * (len(results) + 2)]
+    table += [(key, *(console.format_number(m[key], 3) for m in results.values()), meaning) for key, meaning in ROWS]
+    return _rows(table)
+
+
+def card(run: LoadedModel, weights: str, data_licence: str) -> str:
+    """The model card, in Markdown; `weights` is the sha256 of the weights."""
+    data, record, settings = run.settings.data, workdir.read_record(run.workdir), config.with_defaults(run.settings)
+    words = "lower-cased and split into words by NLTK" if data.raw else "with words separated by spaces"
     network = f"embedding {settings.model.embedding}, hidden {settings.model.hidden}, latent {run.model.latent}"
     return f"""# {settings.method.name}, a variational autoencoder of sentences
 
-An LSTM encoder and an LSTM decoder with a Gaussian variable between them, trained by scalevae_jax
-{record["versions"]["scalevae_jax"]} with the method `{settings.method.name}`.
+An LSTM encoder and an LSTM decoder with a Gaussian latent variable between them, trained with the method
+`{settings.method.name}` of scalevae_jax {record["versions"]["scalevae_jax"]}.
 
 ## Data
 
-`{data.path or data.name}`, one sentence a line, {words}; vocabulary of {len(run.words):,} words, special symbols
-counted. Licence of the data: {data_licence or "not stated by who exported the model"}.
+`{data.path or data.name}`, one sentence a line, {words}. The vocabulary has {len(run.words):,} words, special symbols
+included. Licence of the data: {data_licence or "not stated by the person who exported the model"}.
 
 | split | sha256 |
 |---|---|
@@ -115,7 +113,7 @@ counted. Licence of the data: {data_licence or "not stated by who exported the m
 
 ## Method
 
-{network}; seed {settings.train.seed}; best of the epochs by validation loss: {run.epoch}.
+{network}; seed {settings.train.seed}; exported after epoch {run.epoch}, the best by validation loss.
 
 | hyperparameter | value |
 |---|---|
@@ -123,46 +121,50 @@ counted. Licence of the data: {data_licence or "not stated by who exported the m
 
 ## Measures
 
-{_rows(table) if measured else "None: the run was not evaluated before the export."}
+{_measures(run)}
 
-Nats a sentence, `</s>` counted and `<s>` not; ppl is a token. -log p(x) is bounded by `nll`, `nll_unit_prior` and
-`nll_fitted_prior`. `nll_paper` is the reading of the Scale-VAE paper, and no bound unless the factor is 1: do not
-compare it with others.
+All measures are in nats a sentence, `</s>` counted and `<s>` not; ppl is per token. `nll`, `nll_unit_prior` and
+`nll_fitted_prior` are upper bounds of -log p(x). `nll_paper` is the estimate of the Scale-VAE paper. It is no bound
+unless the factor is 1, so do not compare it with the others.
 
 ## Intended use
 
-Study of latent variables of text: reconstruction, interpolation, sampling, linear classification of sentences like
-those of the training data. The sentences are those of a small model: they repeat what its data hold, errors and
-prejudice of the data included, and state nothing true. Not for use where a sentence has consequences.
+Research on latent variables of text: reconstruction, interpolation, sampling, and linear classification of sentences
+like those of the training data. This is a small model. Its sentences repeat what the data contain, errors and
+prejudices included, and they state nothing true. Do not use it where a sentence has consequences.
 
 ## Files
 
-`{WEIGHTS}` (sha256 `{weights}`), `{CONFIG}`, `{VOCABULARY}` (line n, from 0, is the word of id n); all digests in
-`{SUMS}`. Read them with `scalevae_jax.load(folder)`, or with NumPy alone as docs/using.md of scalevae_jax shows.
+`{WEIGHTS}` (sha256 `{weights}`), `{CONFIG}` and `{VOCABULARY}` (line n, counted from 0, is the word of id n). `{SUMS}`
+lists the digests of all files. Read them with `scalevae_jax.load(folder)`, or with NumPy alone, as docs/using.md of
+scalevae_jax shows.
 """
 
 
-FLAGS = Flags()
-WORKDIR = command.define_workdir(FLAGS)
-OUT = FLAGS.string("out", None, "the folder to write; new or empty")
-DATA_LICENCE = FLAGS.string(
-    "data_licence", "", "licence of the training data, for the model card; a LICENSE beside the data is copied"
-)
+def parser() -> Parser:
+    """The arguments of this command."""
+    arguments = Parser("scalevae_jax.export", __doc__)
+    flags.add_folder(arguments)
+    arguments.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder to write; new or empty")
+    arguments.add_argument(
+        "--data_licence", default="", help="of the training data, for the model card; a LICENSE beside them is copied"
+    )
+    return arguments
 
 
-def _command() -> None:
-    folder = WORKDIR()
-    if OUT.value is None:
-        raise InputError("--out is wanted: the folder to write (see --help)")
+def _command(options: Namespace) -> None:
     devices.start()
-    out = Path(OUT.value)
-    save(load.load(folder), out, DATA_LICENCE.value)
+    out = options.out
+    save(load.load(options.workdir, options.fallback), out, options.data_licence)
     console.log(f"written to {out}: " + ", ".join(sorted(path.name for path in out.iterdir())))
     console.log(f"sha256 of {WEIGHTS}: {file_digest(out / WEIGHTS)}")
     console.log(f"next: python -m scalevae_jax.sample --workdir {out} --num 10")
 
 
-main = functools.partial(command.run, "scalevae_jax.export", _command, FLAGS, __doc__)
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    return command.run(_command, parser(), argv)
+
 
 if __name__ == "__main__":
     sys.exit(main())

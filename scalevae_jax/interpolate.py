@@ -9,49 +9,60 @@ An end that is not given is drawn from the prior. With --input each line of the 
 line divides the results.
 """
 
-import functools
 import sys
+from argparse import Namespace
+from collections.abc import Sequence
 
 from scalevae_jax.core.types import InputError
 from scalevae_jax.inference import flags
 from scalevae_jax.runtime import command
-from scalevae_jax.runtime.flags import Flags
-
-FLAGS = Flags()
-WORDING = flags.wording(FLAGS)
-MODEL, TEXTS = flags.model(FLAGS), flags.texts(FLAGS)
-DECODING, SEED = flags.decoding(FLAGS), flags.seed(FLAGS)
-A = FLAGS.string("a", None, "the sentence at one end")
-B = FLAGS.string("b", None, "the sentence at the other")
-STEPS = FLAGS.integer("steps", 5, "sentences, both ends counted", 2)
+from scalevae_jax.runtime.command import Parser, integer
 
 
-def _pairs() -> list[tuple[str | None, str | None]]:
-    if not FLAGS["input"].present:
-        return [(A.value, B.value)]
-    if A.value is not None or B.value is not None:
+def parser() -> Parser:
+    """The arguments of this command."""
+    arguments = Parser("scalevae_jax.interpolate", __doc__)
+    flags.add_model(arguments)
+    arguments.add_argument("--a", help="the sentence at one end")
+    arguments.add_argument("--b", help="the sentence at the other end")
+    arguments.add_argument("--steps", type=integer(2), default=5, help="sentences, both ends counted")
+    flags.add_texts(arguments)
+    flags.add_seed(arguments)
+    flags.add_decoding(arguments)
+    flags.add_wording(arguments)
+    return arguments
+
+
+def _read_pairs(options: Namespace) -> list[tuple[str | None, str | None]]:
+    if options.input is None:
+        return [(options.a, options.b)]
+    if options.a is not None or options.b is not None:
         raise InputError("--input and --a, --b: choose one of them")
-    pairs = []
-    for number, line in enumerate(TEXTS(), 1):
+    pairs: list[tuple[str | None, str | None]] = []
+    for number, line in enumerate(flags.read_texts(options), 1):
         a, tab, b = line.partition("\t")
         if not tab:
-            raise InputError(f"--input: line {number}: two sentences with a tab between them are wanted")
+            raise InputError(f"--input: line {number}: expected two sentences with a tab between them")
         pairs.append((a, b))
     return pairs
 
 
-def _command() -> None:
-    model, results = MODEL(), []
-    for number, (a, b) in enumerate(_pairs(), 1):
+def _command(options: Namespace) -> None:
+    model, decoding, results = flags.read_model(options), flags.read_decoding(options), []
+    for number, (a, b) in enumerate(_read_pairs(options), 1):
         try:
-            results.append(model.interpolate(a, b, STEPS.value, SEED.value, **DECODING()))
+            results.append(model.interpolate(a, b, options.steps, options.seed, **decoding))
         except InputError as error:
-            where = f"--input: line {number}: " if FLAGS["input"].present else ""
+            where = "" if options.input is None else f"--input: line {number}: "
             raise InputError(f"{where}{error}") from error
-    print("\n\n".join("\n".join(map(WORDING, sentences)) for sentences in results))
+    blocks = ["\n".join(flags.read_wording(options, sentence) for sentence in sentences) for sentences in results]
+    print("\n\n".join(blocks))
 
 
-main = functools.partial(command.run, "scalevae_jax.interpolate", _command, FLAGS, __doc__)
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    return command.run(_command, parser(), argv)
+
 
 if __name__ == "__main__":
     sys.exit(main())

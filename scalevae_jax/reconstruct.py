@@ -7,25 +7,36 @@ Examples:
 Line n of the output is the reconstruction of line n of the input.
 """
 
-import functools
 import sys
+from argparse import Namespace
+from collections.abc import Sequence
 
 from scalevae_jax.inference import flags
 from scalevae_jax.runtime import command
-from scalevae_jax.runtime.flags import Flags
-
-FLAGS = Flags()
-WORDING = flags.wording(FLAGS)
-MODEL, TEXTS = flags.model(FLAGS), flags.texts(FLAGS)
-DECODING, SEED = flags.decoding(FLAGS), flags.seed(FLAGS)
+from scalevae_jax.runtime.command import Parser
 
 
-def _command() -> None:
-    for sentence in MODEL().reconstruct(TEXTS(), SEED.value, **DECODING()):
-        print(WORDING(sentence))
+def parser() -> Parser:
+    """The arguments of this command."""
+    arguments = Parser("scalevae_jax.reconstruct", __doc__)
+    flags.add_model(arguments)
+    flags.add_texts(arguments)
+    flags.add_seed(arguments)
+    flags.add_decoding(arguments)
+    flags.add_wording(arguments)
+    return arguments
 
 
-main = functools.partial(command.run, "scalevae_jax.reconstruct", _command, FLAGS, __doc__)
+def _command(options: Namespace) -> None:
+    model = flags.read_model(options)
+    for sentence in model.reconstruct(flags.read_texts(options), options.seed, **flags.read_decoding(options)):
+        print(flags.read_wording(options, sentence))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    return command.run(_command, parser(), argv)
+
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -9,27 +9,41 @@ Draws z, decodes it, and prints a sentence a line. The prior is the model's own,
 training split (aggregate).
 """
 
-import functools
 import sys
+from argparse import Namespace
+from collections.abc import Sequence
 
 from scalevae_jax.inference import flags
 from scalevae_jax.inference.model import PRIORS
 from scalevae_jax.runtime import command
-from scalevae_jax.runtime.flags import Flags
+from scalevae_jax.runtime.command import Parser, integer
 
-FLAGS = Flags()
-WORDING = flags.wording(FLAGS)
-MODEL, DECODING, SEED = flags.model(FLAGS), flags.decoding(FLAGS, temperature=1.0), flags.seed(FLAGS)
-NUM = FLAGS.integer("num", 10, "sentences", 1)
-PRIOR = FLAGS.choice("prior", "model", PRIORS, f"{', '.join(PRIORS)}: see above")
+TEMPERATURE = 1.0
 
 
-def _command() -> None:
-    for sentence in MODEL().sample(NUM.value, SEED.value, PRIOR.value, **DECODING()):
-        print(WORDING(sentence))
+def parser() -> Parser:
+    """The arguments of this command."""
+    arguments = Parser("scalevae_jax.sample", __doc__)
+    flags.add_model(arguments)
+    arguments.add_argument("--num", type=integer(1), default=10, help="sentences")
+    arguments.add_argument("--prior", choices=PRIORS, default="model", help="see above")
+    flags.add_seed(arguments)
+    flags.add_decoding(arguments, TEMPERATURE)
+    flags.add_wording(arguments)
+    return arguments
 
 
-main = functools.partial(command.run, "scalevae_jax.sample", _command, FLAGS, __doc__)
+def _command(options: Namespace) -> None:
+    decoding = flags.read_decoding(options, TEMPERATURE)
+    model = flags.read_model(options)
+    for sentence in model.sample(options.num, options.seed, options.prior, **decoding):
+        print(flags.read_wording(options, sentence))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    return command.run(_command, parser(), argv)
+
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -8,25 +8,36 @@ Columns: nll, -log p(x) by importance-weighted draws, a bound; rec, -log p(x|z) 
 kl_model, KL(q_hat || the prior as sampled); tokens, the words and `</s>`; text. Of a language model nll is exact.
 """
 
-import functools
 import sys
+from argparse import Namespace
+from collections.abc import Sequence
 
 from scalevae_jax.inference import flags
 from scalevae_jax.runtime import command, console
-from scalevae_jax.runtime.flags import Flags
-
-FLAGS = Flags()
-MODEL, TEXTS = flags.model(FLAGS), flags.texts(FLAGS)
-OUT, SEED = flags.output(FLAGS), flags.seed(FLAGS)
-IW_SAMPLES = FLAGS.integer("iw_samples", None, "draws a sentence; the run's own configuration says otherwise", 1)
+from scalevae_jax.runtime.command import Parser, integer
 
 
-def _command() -> None:
-    model, texts = MODEL(), TEXTS()
-    console.write_columns(model.score(texts, IW_SAMPLES.value, SEED.value) | {"text": texts}, OUT())
+def parser() -> Parser:
+    """The arguments of this command."""
+    arguments = Parser("scalevae_jax.score", __doc__)
+    flags.add_model(arguments)
+    flags.add_texts(arguments)
+    flags.add_output(arguments)
+    flags.add_seed(arguments)
+    arguments.add_argument("--iw_samples", type=integer(1), help="draws a sentence; by default eval.iw_samples")
+    return arguments
 
 
-main = functools.partial(command.run, "scalevae_jax.score", _command, FLAGS, __doc__)
+def _command(options: Namespace) -> None:
+    model = flags.read_model(options)
+    texts = flags.read_texts(options)
+    console.write_columns(model.score(texts, options.iw_samples, options.seed) | {"text": texts}, options.out)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    return command.run(_command, parser(), argv)
+
 
 if __name__ == "__main__":
     sys.exit(main())

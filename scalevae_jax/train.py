@@ -10,53 +10,46 @@ Any field of the configuration is changed with --config.section.field=value. All
 """
 
 import contextlib
-import difflib
-import functools
 import math
-import pathlib
-import re
-import runpy
 import sys
+from argparse import Namespace
+from collections.abc import Sequence
 from typing import Any
 
 import jax
-from ml_collections import config_flags
-from ml_collections.config_flags.config_flags import ConfigFileFlagParser
 
 from scalevae_jax import config
 from scalevae_jax.config import Config
-from scalevae_jax.core.types import InputError
+from scalevae_jax.core.types import InputError, Params
 from scalevae_jax.evaluate import show
 from scalevae_jax.inference import evaluate, load, posteriors
 from scalevae_jax.inference.model import TrainedModel
+from scalevae_jax.methods.method import MEANINGS, METHODS, hyperparameters
 from scalevae_jax.runtime import command, console, processes, storage
-from scalevae_jax.runtime.flags import Flags
+from scalevae_jax.runtime.command import Parser
 from scalevae_jax.runtime.signals import Signals
 from scalevae_jax.runtime.storage import Path
-from scalevae_jax.training import dry_run, profiler, workdir
-from scalevae_jax.training.compiling import Compiling
+from scalevae_jax.training import prepare, workdir
 from scalevae_jax.training.log import EpochLog
 from scalevae_jax.training.loop import Training, finished, fit
-from scalevae_jax.training.prepare import _begin, _lock, introduce, prepare, read
 
 
-def train(settings: Config, folder: Path, profile: bool = False, timeout: int = 300) -> None:
-    """Train, or go on; with `profile`, leave a trace.
+def train(settings: Config, folder: Path, timeout: int = 300) -> None:
+    """Train a run, or go on with it. Several processes wait for each other at the start for `timeout` seconds.
 
-    Raises command.Stopped after a signal, InputError where the folder can not be written.
+    Raises Stopped after a signal, InputError if the folder cannot be written or belongs to another run.
     """
     new = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        workdir.refuse_links(folder)
-        with _lock(folder):
-            _train(config.with_defaults(settings), folder, profile, timeout)
+        with workdir.lock(folder):
+            _train(config.with_defaults(settings), folder, timeout)
     except InputError:
-        if new and not storage.remote(folder):
+        if new and not storage.is_remote(folder):
             with contextlib.suppress(OSError):
-                folder.rmdir()  # where nothing was written yet
+                folder.rmdir()  # if nothing was written yet
         raise
-    except (BrokenPipeError, FileExistsError):  # of the output, not of the folder; a file in its place
+    except (BrokenPipeError, FileExistsError):  # nobody reads the output; a file has the folder's name
         raise
     except OSError as error:
         raise InputError(
@@ -65,10 +58,16 @@ def train(settings: Config, folder: Path, profile: bool = False, timeout: int = 
         ) from error
 
 
-def _train(settings: Config, folder: Path, profile: bool, timeout: int) -> None:
-    data, model, method = prepare(settings, folder, timeout)
-    with contextlib.closing(workdir.checkpoints(folder, settings, data.words, writing=True)) as keeper:
-        state = _begin(settings, model, method, data, keeper)
+def _train(settings: Config, folder: Path, timeout: int) -> None:
+    data, model, method = prepare.prepare(settings, folder, timeout)
+    inference, key = posteriors.make_inference(model, method), jax.random.key(settings.train.seed)
+
+    def validate(params: Params, method_state: Any) -> dict[str, Any]:
+        inferred = posteriors.infer(inference, method, params, method_state, data.valid, key, model.latent)
+        return inferred.summary(method)
+
+    with contextlib.closing(workdir.checkpoints(folder, settings, data.words, writing=True)) as checkpoints:
+        state = prepare.begin(settings, model, method, len(data.train), checkpoints)
         if finished(settings, state):
             done = f"{int(state.epoch) - 1} epochs, {int(state.step)} steps"
             console.log(f"finished before: {done}; nothing is left to train")
@@ -79,28 +78,16 @@ def _train(settings: Config, folder: Path, profile: bool, timeout: int) -> None:
         options = " ".join(f"{key}={value}" for key, value in config.hyperparameters(settings).items())
         console.log(f"method: {settings.method.name} {options} | {parameters:,} parameters")
         log = EpochLog(folder, int(state.epoch), int(state.step), processes.is_main_process())
-        trace = _profiler(folder, profile)
-        with Signals() as signals, Compiling() as compiling, contextlib.closing(log), contextlib.closing(trace):
-            run = Training(
-                folder, settings, model, method, data.train, data.valid, keeper, log, signals, trace, compiling
-            )
-            fit(run, state)
-
-
-def _profiler(folder: Path, wanted: bool) -> profiler.Profiler:
-    if not (wanted and processes.is_main_process()):
-        return profiler.Profiler(None)
-    if not isinstance(folder, pathlib.Path):
-        raise InputError("--profile wants a --workdir on this machine, not in a bucket")
-    return profiler.Profiler(folder / profiler.FOLDER)
+        with Signals() as signals, contextlib.closing(log):
+            fit(Training(folder, settings, model, method, data.train, checkpoints, log, signals), state, validate)
 
 
 def finish(settings: Config, folder: Path) -> None:
-    """What a finished run says: where things are, and, where the configuration asks for it, what the model is worth."""
+    """Print where the files of a finished run are and, with `eval.at_end`, its evaluation and sentences."""
     run = load.load(folder)
     posteriors.fitted_prior(run)
     if settings.eval.at_end:
-        show(run, evaluate.evaluate(run, evaluate.EvaluationRequest()).result)
+        show(evaluate.evaluate(run, evaluate.EvaluationRequest()).result)
         console.log("\nten sentences from the prior:")
         for sentence in TrainedModel(run).sample(10, temperature=0.5):
             console.log(f"  {sentence}")
@@ -108,72 +95,65 @@ def finish(settings: Config, folder: Path) -> None:
         for sentence in TrainedModel(run).interpolate(steps=5):
             console.log(f"  {sentence}")
         console.log("")
-    board = "" if storage.remote(folder) else "tensorboard/, "
+    board = "" if storage.is_remote(folder) else "tensorboard/, "
     console.log(f"done: {folder} holds config.json, vocab.txt, metrics.jsonl, {board}checkpoints/")
     verb = "sample --num 10" if settings.eval.at_end else "evaluate --split test"
     console.log(f"next: python -m scalevae_jax.{verb} --workdir {folder}")
 
 
-class _Parser(ConfigFileFlagParser):
-    """Of --config: names as well as paths. Raises InputError for a --config.FIELD that is none, with the nearest."""
-
-    def parse(self, path: str) -> Any:
-        for name in re.findall(r"^--?config\.([^=\n]+)", "\n".join(sys.argv), re.MULTILINE):
-            if name not in config.FIELDS:
-                near = "".join(f", the nearest is {near}" for near in difflib.get_close_matches(name, config.FIELDS, 1))
-                raise InputError(f"--config.{name}: no such field{near} (see --help)")
-        return super().parse(str(config.find(path)))
-
-
-FLAGS = Flags()
-processes.define_flags(FLAGS)
-CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "the configuration: a name, or a file that defines get_config()", flag_values=FLAGS
-)
-FLAGS["config"].parser = _Parser("config")
-WORKDIR = FLAGS.string("workdir", None, "the folder of the run, or gs://BUCKET/FOLDER; runs/<config name> without it")
-DRY_RUN = FLAGS.yes("dry_run", False, "print what the run would take (parameters, buckets, memory, operations) and end")
-PROFILE = FLAGS.yes("profile", False, f"write a trace of {profiler.TRACED} steps into the workdir")
-LIST_METHODS = FLAGS.yes("list_methods", False, "list the methods and end")
+def parser() -> Parser:
+    """The arguments of this command, every field of the configuration among them."""
+    arguments = Parser("scalevae_jax.train", __doc__)
+    add = arguments.add_argument
+    add("--config", metavar="NAME|FILE", help="the configuration: a name, or a file that defines get_config()")
+    add("--workdir", metavar="DIR", help="the folder of the run, or gs://BUCKET/FOLDER; by default runs/<config name>")
+    arguments.add_switch("--dry_run", help="print what the run would take (parameters, buckets, memory) and end")
+    arguments.add_switch("--list_methods", help="list the methods and end")
+    processes.add_arguments(arguments)
+    config.add_arguments(arguments)
+    return arguments
 
 
-def _read_config() -> tuple[Config, Path]:
-    settings = CONFIG.value
-    if settings is None:
-        raise InputError("--config is wanted, such as demo (see --help)")
-    if not isinstance(settings, Config):
-        raise InputError(
-            f"--config: get_config() gives {type(settings).__name__}; a scalevae_jax.config.Config is wanted"
-        )
-    path = config.find(config_flags.get_config_filename(FLAGS["config"]))
-    overrides = set(config_flags.get_override_values(FLAGS["config"]))
-    from_file = runpy.run_path(str(path))["get_config"]()
-    settings, dropped = config.override_method(settings, from_file, overrides)
-    if dropped:
-        console.log(
-            f"method {settings.method.name}: the file's {', '.join(dropped)} (of {from_file.method.name}) dropped"
-        )
+def _read_config(options: Namespace) -> tuple[Config, Path]:
+    """The configuration, with the changes of the command line in it, and the workdir."""
+    if options.config is None:
+        raise InputError("--config is missing: a name, such as demo, or a file (see --help)")
+    path = config.find(options.config)
+    from_file = config.read(path)
+    settings, dropped = config.override(from_file, config.read_arguments(options))
     config.validate(settings)
-    return settings, storage.path(WORKDIR.value or f"runs/{path.stem}")
+    if dropped:
+        of = f"(of {from_file.method.name})"
+        console.log(f"method {settings.method.name}: the file's {', '.join(dropped)} {of} dropped")
+    return settings, storage.path(options.workdir or f"runs/{path.stem}")
 
 
-def _command() -> None:
-    if LIST_METHODS.value:
-        console.log(config.describe_methods())
+def _list_methods() -> None:
+    for name, constructor in METHODS.items():
+        console.log(f"{name}: {' '.join((constructor.__doc__ or '').split())}")
+        for key, parameter in hyperparameters(name).items():
+            meaning = MEANINGS.get(key, "")
+            console.log(f"    --config.method.{key}={parameter.default}: {meaning}".rstrip(": "))
+
+
+def _command(options: Namespace) -> None:
+    if options.list_methods:
+        _list_methods()
         return
-    settings, folder = _read_config()
-    processes.start(FLAGS)
-    if DRY_RUN.value:
-        introduce(settings, folder)
-        data = read(settings)
-        dry_run.show(config.with_defaults(settings), len(data.words), data.train)
+    settings, folder = _read_config(options)
+    processes.start(options)
+    if options.dry_run:
+        prepare.introduce(settings, folder)
+        prepare.describe(config.with_defaults(settings), prepare.read(settings))
         return
-    train(settings, folder, PROFILE.value, FLAGS.initialization_timeout)
+    train(settings, folder, timeout=options.initialization_timeout)
     finish(settings, folder)
 
 
-_FIELDS = "\n\nConfiguration:" + config.describe()
-main = functools.partial(command.run, "scalevae_jax.train", _command, FLAGS, __doc__, _FIELDS)
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    return command.run(_command, parser(), argv)
+
 
 if __name__ == "__main__":
     sys.exit(main())

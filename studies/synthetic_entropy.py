@@ -14,12 +14,13 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from synthetic_evidence import log_evidence
 
 from scalevae_jax.data import synthetic
 from scalevae_jax.inference import evaluate, load
 from scalevae_jax.inference.evaluate import EvaluationRequest
 
-READINGS = ("nll", "nll_unit_prior", "nll_fitted_prior", "nll_paper")
+ESTIMATES = ("nll", "nll_unit_prior", "nll_fitted_prior", "nll_paper")
 
 
 def _mean(x: np.ndarray) -> str:
@@ -33,7 +34,7 @@ def main() -> int:
     parser.add_argument("--spacing", type=float, default=0.1, help="of the grid of z")
     arguments = parser.parse_args()
     generator, tokens = synthetic.generator(), synthetic.splits()["test"].tokens[: arguments.limit]
-    evidence = jax.jit(synthetic.log_evidence, static_argnames="spacing")
+    evidence = jax.jit(log_evidence, static_argnames="spacing")
     fine, coarse = (
         -np.asarray(evidence(generator, tokens, spacing=spacing), np.float64)
         for spacing in (arguments.spacing, 2 * arguments.spacing)
@@ -43,12 +44,12 @@ def main() -> int:
     below = False
     for folder in arguments.runs:
         run = load.load(folder)
-        sentences = evaluate.evaluate(run, EvaluationRequest(limit=arguments.limit, readings=READINGS)).sentences
+        sentences = evaluate.evaluate(run, EvaluationRequest(limit=arguments.limit, estimates=ESTIMATES)).sentences
         print(f"{folder} ({run.settings.method.name})")
-        for reading in READINGS:
-            above = sentences[reading] - fine
-            print(f"  {reading:16} {_mean(sentences[reading])}   above the generator {_mean(above)}")
-            if reading != "nll_paper":
+        for estimate in ESTIMATES:
+            above = sentences[estimate] - fine
+            print(f"  {estimate:16} {_mean(sentences[estimate])}   above the generator {_mean(above)}")
+            if estimate != "nll_paper":
                 below |= bool(above.mean() < -3 * above.std(ddof=1) / np.sqrt(len(above)))
     print("a model lies below the generator" if below else "no bound lies below the generator")
     return int(below)

@@ -1,12 +1,15 @@
-"""Four virtual devices, and a thread pool that does not deadlock, set before jax is imported."""
+"""One CPU device, or DEVICES=n virtual ones, set before jax is imported; and the fixtures that all tests share."""
 
 import os
 from pathlib import Path
 
 import typed
 
-os.environ.setdefault("NPROC", "8")
-os.environ.setdefault("XLA_FLAGS", f"--xla_force_host_platform_device_count=4 {typed.SOON_COMPILED}")
+# With fewer threads than twice the devices, collectives deadlock.
+os.environ.setdefault("NPROC", str(2 * int(os.environ.get("DEVICES", "1"))))
+os.environ.setdefault(
+    "XLA_FLAGS", f"--xla_force_host_platform_device_count={os.environ.get('DEVICES', '1')} {typed.SOON_COMPILED}"
+)
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["XDG_CACHE_HOME"] = str(Path(__file__).parents[1] / ".cache")  # prepared corpora
 
@@ -25,8 +28,19 @@ def rng(request: pytest.FixtureRequest) -> np.random.Generator:
     return np.random.default_rng(list(request.node.name.encode()))
 
 
+@pytest.fixture(scope="session")
+def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The workdir of a finished Scale-VAE: configs/smoke.py on a fifth of its text. Copy it to change it."""
+    from scalevae_jax import train  # jaxtyping must see the import, to check shapes
+
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    less = ["--config.data.limit_train=3000", "--config.data.limit_valid=500", "--config.train.max_epochs=2"]
+    assert train.main(["--config", "smoke", *less, "--workdir", str(folder)]) == 0
+    return folder
+
+
 def on_axis(function):
-    """A per-device function on one device: adds and removes the leading axis that `parallel.spmd` splits."""
+    """A per-device function on one device: adds and removes the leading axis that `pmap_over_devices` splits."""
 
     def call(*args):
         one = jax.vmap(function, axis_name="data", in_axes=0)(*jax.tree.map(lambda x: np.asarray(x)[None], args))

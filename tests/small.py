@@ -1,7 +1,10 @@
 """A run on disk that was never trained: a corpus of a few words, random weights large enough for z to matter."""
 
+import atexit
 import functools
 import json
+import shutil
+import tempfile
 from pathlib import Path
 from types import ModuleType
 
@@ -13,11 +16,13 @@ from scalevae_jax import config, export
 from scalevae_jax.config import Config, Data, Eval, MethodConfig, Network
 from scalevae_jax.data import corpus, vocab
 from scalevae_jax.inference.load import LoadedModel
-from scalevae_jax.runtime import command, console
+from scalevae_jax.inference.model import TrainedModel
+from scalevae_jax.runtime import console
 from scalevae_jax.training import workdir
 
 NOUNS, VERBS = "dog cat man bird horse".split(), "runs sleeps eats sings".split()
 SENTENCES = [f"the {noun} {verb} ." for noun in NOUNS for verb in VERBS]
+STEPS_PER_EPOCH = 3
 
 
 def write_corpus(folder: Path, labels: bool = False) -> Path:
@@ -40,20 +45,26 @@ def make_run(folder: Path, name: str = "scale_vae", labels: bool = False, spread
     words = vocab.build([text.split() for text in SENTENCES], 50)
     method = config.build_method(settings)
     model = config.build_model(settings, method, len(words))
-    like = workdir.abstract_state(settings, model, method, 3)
+    init_posterior = functools.partial(method.posterior.init_params, model.latent)
+    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0)) | {"posterior": init_posterior()})
     rng = np.random.default_rng(0)
-    params = jax.tree.map(lambda x: np.float32(rng.uniform(-spread, spread, x.shape)), like.params)
-    method_state = method.posterior.init(model.latent, 3)
+    params = jax.tree.map(lambda x: np.float32(rng.uniform(-spread, spread, x.shape)), shapes)
+    method_state = method.posterior.init(model.latent, STEPS_PER_EPOCH)
     if name.startswith("scale_vae"):
         method_state = method_state._replace(f_bar=np.float32([2, 2.5, 3]))
     (folder / workdir.CONFIG).write_text(config.to_json(settings))
     words.save(folder / workdir.VOCABULARY)
-    record = {"versions": {"scalevae_jax": "0"}, "data": {"train": "abc"}, "steps_per_epoch": 3}
+    record = {"versions": {"scalevae_jax": "0"}, "data": {"train": "abc"}, "steps_per_epoch": STEPS_PER_EPOCH}
     (folder / workdir.RUN).write_text(json.dumps(record))
     return LoadedModel(folder, settings, words, model, method, params, method_state, 2)
 
 
-cached_run = functools.cache(make_run)
+@functools.cache
+def shared_model(name: str = "scale_vae") -> TrainedModel:
+    """One labelled run for all tests that do not change its folder."""
+    folder = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return TrainedModel(make_run(folder, name, labels=True))
 
 
 def run_command(
@@ -62,5 +73,4 @@ def run_command(
     """A command on the run, exported into `folder`, in this process; its exit code."""
     export.save(run, folder)
     monkeypatch.setattr(console.console, "stderr", False)  # put back afterwards: the command sets it
-    argv = [module.__name__, "--workdir", str(folder), *arguments]
-    return command.run(module.__name__, module._command, module.FLAGS, module.__doc__ or "", argv=argv)
+    return module.main(["--workdir", str(folder), *arguments])

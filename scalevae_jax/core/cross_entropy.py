@@ -1,7 +1,7 @@
-"""Token log-likelihoods over a large vocabulary, without holding all logits at once.
+"""Token log-likelihoods over a large vocabulary.
 
-Both functions take `tokens` feature rows and work through them `chunk` rows at a time, so that memory is
-[chunk, vocabulary] and does not grow with the length of the sentences or their number.
+Training works through the rows `CHUNK` at a time, so that memory is [chunk, vocabulary], whatever the number of
+sentences and their length. Evaluation takes one step of the sentences at a time, and all its logits at once.
 """
 
 import functools
@@ -27,6 +27,7 @@ def log_likelihood(
 
 
 def _chunks(x: Array, chunk: int) -> Array:
+    """[rows, ..] -> [chunks, rows of a chunk, ..]: as few chunks as possible, of equal size, filled up with zeros."""
     rows = x.shape[0]
     count = -(-rows // chunk)
     size = -(-rows // count)
@@ -44,11 +45,11 @@ def weighted_nll(
 ) -> tuple[Float[Array, ""], Float[Array, " tokens"]]:
     """sum_t weight_t nll_t in nats, and every token's nll. `dtype` is that of the operands of every product.
 
-    Gradients flow through the sum alone, to `features` and `kernel`: the weights are known in the forward pass, so the
-    gradient is made there, chunk by chunk, while the chunk's logits are at hand, and nothing is computed twice.
+    Gradients flow through the sum alone, to `features` and `kernel`. The weights are known in the forward pass, so the
+    gradient is made there, chunk by chunk, while the chunk's logits are at hand: nothing is computed twice.
     """
     chunks, operand = (_chunks(features, CHUNK), _chunks(targets, CHUNK)), cast(kernel, dtype)
-    nll = -jax.lax.map(lambda at: log_likelihood(at[0], operand, at[1]), chunks).reshape(-1)
+    nll = -jax.lax.map(lambda chunk: log_likelihood(chunk[0], operand, chunk[1]), chunks).reshape(-1)
     nll = nll[: targets.shape[0]]
     return jnp.sum(weight * nll), nll
 
@@ -56,8 +57,8 @@ def weighted_nll(
 def _forward(features: Array, kernel: Array, targets: Array, weight: Array, dtype: DType) -> tuple[Any, Any]:
     operand = cast(kernel, dtype)
 
-    def one(at: Any) -> tuple[Array, Any]:
-        x, target, w = at
+    def differentiate(chunk: Any) -> tuple[Array, Any]:
+        x, target, w = chunk
         logits = dot(x, operand)
         log_z = jax.nn.logsumexp(logits, axis=-1, keepdims=True)
         hit = jnp.arange(kernel.shape[1]) == target[:, None]
@@ -65,14 +66,15 @@ def _forward(features: Array, kernel: Array, targets: Array, weight: Array, dtyp
         dlogits = w[:, None] * (jnp.exp(logits - log_z) - hit)
         return outer(x, dlogits, dtype), (nll, dot_transposed(dlogits, operand))
 
-    def add(dkernel: Array, at: Any) -> tuple[Array, Any]:
-        more, rest = one(at)
-        return dkernel + more, rest
+    def add(dkernel: Array, chunk: Any) -> tuple[Array, Any]:
+        share, rows = differentiate(chunk)
+        return dkernel + share, rows
 
     rows = targets.shape[0]
-    at = (_chunks(features, CHUNK), _chunks(targets, CHUNK), _chunks(weight, CHUNK))
-    dkernel, first = one(jax.tree.map(lambda x: x[0], at))  # not added to zeros, which would be a pass over the kernel
-    dkernel, others = jax.lax.scan(add, dkernel, jax.tree.map(lambda x: x[1:], at))
+    chunks = (_chunks(features, CHUNK), _chunks(targets, CHUNK), _chunks(weight, CHUNK))
+    # The first chunk stands apart: to add it to zeros would be one more pass over an array as large as the kernel.
+    dkernel, first = differentiate(jax.tree.map(lambda x: x[0], chunks))
+    dkernel, others = jax.lax.scan(add, dkernel, jax.tree.map(lambda x: x[1:], chunks))
     nll, dfeatures = jax.tree.map(lambda x, y: jnp.concatenate([x[None], y]), first, others)
     nll = nll.reshape(-1)[:rows]
     dfeatures = dfeatures.reshape(-1, features.shape[1])[:rows]

@@ -1,6 +1,6 @@
-"""x @ kernel whose operands may be narrower than float32 while the sum never is.
+"""x @ kernel with operands that may be narrower than float32, while the sum never is.
 
-Parameters stay float32; `bfloat16` is a type of operands alone. A kernel is cast once, outside any scan.
+Parameters stay float32: bfloat16 is a type of operands alone. A kernel is cast once, outside any scan.
 """
 
 import functools
@@ -22,30 +22,30 @@ def cast(kernel: Float[Array, "..."], dtype: DType) -> Float[Array, "..."]:
 
 
 def dot(x: Float[Array, "*rows k"], kernel: Float[Array, "k n"]) -> Float[Array, "*rows n"]:
-    """x @ kernel: x takes the kernel's type, the sum and the result are float32 or wider."""
-    accumulate = jnp.promote_types(kernel.dtype, jnp.float32)
-    return jnp.matmul(x.astype(kernel.dtype), kernel, preferred_element_type=accumulate)
+    """x @ kernel: x takes the kernel's type; the sum and the result are float32 or wider."""
+    wide = jnp.promote_types(kernel.dtype, jnp.float32)
+    return jnp.matmul(x.astype(kernel.dtype), kernel, preferred_element_type=wide)
 
 
 def dot_transposed(x: Float[Array, "*rows n"], kernel: Float[Array, "k n"]) -> Float[Array, "*rows k"]:
-    """x @ kernel^T, as `dot`."""
-    accumulate = jnp.promote_types(kernel.dtype, jnp.float32)
-    last = (((x.ndim - 1,), (1,)), ((), ()))
-    return jax.lax.dot_general(x.astype(kernel.dtype), kernel, last, preferred_element_type=accumulate)
+    """x @ kernel^T, with the types of `dot`."""
+    wide = jnp.promote_types(kernel.dtype, jnp.float32)
+    last_axes = (((x.ndim - 1,), (1,)), ((), ()))
+    return jax.lax.dot_general(x.astype(kernel.dtype), kernel, last_axes, preferred_element_type=wide)
 
 
 def outer(x: Float[Array, "*rows k"], y: Float[Array, "*rows n"], dtype: DType) -> Float[Array, "k n"]:
     """sum over rows of x y^T: the gradient of a kernel, by one product."""
-    flat = [cast(a.reshape(-1, a.shape[-1]), dtype) for a in (x, y)]
-    return dot(transposed(flat[0]), flat[1])
+    x_rows, y_rows = (cast(a.reshape(-1, a.shape[-1]), dtype) for a in (x, y))
+    return dot(transposed(x_rows), y_rows)
 
 
 def transposed(x: Float[Array, "rows k"]) -> Float[Array, "k rows"]:
     """x^T as the left operand of a product.
 
     On a CPU, XLA would fold the transpose into the product, which then takes a quarter longer in float32 and falls back
-    to float32 from bfloat16 (docs/performance.md). A barrier keeps the first apart; the second takes a gather of all
-    rows, which XLA does not see through.
+    to float32 from bfloat16 (docs/performance.md). A barrier keeps the two apart in float32; bfloat16 needs a gather of
+    all rows, which XLA does not see through.
     """
     if jax.default_backend() != "cpu":
         return x.T
@@ -54,7 +54,7 @@ def transposed(x: Float[Array, "rows k"]) -> Float[Array, "k rows"]:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def linear(x: Float[Array, "*rows k"], kernel: Float[Array, "k n"], dtype: DType = None) -> Float[Array, "*rows n"]:
-    """x @ kernel with operands of `dtype`, in the reverse pass too; gradients come back as wide as their arguments."""
+    """x @ kernel with operands of `dtype`, in the reverse pass too; gradients are as wide as their arguments."""
     return dot(x, cast(kernel, dtype))
 
 

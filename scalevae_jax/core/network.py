@@ -1,6 +1,6 @@
 """The network of section 4.1: a one-layer LSTM encoder and a one-layer LSTM decoder, parameters by flax.linen.
 
-Weights are laid out as `x @ W`; gates i, f, g, o. Nothing here knows of methods, losses or devices.
+Weights are laid out as `x @ W`, gates in the order i, f, g, o. Nothing here knows of methods, losses or devices.
 """
 
 import math
@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float, Int
 
-from scalevae_jax.core import cross_entropy, parts
+from scalevae_jax.core import cross_entropy
 from scalevae_jax.core import lstm as recurrence
 from scalevae_jax.core.linear import cast, linear
 from scalevae_jax.core.types import Array, Batch, Gaussian, Inject, Keys, Params
@@ -25,33 +25,32 @@ def _uniform(limit: float) -> Initializer:
     return lambda key, shape: jax.random.uniform(key, shape, minval=-limit, maxval=limit)
 
 
-class _Init(NamedTuple):
-    """Initial values: "paper" is U(-0.1, 0.1) for embeddings and U(-0.01, 0.01) for the rest, "torch" PyTorch's own."""
+def _embedding_init(kind: str) -> Initializer:
+    """Section 4.1 prints the range [0.1, 0.1], which is read as U(-0.1, 0.1); PyTorch has N(0, 1)."""
+    return _uniform(0.1) if kind == "paper" else nn.initializers.normal(1.0)
 
-    kind: str
 
-    def embedding(self) -> Initializer:
-        return _uniform(0.1) if self.kind == "paper" else nn.initializers.normal(1.0)
-
-    def weights(self, fan_in: int) -> Initializer:
-        return _uniform(0.01 if self.kind == "paper" else 1 / math.sqrt(fan_in))
+def _weight_init(kind: str, fan_in: int) -> Initializer:
+    """U(-0.01, 0.01) as in section 4.1, here for all other parameters; PyTorch has U(-k, k), k = 1 / sqrt(fan_in)."""
+    return _uniform(0.01 if kind == "paper" else 1 / math.sqrt(fan_in))
 
 
 class Encoder(nn.Module):
-    """q(z|x): words, LSTM, the state after `</s>`, a linear map without bias to [mu | log variance]."""
+    """q(z|x): words, LSTM, the state after `</s>`, and a linear map without bias to [mu | log variance]."""
 
     vocabulary: int
     embedding: int
     hidden: int
     latent: int
-    init_kind: str = "paper"
-    compute_dtype: str | None = None
+    init_kind: str = "paper"  # one of INITS
+    compute_dtype: str | None = None  # of the operands of the large products; everything else is float32
 
     @nn.compact
     def __call__(self, tokens: Int[Array, "batch time"], lengths: Int[Array, " batch"]) -> Gaussian:
-        init, gates = _Init(self.init_kind), 4 * self.hidden
-        weights = init.weights(self.hidden)
-        words = self.param("embedding", init.embedding(), (self.vocabulary, self.embedding))
+        gates = 4 * self.hidden
+        weights = _weight_init(self.init_kind, self.hidden)
+        # flax derives a parameter's initial value from the order of these lines: a new order is another run
+        words = self.param("embedding", _embedding_init(self.init_kind), (self.vocabulary, self.embedding))
         kernel = self.param("input", weights, (self.embedding, gates))
         recurrent = self.param("recurrent", weights, (self.hidden, gates))
         bias = self.param("input_bias", weights, (gates,)) + self.param("recurrent_bias", weights, (gates,))
@@ -63,15 +62,18 @@ class Encoder(nn.Module):
 
 
 class DecoderStart(NamedTuple):
-    """What z contributes to decoding, computed once a sample."""
+    """What z contributes to decoding, computed once a draw of z."""
 
     z: Float[Array, "*rows latent"]
-    gates: Float[Array, "*rows gates"]
-    state: recurrence.State
+    gates: Float[Array, "*rows gates"]  # z's share of the gates, the same at every step
+    state: recurrence.State  # h0, c0
 
 
 class Decoder(nn.Module):
-    """p(x|z): own word embedding, LSTM, a linear map without bias to the vocabulary; z enters where `inject` says."""
+    """p(x|z): its own word embedding, LSTM, and a linear map without bias to the vocabulary.
+
+    z enters where `inject` says. Training, scoring and generation share the arithmetic of one step.
+    """
 
     vocabulary: int
     embedding: int
@@ -81,26 +83,27 @@ class Decoder(nn.Module):
     dropout_words: float = 0.5
     dropout_outputs: float = 0.5
     init_kind: str = "paper"
-    compute_dtype: str | None = None  # of the operands of the large products; all else is float32
+    compute_dtype: str | None = None
 
     def setup(self):
-        init, gates = _Init(self.init_kind), 4 * self.hidden
-        weights = init.weights(self.hidden)
-        self.words = self.param("embedding", init.embedding(), (self.vocabulary, self.embedding))
+        gates = 4 * self.hidden
+        weights = _weight_init(self.init_kind, self.hidden)
+        self.words = self.param("embedding", _embedding_init(self.init_kind), (self.vocabulary, self.embedding))
         self.input = self.param("input", weights, (self.embedding, gates))
         self.recurrent = self.param("recurrent", weights, (self.hidden, gates))
         self.input_bias = self.param("input_bias", weights, (gates,))
         self.recurrent_bias = self.param("recurrent_bias", weights, (gates,))
         if Inject.INPUT in self.inject:
+            # z beside the word is one product with the kernel [input; latent_input]; z's part is the same at every step
             self.latent_input = self.param("latent_input", weights, (self.latent, gates))
         if Inject.STATE in self.inject:
-            latent_weights = init.weights(max(self.latent, 1))
+            latent_weights = _weight_init(self.init_kind, max(self.latent, 1))
             self.latent_state = self.param("latent_state", latent_weights, (self.latent, self.hidden))
         features = self.hidden + (self.latent if Inject.OUTPUT in self.inject else 0)
-        self.output = self.param("output", init.weights(features), (features, self.vocabulary))
+        self.output = self.param("output", _weight_init(self.init_kind, features), (features, self.vocabulary))
 
     def start(self, z: Float[Array, "*rows latent"]) -> DecoderStart:
-        """c0 = z W, h0 = tanh(c0), and the share of the gates that z has at every step."""
+        """c0 = z W, h0 = tanh(c0), and z's share of the gates."""
         c0 = jnp.zeros((*z.shape[:-1], self.hidden), self.input.dtype)
         if Inject.STATE in self.inject:
             c0 = z @ self.latent_state
@@ -109,11 +112,11 @@ class Decoder(nn.Module):
         return DecoderStart(z, jnp.broadcast_to(gates, (*z.shape[:-1], gates.shape[-1])), (jnp.tanh(c0), c0))
 
     def project(self, tokens: Int[Array, "*rows"]) -> Float[Array, "*rows gates"]:
-        """The share of the gates that the words have."""
+        """The words' share of the gates."""
         return linear(self.words[tokens], self.input, self.compute_dtype)
 
     def step(self, state: recurrence.State, gates: Float[Array, "*rows gates"]) -> recurrence.State:
-        """One token further; `gates` are the words' share and z's, added. Scoring and generation share it."""
+        """The state after one more token; `gates` is the sum of the words' share and z's."""
         return recurrence.step(cast(self.recurrent, self.compute_dtype), gates, state)
 
     def logits(
@@ -130,9 +133,9 @@ class Decoder(nn.Module):
     def weighted_nll(
         self, z: Float[Array, "batch latent"], batch: Batch, weight: Float[Array, "batch steps"], keys: Keys | None
     ) -> tuple[Float[Array, ""], Float[Array, " batch"]]:
-        """sum of weight * token nll, which carries the gradient, and each sentence's nll (nats), which does not.
+        """sum of weight * token nll, which carries the gradient, and each sentence's nll, which does not; nats.
 
-        `keys`, one a row, draw the dropout masks; None is evaluation.
+        `keys`, one a row, draw the dropout masks; None is evaluation, without dropout.
         """
         start = self.start(z)
         words = self.words[batch.inputs.T]
@@ -156,29 +159,30 @@ class Decoder(nn.Module):
     def log_likelihood(
         self, z: Float[Array, "batch latent"], words: Float[Array, "steps batch gates"], batch: Batch
     ) -> Float[Array, " batch"]:
-        """log p(x|z) in nats without dropout, one step's logits at a time; `words` is `project(batch.inputs.T)`.
+        """log p(x|z) in nats without dropout; `words` is `project(batch.inputs.T)`.
 
-        Made to be mapped over samples of z: the projected words are shared by all of them.
+        Made to be mapped over draws of z, which share the projected words. It takes one step's logits at a time,
+        because with 500 draws those of all steps would not fit in memory.
         """
         start = self.start(z)
         recurrent, output = (cast(kernel, self.compute_dtype) for kernel in (self.recurrent, self.output))
 
-        def one(carry: Any, at: Any) -> tuple[Any, None]:
+        def score_step(carry: Any, step: Any) -> tuple[Any, None]:
             state, total = carry
-            gates, target, mask = at
+            gates, target, mask = step
             state = recurrence.step(recurrent, gates + start.gates, state)
             features = self._features(state[0], z)
             total = total + mask * cross_entropy.log_likelihood(features, output, target)
             return (state, total), None
 
         zeros = jnp.zeros(z.shape[:-1], words.dtype)
-        (_, total), _ = jax.lax.scan(one, (start.state, zeros), (words, batch.targets.T, batch.mask.T))
+        (_, total), _ = jax.lax.scan(score_step, (start.state, zeros), (words, batch.targets.T, batch.mask.T))
         return total
 
 
-def _dropout(keys: Keys, purpose: int, rate: float, shape: tuple[int, int, int]) -> Array:
+def _dropout(keys: Keys, stream: int, rate: float, shape: tuple[int, int, int]) -> Array:
     """Inverted-dropout masks [time, batch, features]; a row's mask is a function of its own key."""
-    draw = jax.vmap(lambda key: jax.random.bernoulli(jax.random.fold_in(key, purpose), 1 - rate, (shape[0], shape[2])))
+    draw = jax.vmap(lambda key: jax.random.bernoulli(jax.random.fold_in(key, stream), 1 - rate, (shape[0], shape[2])))
     return jnp.swapaxes(draw(keys), 0, 1) / (1 - rate)
 
 
@@ -187,10 +191,10 @@ class Model(NamedTuple):
 
     encoder: Encoder
     decoder: Decoder
-    parts: int = 1  # of a batch, in training one after the other
 
     @property
     def latent(self) -> int:
+        """Dimensions of z."""
         return self.decoder.latent
 
     def init(self, key: Keys) -> Params:
@@ -204,25 +208,17 @@ class Model(NamedTuple):
         return {"encoder": encoder["params"], "decoder": decoder["params"]}
 
     def encode(self, params: Params, batch: Batch) -> Gaussian:
-        """What the encoder says of each sentence, before any posterior transform."""
+        """mu and log s2 of each sentence, before any posterior transform (line 5 of Algorithm 1)."""
         if not self.latent:
             nothing = jnp.zeros((batch.tokens.shape[0], 0))
             return Gaussian(nothing, nothing)
-
-        def of(encoder: Params, rows: tuple[Array, Array]) -> Gaussian:
-            return Gaussian(*self.encoder.apply({"params": encoder}, *rows))
-
-        return parts.mapped(of, self.parts)(params["encoder"], (batch.tokens, batch.lengths))
+        return Gaussian(*self.encoder.apply({"params": params["encoder"]}, batch.tokens, batch.lengths))
 
     def weighted_nll(
         self, params: Params, z: Float[Array, "batch latent"], batch: Batch, weight: Array, keys: Keys | None
     ) -> tuple[Float[Array, ""], Float[Array, " batch"]]:
-        """`Decoder.weighted_nll`."""
-
-        def of(decoder: Params, z: Array, rows: Any) -> tuple[Array, Array]:
-            return self.decoder.apply({"params": decoder}, z, *rows, method="weighted_nll")
-
-        return parts.summed(of, self.parts)(params["decoder"], z, (batch, weight, keys))
+        """`Decoder.weighted_nll` (line 13 of Algorithm 1)."""
+        return self.decode(params, "weighted_nll", z, batch, weight, keys)
 
     def decode(self, params: Params, method: str, *args: Any) -> Any:
         """Call a method of the decoder."""

@@ -1,4 +1,4 @@
-"""The nouns that every other file speaks of: a batch of sentences, a Gaussian, a pair of posteriors."""
+"""The types that every other room shares: a batch of sentences, a Gaussian, a pair of posteriors."""
 
 import enum
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -9,21 +9,21 @@ import numpy as np
 from jaxtyping import Float, Int, Key
 
 if TYPE_CHECKING:
-    Array = Any  # jaxtyping checks arrays under pytest, shapes included
+    Array = Any  # a static checker cannot check shapes; jaxtyping does, under pytest
 else:
-    Array = jax.Array | np.ndarray  # host arrays go in wherever device arrays do
+    Array = jax.Array | np.ndarray  # host arrays are accepted wherever device arrays are
 
 Scalar = Float[Array, ""]
-Keys = Key[Array, "..."]  # one, or one a row
+Keys = Key[Array, "..."]  # random keys: a single one, or one a row
 Params = dict[str, Any]
 
 
 class InputError(Exception):
-    """The user's input is wrong; the message is one line that names the place and the remedy. Exit code 2."""
+    """The user's input is wrong. The message is one line that names the place and the remedy; the exit code is 2."""
 
 
 class Inject(enum.Flag):
-    """Where z enters the decoder."""
+    """Where z enters the decoder. STATE and INPUT together are the network of section 4.1."""
 
     NONE = 0
     STATE = enum.auto()  # c0 = z W, h0 = tanh(c0)
@@ -32,16 +32,15 @@ class Inject(enum.Flag):
 
 
 class Batch(NamedTuple):
-    """Sentences `<s> w1 .. wT </s>`, padded to one length, and to one number of rows.
+    """Sentences `<s> w1 .. wT </s>`, padded to a common length and to a fixed number of rows.
 
-    `weight` is 1 for a sentence and 0 for a row that only fills the batch; `row` is the sentence's place in its split,
-    which keys every random draw, so that the draws depend neither on the batch nor on how many devices share it.
+    `row` keys every random draw, so that a draw depends neither on the batch nor on how many devices share it.
     """
 
     tokens: Int[Array, "batch time"]
-    lengths: Int[Array, " batch"]  # tokens of the row, both marks counted
-    weight: Float[Array, " batch"]
-    row: Int[Array, " batch"]
+    lengths: Int[Array, " batch"]  # tokens of the sentence, `<s>` and `</s>` counted
+    weight: Float[Array, " batch"]  # 1 for a sentence, 0 for a row that only fills the batch
+    row: Int[Array, " batch"]  # the sentence's place in its split
 
     @property
     def inputs(self) -> Int[Array, "batch steps"]:
@@ -55,7 +54,7 @@ class Batch(NamedTuple):
 
     @property
     def mask(self) -> Float[Array, "batch steps"]:
-        """1 where `targets` holds a real token of a real sentence."""
+        """1 where `targets` holds a real token of a real sentence, else 0."""
         steps = jnp.arange(1, self.tokens.shape[1])
         return jnp.where(steps < self.lengths[:, None], self.weight[:, None], 0.0)
 
@@ -68,23 +67,26 @@ class Gaussian(NamedTuple):
 
 
 class Posteriors(NamedTuple):
-    """q, which pays the KL, and the factor that makes q_hat of it, which feeds the decoder (Eq. 4 to 6)."""
+    """The two posteriors of each sentence: q pays the KL, q_hat feeds the decoder.
+
+    Every method but Scale-VAE has a factor of 1, and q_hat = q.
+    """
 
     q: Gaussian
-    factor: Float[Array, " latent"]
+    factor: Float[Array, " latent"]  # f of Eq. 2, the same for all sentences
 
     @property
     def q_hat(self) -> Gaussian:
-        """N(f mu, s2): the mean scaled, the variance kept."""
+        """N(f mu, s2): the mean is scaled, the variance kept (Eq. 4 to 6)."""
         return Gaussian(self.q.mean * self.factor, self.q.logvar)
 
 
 class StepContext(NamedTuple):
-    """What a posterior transform or a penalty may know of the step it is part of."""
+    """What a posterior transform or a penalty may know of the training step it is part of."""
 
     kl_weight: Scalar
-    epoch: Int[Array, ""]  # counted from 1, as in Algorithm 1
-    weight: Float[Array, " batch"]
+    epoch: Int[Array, ""]  # counted from 1: the i of Algorithm 1
+    weight: Float[Array, " batch"]  # of `Batch`
     keys: Keys  # one key a row, shape [batch]
 
 

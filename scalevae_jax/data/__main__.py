@@ -2,65 +2,46 @@
 
 Examples:
   python -m scalevae_jax.data --path my.txt --raw
-  python -m scalevae_jax.data --path DIR --vocab_size 10000 --max_words 60
+  python -m scalevae_jax.data --config text --path DIR --vocab_size 10000
 
-The flags are the fields of `config.data`. What was prepared is kept, and training starts from it.
+The flags are the fields of `config.data`; --config describes the text as `train` with the same --config reads it. What
+was prepared is kept, and training starts from it.
 """
 
 import dataclasses
-import functools
 import shlex
 import sys
-from collections.abc import Callable
-from typing import Any
+from argparse import Namespace
+from collections.abc import Sequence
 
 import numpy as np
 from rich.table import Table
 
 from scalevae_jax import config
 from scalevae_jax.data import corpus, loader, vocab
-from scalevae_jax.data.config import Data
+from scalevae_jax.data.config import Data, check
 from scalevae_jax.runtime import command, console
-from scalevae_jax.runtime.flags import Flags
+from scalevae_jax.runtime.command import Parser
 
-BARS, WIDTH = 12, 40
-
-FLAGS = Flags()
-_DEFINE: dict[type, Callable[..., Any]] = {str: FLAGS.string, int: FLAGS.integer, bool: FLAGS.yes}
-for _field in dataclasses.fields(Data):
-    _DEFINE[type(_field.default)](_field.name, _field.default, _field.metadata["help"])
+BARS, WIDTH = 12, 40  # of the histogram: most bars, and characters of the longest
+LABELS = 10  # shown a split
 
 
 def describe(data: Data) -> None:
-    """Print what there is to know. Raises InputError for what can not be read."""
+    """Print sizes, lengths, vocabulary, labels, buckets and repairs. Raises InputError for what cannot be read."""
     text = corpus.open(data)
     for split in corpus.SPLITS:
-        text.about(split)
+        text.metadata(split)  # training needs all three
     words = text.vocabulary()
-    types = {word for sentence in text.sentences("train") for word in sentence}
+    distinct = {word for sentence in text.sentences("train") for word in sentence}
     splits = {split: text.split(split, words) for split in corpus.SPLITS}
     console.log(f"{text.source.place}: prepared in {text.prepared.data_path}")
-    table = Table()
-    for name in ("split", "sentences", "words", "unknown", "words a sentence: min mean max", "also in train", "labels"):
-        table.add_column(name, justify="left" if name in ("split", "labels") else "right", overflow="fold")
-    for split, rows in splits.items():
-        lengths = rows.lengths - 2
-        again = text.about(split).get("in_train")
-        table.add_row(
-            split,
-            f"{len(rows):,}",
-            f"{lengths.sum():,}",
-            f"{rows.unknown:.1%}",
-            f"{lengths.min()} {lengths.mean():.1f} {lengths.max()}",
-            "" if again is None else f"{again:,}",
-            _labels(rows.labels),
-        )
-    console.console.print(table)
+    console.console.print(_table(text, splits))
     train = splits["train"]
-    known = len(types.intersection(words.words[len(vocab.SPECIALS) :]))
+    known = len(distinct.intersection(words.words[len(vocab.SPECIALS) :]))
     console.log(
-        f"vocabulary: {len(words):,} entries, the four special symbols counted; it has {known:,} of the {len(types):,} "
-        f"distinct words of train, and {1 - train.unknown:.1%} of its running words"
+        f"vocabulary: {len(words):,} entries, the four special symbols counted; it has {known:,} of the "
+        f"{len(distinct):,} distinct words of train, and {1 - train.unknown:.1%} of its running words"
     )
     console.log("words a sentence (train):")
     for line in histogram(train.lengths - 2):
@@ -72,12 +53,31 @@ def describe(data: Data) -> None:
         console.warn(line)
 
 
+def _table(text: corpus.Corpus, splits: dict[str, corpus.Split]) -> Table:
+    table = Table()
+    for name in ("split", "sentences", "words", "unknown", "words a sentence: min mean max", "also in train", "labels"):
+        table.add_column(name, justify="left" if name in ("split", "labels") else "right", overflow="fold")
+    for split, rows in splits.items():
+        lengths = rows.lengths - 2  # without <s> and </s>
+        repeated = text.metadata(split).get("in_train")
+        table.add_row(
+            split,
+            f"{len(rows):,}",
+            f"{lengths.sum():,}",
+            f"{rows.unknown:.1%}",
+            f"{lengths.min()} {lengths.mean():.1f} {lengths.max()}",
+            "" if repeated is None else f"{repeated:,}",
+            _labels(rows.labels),
+        )
+    return table
+
+
 def _labels(labels: np.ndarray | None) -> str:
     if labels is None:
         return "none"
     values, counts = np.unique(labels, return_counts=True)
-    shown = " ".join(f"{value}: {count:,}" for value, count in list(zip(values, counts, strict=True))[:10])
-    return shown + (f" and {len(values) - 10} more" if len(values) > 10 else "")
+    shown = " ".join(f"{value}: {count:,}" for value, count in list(zip(values, counts, strict=True))[:LABELS])
+    return shown + (f" and {len(values) - LABELS} more" if len(values) > LABELS else "")
 
 
 def histogram(lengths: np.ndarray) -> list[str]:
@@ -93,16 +93,32 @@ def histogram(lengths: np.ndarray) -> list[str]:
     return lines[np.flatnonzero(counts)[0] :]
 
 
-def _command() -> None:
-    given: dict[str, Any] = {name: FLAGS[name].value for name in FLAGS}
-    data = Data(**given)
-    config.validate(config.Config(data=data))
+def parser() -> Parser:
+    """The arguments of this command."""
+    arguments = Parser("scalevae_jax.data", __doc__)
+    arguments.add_argument("--config", metavar="NAME|FILE", help="the configuration whose fields are the defaults")
+    command.add_fields(arguments, Data)
+    return arguments
+
+
+def _command(options: Namespace) -> None:
+    given = vars(options)
+    name = given.pop("config")
+    trained = config.read(config.find(name or "text")).data
+    data = dataclasses.replace(trained if name else Data(), **given)
+    check(data, "--")
+    if name is None:
+        console.log("fields by default as in --help; with --config NAME as in that configuration")
     describe(data)
-    words = [f"--config.data.{name}={value}" for name, value in given.items() if FLAGS[name].present]
-    console.log(f"next: python -m scalevae_jax.train --config text {shlex.join(words)}")
+    fields = {field.name: getattr(data, field.name) for field in dataclasses.fields(data)}
+    changed = [f"--config.data.{field}={x}" for field, x in fields.items() if x != getattr(trained, field)]
+    console.log(f"next: {shlex.join(['python', '-m', 'scalevae_jax.train', '--config', name or 'text', *changed])}")
 
 
-main = functools.partial(command.run, "scalevae_jax.data", _command, FLAGS, __doc__)
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    return command.run(_command, parser(), argv)
+
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,6 +1,8 @@
-"""What a configuration says of its data: `config.data`."""
+"""The fields of `config.data`, and the checks of a configuration's values."""
 
 import dataclasses
+import types
+import typing
 from collections.abc import Callable
 from typing import Any
 
@@ -10,8 +12,7 @@ NAMES = ("text", "yahoo", "yelp", "yelp_sentiment")
 PARTITIONS = ("fixed", "repartitioned", "grouped")
 LONG = ("cut", "drop")
 
-
-LARGEST = 2**31  # of whole numbers
+LARGEST = 2**31  # no integer of a configuration reaches it, since arrays hold 32 bits
 POSITIVE, NOT_NEGATIVE, SHARE, FRACTION = "more than 0", "0 or more", "in [0, 1)", "in (0, 1)"
 RANGES: dict[str, Callable[[float], bool]] = {
     POSITIVE: lambda x: x > 0,
@@ -22,24 +23,33 @@ RANGES: dict[str, Callable[[float], bool]] = {
 
 
 def described(default: Any, meaning: str, must_be: str | tuple[str, ...] = "") -> Any:
-    """A field of a configuration: its line in --help, and what its value must be, one of RANGES or of a choice."""
+    """A field of a configuration: its line in --help, and what its value must be (one of RANGES, or the choices)."""
     return dataclasses.field(default=default, metadata={"help": meaning, "must_be": must_be})
 
 
-def check(value: Any, must_be: str | tuple[str, ...], where: str) -> None:
-    """Raises InputError that names the place for a value that can not be."""
+def check(section: Any, where: str) -> None:
+    """Raises InputError naming the first field of a section whose value is of the wrong type or out of range."""
+    for field in dataclasses.fields(section):
+        _check_value(getattr(section, field.name), field.type, field.metadata["must_be"], where + field.name)
+
+
+def _check_value(value: Any, kind: Any, must_be: str | tuple[str, ...], name: str) -> None:
+    kinds = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
+    kinds += (int,) if float in kinds else ()
+    if not (bool in kinds if isinstance(value, bool) else isinstance(value, kinds)):
+        raise InputError(f"{name}: {value!r} is not of type {getattr(kind, '__name__', kind)}")
     if type(value) is int and abs(value) >= LARGEST:
-        raise InputError(f"{where}: must be under {LARGEST:,}, got {value}")
+        raise InputError(f"{name}: must be under {LARGEST:,}, got {value}")
     if isinstance(must_be, str):
         if must_be and not RANGES[must_be](value):
-            raise InputError(f"{where}: must be {must_be}, got {value}")
+            raise InputError(f"{name}: must be {must_be}, got {value}")
     elif value not in must_be:
-        raise InputError(f"{where}: one of {', '.join(filter(None, must_be))}; got {value!r}")
+        raise InputError(f"{name}: expected one of {', '.join(must_be)}; got {value!r}")
 
 
 @dataclasses.dataclass
 class Data:
-    """The corpus and how it is cut into batches."""
+    """The corpus and how it is made into batches."""
 
     path: str = described(
         "",
@@ -47,22 +57,28 @@ class Data:
         " package:tiny, package:synthetic",
     )
     name: str = described(
-        "text", f"one of {', '.join(NAMES)}; all but text are downloaded where no path is given", NAMES
+        "text", f"one of {', '.join(NAMES)}; without a path, all but text are read from data/NAME", NAMES
     )
-    field: str = described("text", "of a .jsonl line, the field that holds the sentence; `label` holds its label")
-    raw: bool = described(False, "the text is not tokenised: lower-case it and cut it into words")
-    limit_train: int = described(0, "first so many sentences of the training split; 0 is all", NOT_NEGATIVE)
-    limit_valid: int = described(0, "first so many sentences of the validation split; 0 is all", NOT_NEGATIVE)
-    split_seed: int = described(0, "of the cut of a single file into train, valid and test, 90/5/5", NOT_NEGATIVE)
-    cache: str = described("", "folder of prepared corpora; ~/.cache/scalevae_jax without it")
-    vocab: str = described("", "a vocab.txt to use instead of the training split's words")
-    vocab_size: int = described(20_000, "entries of the vocabulary at most, the four special symbols counted", POSITIVE)
-    min_count: int = described(1, "occurrences in the training split that a word needs", NOT_NEGATIVE)
-    max_words: int = described(200, "words of a sentence; longer ones are counted, and see `long`", POSITIVE)
-    long: str = described("cut", f"what becomes of longer sentences: {' or '.join(LONG)}", LONG)
+    field: str = described("text", "field of a .jsonl line that holds the sentence; `label` holds its label")
+    raw: bool = described(False, "tokenize the text: lower-case it and divide it into words")
+    limit_train: int = described(0, "take only this many training sentences, from the first; 0 takes all", NOT_NEGATIVE)
+    limit_valid: int = described(
+        0, "take only this many validation sentences, from the first; 0 takes all", NOT_NEGATIVE
+    )
+    split_seed: int = described(
+        0, "seed of the split of a single file into train, valid and test, 90/5/5", NOT_NEGATIVE
+    )
+    cache: str = described("", "folder of prepared corpora; by default ~/.cache/scalevae_jax")
+    vocab: str = described("", "a vocab.txt to use instead of the words of the training split")
+    vocab_size: int = described(20_000, "largest size of the vocabulary, the four special symbols included", POSITIVE)
+    min_count: int = described(1, "fewest occurrences of a word in the training split", NOT_NEGATIVE)
+    max_words: int = described(200, "most words of a sentence; `long` decides about longer ones", POSITIVE)
+    long: str = described("cut", f"what is done to longer sentences: {' or '.join(LONG)}", LONG)
     buckets: int = described(
-        8, "padded lengths, each one compilation; 0 gives each length its own, as the reference does", NOT_NEGATIVE
+        8,
+        "padded lengths, one compilation each; 0 gives every length its own, as the reference code does",
+        NOT_NEGATIVE,
     )
     partition: str = described(
-        "fixed", "into batches: fixed, repartitioned each epoch, or grouped (one label a batch, fixed)", PARTITIONS
+        "fixed", "of the batches: fixed, repartitioned each epoch, or grouped (fixed, one label a batch)", PARTITIONS
     )

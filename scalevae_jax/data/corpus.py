@@ -1,7 +1,9 @@
-"""A corpus as numbers: the prepared text, its vocabulary, the ids of its splits."""
+"""A corpus as numbers: the prepared text, its vocabulary and the ids of its splits."""
 
 import dataclasses
 import itertools
+import re
+import unicodedata
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -9,26 +11,33 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from scalevae_jax.core.types import InputError
-from scalevae_jax.data import files, source, vocab
+from scalevae_jax.data import files, vocab
 from scalevae_jax.data.config import Data
-from scalevae_jax.data.source import SPLITS, Source
+from scalevae_jax.data.files import SPLITS, Source
+from scalevae_jax.data.lines import repaired
 from scalevae_jax.data.vocab import Vocabulary
 from scalevae_jax.runtime import storage
+
+__all__ = ["SPLITS", "Corpus", "Split", "open", "read", "remarks"]
+
+MANY_UNKNOWN = 0.1  # of a split's words
+LOOKED_AT = 1000  # sentences, to see why so many words are unknown
+UNSPLIT = re.compile(r"\w[.,;:!?)\"]$|^[(\"]\w")  # a word and its punctuation in one
 
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """One split as numbers: row i is `tokens[offsets[i]:offsets[i + 1]]`, marks included."""
+    """One split as ids: row i is `tokens[offsets[i]:offsets[i + 1]]`, `<s>` and `</s>` included."""
 
     tokens: np.ndarray
     offsets: np.ndarray
     labels: np.ndarray | None
     digest: str = ""  # sha256 of the text before words became ids
-    long: int = 0  # sentences over the longest length allowed
+    long: int = 0  # sentences of more than `max_words` words
 
     @classmethod
     def of(cls, rows: Sequence[Sequence[int]]) -> "Split":
-        """Rows of ids, marks included."""
+        """The split of these rows of ids, `<s>` and `</s>` included."""
         offsets = np.zeros(len(rows) + 1, np.int64)
         np.cumsum([len(row) for row in rows], out=offsets[1:])
         return cls(np.fromiter((i for row in rows for i in row), np.int32, offsets[-1]), offsets, None)
@@ -38,14 +47,14 @@ class Split:
 
     @property
     def lengths(self) -> np.ndarray:
-        """Tokens of each row, both marks counted."""
+        """Tokens of each row, `<s>` and `</s>` included."""
         return np.diff(self.offsets)
 
     def __getitem__(self, i: int | np.integer) -> np.ndarray:
         return self.tokens[self.offsets[i] : self.offsets[i + 1]]
 
     def first(self, rows: int) -> "Split":
-        """The first so many rows; 0 is all."""
+        """The first `rows` rows; 0 takes all."""
         if not rows:
             return self
         offsets, labels = self.offsets[: rows + 1], None if self.labels is None else self.labels[:rows]
@@ -58,42 +67,44 @@ class Split:
 
 
 class Corpus(NamedTuple):
-    """Text made ready: read, repaired, cut into splits, and kept."""
+    """Prepared text: read, repaired, divided into splits and stored."""
 
     data: Data
     source: Source
-    prepared: Any  # the TFDS builder
+    prepared: Any  # the TFDS builder, whose own types are open
 
-    def about(self, split: str) -> dict[str, Any]:
-        """`sentences`, `labelled`, `sha256`, `in_train` and what was repaired. Raises InputError without the split."""
+    def metadata(self, split: str) -> dict[str, Any]:
+        """`sentences`, `labelled`, `sha256`, `in_train` and the repairs. Raises InputError where the split is missing.
+
+        `in_train` counts the sentences of the split that are in train too.
+        """
         try:
             return dict(self.prepared.info.metadata[split])
         except KeyError:
-            raise InputError(source.missing(self.source.place, split)) from None
+            raise InputError(files.missing(self.source.place, split)) from None
 
     def blocks(self, split: str) -> Iterator[tuple[list[str], np.ndarray]]:
-        """Sentences in the order of the file, and their labels (none where there are none), a block at a time."""
-        self.about(split)
+        """Sentences in the order of the file and their labels (empty without labels), a block at a time."""
+        self.metadata(split)
         try:
             records = self.prepared.as_data_source(split)
             for i in range(len(records)):
                 record = records[i]
                 yield record["text"].decode().split("\n"), record["labels"]
-        except RuntimeError as error:  # of array_record
-            folder, said = self.prepared.data_path, storage.first_line(error)
-            raise InputError(f"{folder}: damaged ({said}); delete the folder, it is made anew") from error
+        except RuntimeError as error:  # array_record has no error of its own
+            folder, message = self.prepared.data_path, storage.first_line(error)
+            raise InputError(f"{folder}: damaged ({message}); delete the folder, and it will be made again") from error
 
-    def limit(self, split: str) -> int:
-        """How many sentences of the split the configuration takes; 0 is all."""
+    def _limit(self, split: str) -> int:
         return {"train": self.data.limit_train, "valid": self.data.limit_valid}.get(split, 0)
 
     def sentences(self, split: str) -> Iterator[list[str]]:
-        """The words of each sentence that is not dropped, as far as the split's limit; long ones are cut."""
+        """The words of each sentence, up to the split's limit; long sentences are cut, or dropped."""
         kept = (words for words, _, _ in self._rows(split) if words)
-        return itertools.islice(kept, self.limit(split) or None)
+        return itertools.islice(kept, self._limit(split) or None)
 
     def _rows(self, split: str) -> Iterator[tuple[list[str], np.ndarray, bool]]:
-        """Of each sentence its words, none where it is dropped; its label, if any; whether it was too long."""
+        """For each sentence its words (none where it is dropped), its label (if any), and whether it was too long."""
         limit, drop = self.data.max_words, self.data.long == "drop"
         for texts, labels in self.blocks(split):
             for i, text in enumerate(texts):
@@ -104,11 +115,14 @@ class Corpus(NamedTuple):
     def vocabulary(self) -> Vocabulary:
         """The words of the training split, or those of the file that the configuration names."""
         if self.data.vocab:
-            return vocab.load(storage.path(self.data.vocab))
+            given = vocab.load(storage.path(self.data.vocab)).words[len(vocab.SPECIALS) :]
+            # The text is in NFC; a vocabulary from elsewhere need not be.
+            return vocab.vocabulary(list(dict.fromkeys(unicodedata.normalize("NFC", word) for word in given)))
         return vocab.build(self.sentences("train"), self.data.vocab_size, self.data.min_count)
 
     def split(self, name: str, words: Vocabulary) -> Split:
-        """The split as ids, up to its limit. Raises InputError where it is missing or every sentence was too long."""
+        """The split as ids, up to its limit. Raises InputError where it is missing or every sentence was dropped."""
+        # Arrays of numbers, since lists of Python integers would take eight times the memory.
         tokens, ends, labels, long = array("i"), array("q", [0]), array("q"), 0
         for sentence, label, too_long in self._rows(name):
             long += too_long
@@ -117,45 +131,66 @@ class Corpus(NamedTuple):
                 ends.append(len(tokens))
                 labels.extend(label)
         if len(ends) == 1:
-            most = f"config.data.max_words={self.data.max_words}"
-            raise InputError(f"{self.source.place}: every {name} sentence has more than {most}")
+            limit = f"config.data.max_words={self.data.max_words}"
+            raise InputError(f"{self.source.place}: every {name} sentence has more than {limit}")
         ids, offsets = np.frombuffer(tokens, np.int32), np.frombuffer(ends, np.int64)
-        of = np.frombuffer(labels, np.int64) if len(labels) else None
-        return Split(ids, offsets, of, self.about(name)["sha256"], long).first(self.limit(name))
-
-    def about_all(self) -> dict[str, dict[str, Any]]:
-        """`about` of every split that there is."""
-        return {split: self.about(split) for split in SPLITS if split in self.prepared.info.splits}
+        all_labels = np.frombuffer(labels, np.int64) if len(labels) else None
+        return Split(ids, offsets, all_labels, self.metadata(name)["sha256"], long).first(self._limit(name))
 
 
-def remarks(text: Corpus, splits: Mapping[str, Split]) -> list[str]:
-    """What the user should know of the text: what was repaired, cut or dropped, and what stands in train too."""
+def remarks(corpus: Corpus, splits: Mapping[str, Split]) -> list[str]:
+    """What a user should know, a line each: repairs, equal, long and unknown, and what is in train too."""
     said = []
-    for split, about in text.about_all().items():
-        said += [f"{split}: {about[key]:,} {what}" for key, what in files.REPAIRS.items() if about.get(key)]
-        if split in splits and (long := splits[split].long):
-            done = {"cut": "cut", "drop": "left out"}[text.data.long]
-            said.append(f"{split}: {long:,} sentences of more than {text.data.max_words} words {done}")
-        if again := about.get("in_train"):
-            said.append(f"{split}: {again:,} of {about['sentences']:,} sentences are in train too")
+    for split in SPLITS:
+        if split not in corpus.prepared.info.splits:
+            continue
+        metadata = corpus.metadata(split)
+        notes = repaired(metadata)
+        if metadata["distinct"] == 1:
+            notes.append("one sentence only" if metadata["sentences"] == 1 else "all sentences are equal")
+        if split in splits:
+            rows = splits[split]
+            if rows.long:
+                done = {"cut": "cut", "drop": "left out"}[corpus.data.long]
+                notes.append(f"{rows.long:,} sentences of more than {corpus.data.max_words} words {done}")
+            if rows.unknown > MANY_UNKNOWN:
+                notes.append(f"{rows.unknown:.1%} of the words are unknown: {_reason(corpus, split, rows)}")
+        if repeated := metadata.get("in_train"):
+            notes.append(f"{repeated:,} of {metadata['sentences']:,} sentences are in train too")
+        said += [f"{split}: {note}" for note in notes]
     return said
 
 
-def open(data: Data, path: str | None = None) -> Corpus:
-    """The corpus of a configuration, prepared where it is not yet; `path` is another text, read alike.
+def _reason(corpus: Corpus, name: str, rows: Split) -> str:
+    """Why many words of a split are unknown, by what they look like, and the remedy."""
+    data, sentences = corpus.data, itertools.islice(corpus.sentences(name), min(LOOKED_AT, len(rows)))
+    words = [pair for i, sentence in enumerate(sentences) for pair in zip(sentence, rows[i][1:-1], strict=True)]
+    unknown = [word for word, token in words if token == vocab.UNKNOWN]
+    rough = [word for word in unknown if word != word.lower() or UNSPLIT.search(word)]
+    if 2 * sum(word in vocab.SPECIALS for word in unknown) > len(unknown):
+        return "most are <unk> or another special symbol in the text itself"
+    if len(words) < 2 * min(LOOKED_AT, len(rows)):
+        return "most sentences are one word; expected spaces between words"
+    if not data.raw and 3 * len(rough) > len(unknown):
+        return "many have capitals or punctuation; config.data.raw=True lower-cases the text and splits it into words"
+    if data.vocab:
+        return f"the vocabulary is that of config.data.vocab={data.vocab}; without it, it is that of train"
+    size = f"config.data.vocab_size={data.vocab_size}, min_count={data.min_count}"
+    return f"they are not in train, or too rare there for the vocabulary ({size})"
 
-    Raises InputError for what can not be found or read.
+
+def open(data: Data, path: str | None = None) -> Corpus:
+    """The corpus of a configuration, prepared if it is not yet; `path` names another text, read in the same way.
+
+    Raises InputError for text that is missing or cannot be read.
     """
-    from scalevae_jax.data import builder  # here, since importing TFDS takes a second that --help does not need
+    from scalevae_jax.data import builder  # importing TFDS takes a second, which --help does not need
 
     data = data if path is None else dataclasses.replace(data, path=path, name="text")
-    found = source.find(data)
-    return Corpus(data, found, builder.prepare(found, builder.cache_folder(data.cache)))
+    source = files.find(data)
+    return Corpus(data, source, builder.prepare(source, builder.cache_folder(data.cache)))
 
 
 def read(data: Data, split: str, words: Vocabulary, path: str | None = None) -> Split:
-    """One split of a corpus as ids."""
+    """One split of a corpus as ids. Raises InputError as `open` does."""
     return open(data, path).split(split, words)
-
-
-__all__ = ["SPLITS", "Corpus", "Split", "open", "read"]

@@ -1,116 +1,119 @@
-"""A file of sentences, read line by line: what is repaired is counted, what can not be is refused with its line.
+"""Where the text of a corpus lies: one file for each split, or one file that is divided."""
 
-Kinds: .txt (a sentence, or `label<TAB>sentence` in every line), .tsv (`label<TAB>sentence`), .jsonl (an object a line,
-its label in the field `label`), each also with .gz. Memory is that of the longest line.
-"""
-
-import gzip
-import json
-import re
-import zlib
+import hashlib
+import importlib.metadata
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import PurePath
-from typing import Any
+from importlib import resources
+from typing import NamedTuple
 
 from scalevae_jax.core.types import InputError
+from scalevae_jax.data.config import Data
+from scalevae_jax.data.lines import KINDS, Line, kind, open_bytes, read_lines
+from scalevae_jax.data.vocab import tokenize
 from scalevae_jax.runtime import storage
 from scalevae_jax.runtime.storage import Path
 
-KINDS = (".txt", ".tsv", ".jsonl")
-LONGEST = 64 * 2**20  # bytes of a line
-CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-LABEL = re.compile(r" *[+-]?[0-9]{1,18} *")
-REPAIRS = {
-    "blank": "blank lines left out",
-    "crlf": "lines ended by CRLF, which is left out",
-    "control": "lines with control characters, now spaces",
-}
-Line = tuple[int | None, str]
+SPLITS: tuple[str, ...] = ("train", "valid", "test")
+SPLIT_BOUNDS = (0.9, 0.95)  # of a single file: train ends at the first, valid at the second
+PACKAGE = "package:"
+SYNTHETIC = f"{PACKAGE}synthetic"
 
 
-def kind(path: Path) -> str:
-    """.txt, .tsv or .jsonl; other names raise InputError."""
-    suffix = PurePath(path.name.removesuffix(".gz")).suffix
-    if suffix not in KINDS:
-        raise InputError(f"{path}: a file whose name ends in {', '.join(KINDS)} is wanted, .gz after it or not")
-    return suffix
+class Source(NamedTuple):
+    """The files of a corpus and how to read them; the synthetic corpus has none."""
+
+    place: Path
+    files: dict[str, Path]
+    field: str = "text"
+    raw: bool = False
+    seed: int | None = None  # of the split of a single file; None where every split has a file of its own
+
+    def digest(self) -> str:
+        """sha256 of the files' bytes and of everything that decides how they are read. Raises InputError."""
+        # Another release of NLTK may tokenize the same text differently.
+        tokenizer = self.raw and f"nltk {importlib.metadata.version('nltk')}"
+        digest = hashlib.sha256(repr((self.field, tokenizer, self.seed)).encode())
+        for split, path in self.files.items():
+            digest.update(f"{split} {kind(path)}".encode())
+            try:
+                with open_bytes(path) as file:
+                    digest.update(hashlib.file_digest(file, "sha256").digest())
+            except OSError as error:
+                raise InputError(f"{path}: cannot be read: {error}") from error
+        return digest.hexdigest()
+
+    def lines(self, split: str, repairs: Counter[str]) -> Iterator[Line]:
+        """Label and sentence of each line of a split; counts in `repairs` what was repaired. Raises InputError."""
+        # Every split of a single file reads all of its lines. To count a repair once, the split of the next sentence
+        # counts it, and the first split counts what follows the last sentence.
+        pending: Counter[str] = Counter()
+        for label, text in read_lines(self.files[split], pending, self.field):
+            if self.seed is None or assigned_split(text, self.seed) == split:
+                repairs.update(pending)
+                yield label, tokenize(text) if self.raw else text
+            pending.clear()
+        if self.seed is None or split == SPLITS[0]:
+            repairs.update(pending)
 
 
-def read_lines(path: Path, found: Counter[str], field: str = "text") -> Iterator[Line]:
-    """Label and sentence of each line, words separated by one space; adds to `found` what was repaired, by line.
+def assigned_split(text: str, seed: int) -> str:
+    """The split of a sentence of a single file: a hash decides, so that equal sentences share a split."""
+    digest = hashlib.blake2b(text.encode(), digest_size=8, key=str(seed).encode()).digest()
+    return SPLITS[sum(int.from_bytes(digest) >= bound * 2**64 for bound in SPLIT_BOUNDS)]
 
-    Raises InputError for what is unreadable, not UTF-8, labelled in some lines only, or not of its kind.
-    """
-    of = kind(path)
-    labelled = True if of == ".tsv" else None
+
+def place(data: Data) -> Path:
+    """The file or folder of the corpus; `package:NAME` comes with the package. Raises InputError for another NAME."""
+    if not data.path.startswith(PACKAGE):
+        return storage.path(data.path or f"data/{data.name}")
+    name = data.path.removeprefix(PACKAGE)
+    folder = storage.path(str(resources.files("scalevae_jax.data") / name))
+    # A configuration may come from a stranger, so a name may not climb out of the package.
+    if data.path != SYNTHETIC and not (name.isidentifier() and folder.is_dir()):
+        raise InputError(f"{data.path}: no corpus of the package; expected {PACKAGE}snli, {PACKAGE}tiny or {SYNTHETIC}")
+    return folder
+
+
+def find(data: Data) -> Source:
+    """The files that the configuration names. Raises InputError that says where missing files go."""
+    if data.path == SYNTHETIC:
+        return Source(storage.path(SYNTHETIC), {})
+    if not data.path and data.name == "text":
+        raise InputError("no text is given: --config.data.path=FILE_OR_FOLDER (--path for scalevae_jax.data)")
+    where = place(data)
     try:
-        with storage.open_bytes(path) as raw_file:
-            file = gzip.GzipFile(fileobj=raw_file) if path.suffix == ".gz" else raw_file
-            for number, raw in enumerate(iter(lambda: file.readline(LONGEST), b""), 1):
-                where = f"{path}: line {number}"
-                text = _text(raw, where, found, first=number == 1)
-                label, text = _object(text, where, field) if of == ".jsonl" else _columns(text)
-                if CONTROL.search(text):
-                    text = CONTROL.sub(" ", text)
-                    found["control"] += 1
-                text = " ".join(text.split())
-                if not text:
-                    found["blank"] += 1
-                    continue
-                if labelled is None:
-                    labelled = label is not None
-                if labelled != (label is not None):
-                    raise InputError(
-                        f"{where}: `label<TAB>` must stand in every line or in none (or a tab in a sentence be a space)"
-                    )
-                yield None if label is None else _integer(label, where), text
-    except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"{path}: can not be read: {error}") from error
+        if where.is_file():
+            kind(where)
+            return Source(where, dict.fromkeys(SPLITS, where), data.field, data.raw, data.split_seed)
+        files = {split: path for split in SPLITS if (path := _split_file(where, split))}
+    except OSError as error:
+        raise InputError(f"{where}: cannot be read: {error}") from error
+    if not files:
+        raise InputError(missing(where, "train"))
+    return Source(where, files, data.field, data.raw)
 
 
-def _text(raw: bytes, where: str, found: Counter[str], first: bool) -> str:
-    """The line without its end."""
-    if len(raw) == LONGEST:
-        raise InputError(f"{where}: longer than {LONGEST >> 20} MiB; one sentence a line is wanted")
-    raw = raw.removesuffix(b"\n")
-    if raw.endswith(b"\r"):
-        raw = raw[:-1]
-        found["crlf"] += 1
-    try:
-        return raw.decode("utf-8-sig" if first else "utf-8")
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"{where}: byte {error.start + 1} is not UTF-8; convert the file (iconv -f LATIN1 -t UTF-8)"
-        ) from error
+def missing(where: Path, split: str) -> str:
+    """The message for a split without a file."""
+    names = ", ".join(f"{name}.txt" for name in SPLITS)
+    problem = f"no {split}.txt or {split}.txt.gz in" if where.is_dir() else "no such file or folder:"
+    absolute = where if storage.is_remote(where) else where.absolute()
+    return (
+        f"{problem} {absolute}: put {names} there (or .txt.gz, .tsv, .jsonl) with one sentence a line, "
+        "or give another folder, or one file to be split, with --config.data.path=PATH"
+    )
 
 
-def _columns(text: str) -> tuple[str | None, str]:
-    label, tab, rest = text.partition("\t")
-    return (label, rest) if tab else (None, text)
-
-
-def _object(text: str, where: str, field: str) -> tuple[Any, str]:
-    if not text.strip():
-        return None, ""
-    try:
-        line = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{where}: not JSON: {error}") from error
-    sentence = line.get(field) if isinstance(line, dict) else None
-    if not isinstance(sentence, str):
-        raise InputError(f"{where}: an object with a text in the field {field!r} is wanted (--config.data.field)")
-    try:
-        sentence.encode()
-    except UnicodeEncodeError as error:
-        raise InputError(f"{where}: half a surrogate pair in {field!r}; it has no UTF-8") from error
-    return line.get("label"), sentence
-
-
-def _integer(label: Any, where: str) -> int:
-    text = label if isinstance(label, str) else json.dumps(label)
-    if not LABEL.fullmatch(CONTROL.sub(" ", text)):
-        raise InputError(
-            f"{where}: label {label!r} is not an integer of at most 18 digits; what stands before a tab is a label"
-        )
-    return int(CONTROL.sub(" ", text))
+def _split_file(folder: Path, split: str) -> Path | None:
+    """train.txt goes before train.txt.gz, .tsv and .jsonl, and these before NAME.train.txt."""
+    endings = [f"{suffix}{gz}" for suffix in KINDS for gz in ("", ".gz")]
+    for prefix in ("", "*."):
+        for ending in endings:
+            paths = sorted(folder.glob(f"{prefix}{split}{ending}"))
+            if len(paths) > 1:
+                names = ", ".join(path.name for path in paths)
+                raise InputError(f"{folder}: expected one file for the {split} split, got {names}")
+            if paths:
+                return paths[0]
+    return None

@@ -1,12 +1,12 @@
 """Batches of a split: length buckets, a seeded partition, a seeded order, prepared ahead of the device.
 
-What an epoch's k-th batch holds is a pure function of (seed, epoch, k), so the position in the data is one number.
+The k-th batch of an epoch is a pure function of (seed, epoch, k), so that the position in the data is one number.
 """
 
 import dataclasses
 import functools
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,61 +19,61 @@ PARTITION_STREAM, ORDER_STREAM, DRAW_STREAM = range(3)
 
 
 def bucket_lengths(lengths: np.ndarray, count: int) -> np.ndarray:
-    """At most `count` padded lengths with the fewest padded slots, exactly, by dynamic programming on the histogram.
-
-    0 gives every length its own, so that nothing is padded.
-    """
+    """At most `count` padded lengths with the fewest padded slots, exactly; 0 gives every length its own."""
     values, rows = np.unique(lengths, return_counts=True)
     if not 0 < count < len(values):
         return values
+    # Dynamic programming on the histogram of lengths. cost[i, j]: slots of a bucket that holds lengths i to j.
     below = np.concatenate([[0], np.cumsum(rows)])
-    # cost[i, j]: slots when lengths i..j share one bucket
     cost = (below[None, 1:] - below[:-1, None]) * values[None, :].astype(np.float64)
     cost[np.tril_indices(len(values), -1)] = np.inf
-    best, cuts = cost[0], []
+    # fewest[j]: slots of lengths 0 to j in the buckets so far; each turn allows one bucket more.
+    fewest, starts = cost[0], []
     for _ in range(1, count):
-        before = np.concatenate([[np.inf], best[:-1]])[:, None] + cost
-        cuts.append(np.argmin(before, axis=0))
-        best = np.min(before, axis=0)
+        slots = np.concatenate([[np.inf], fewest[:-1]])[:, None] + cost
+        starts.append(np.argmin(slots, axis=0))
+        fewest = np.min(slots, axis=0)
     edges, end = [], len(values) - 1
-    for cut in reversed(cuts):
+    for start in reversed(starts):
         edges.append(values[end])
-        end = cut[end] - 1
+        end = start[end] - 1
     edges.append(values[end])
     return np.array(edges[::-1])
 
 
 class Partition(NamedTuple):
-    """Which rows make which batch, and how long each batch is padded."""
+    """The rows of each batch, and the length to which each batch is padded."""
 
     rows: list[np.ndarray]
     lengths: list[int]
 
 
 def partition(pools: np.ndarray, edges: np.ndarray, batch_size: int, rng: np.random.Generator | None) -> Partition:
-    """Cut each pool of rows into batches, in random order, or, without `rng`, in the order of the split.
+    """Divide each pool of rows into batches, in random order, or, without `rng`, in the order of the split.
 
-    `pools[i]` is the pool of row i: pool p holds rows of bucket p % buckets, which are padded to its edge.
+    `pools[i]` is the pool of row i: pool p holds rows of bucket p % len(edges), padded to that bucket's edge.
     """
-    rows, padded = [], []
+    rows, lengths = [], []
     for pool in np.unique(pools):
         members = np.flatnonzero(pools == pool)
         if rng is not None:
             members = rng.permutation(members)
         for start in range(0, len(members), batch_size):
             rows.append(members[start : start + batch_size])
-            padded.append(int(edges[pool % len(edges)]))
-    return Partition(rows, padded)
+            lengths.append(int(edges[pool % len(edges)]))
+    return Partition(rows, lengths)
 
 
-def assemble(split: Split, rows: np.ndarray, length: int, size: int, here: slice = ALL) -> Batch:
-    """The batch of these rows, filled up to `size` rows by rows of weight 0. Host arrays. Tokens are read of the rows
-    `here` alone; those of others are empty."""
+def assemble(split: Split, rows: np.ndarray, length: int, size: int, local_rows: slice = ALL) -> Batch:
+    """The batch of these rows as host arrays, filled up to `size` rows by rows of weight 0.
+
+    Only the `local_rows` of the batch get their tokens; those of other processes stay empty.
+    """
     tokens = np.zeros((size, length), np.int32)
     lengths = np.ones(size, np.int32)
     weight = np.zeros(size, np.float32)
     index = np.zeros(size, np.int32)
-    for i in range(len(rows))[here]:
+    for i in range(len(rows))[local_rows]:
         sentence = split[rows[i]]
         tokens[i, : len(sentence)] = sentence
     lengths[: len(rows)] = split.offsets[rows + 1] - split.offsets[rows]
@@ -82,27 +82,26 @@ def assemble(split: Split, rows: np.ndarray, length: int, size: int, here: slice
     return Batch(tokens, lengths, weight, index)
 
 
-class _Source:
+class _BatchSource:
     """Whole batches as the elements of a grain source."""
 
-    def __init__(self, split: Split, cut: Partition, order: np.ndarray, size: int, here: slice):
-        self._split, self._cut, self._order, self._size, self._here = split, cut, order, size, here
+    def __init__(self, loader: "Loader", batches: Partition, order: np.ndarray):
+        self._loader, self._batches, self._order = loader, batches, order
 
     def __len__(self) -> int:
         return len(self._order)
 
     def __getitem__(self, i: int) -> Batch:
-        at = self._order[i]
-        return assemble(self._split, self._cut.rows[at], self._cut.lengths[at], self._size, self._here)
+        return self._loader.batch(self._batches, self._order[i])
 
 
 @dataclasses.dataclass(frozen=True)
 class Loader:
     """`size` rows a batch, of which at most `batch_size` are real; `seed` None keeps the order of the split.
 
-    `mode` is how batches are made: `fixed` once for all epochs, `repartitioned` anew each epoch, `grouped` once, each
-    of rows of one label. `here` are the rows of every batch that this process reads. Raises InputError for `grouped`
-    without labels.
+    `mode` says how batches are made: `fixed` once for all epochs, `repartitioned` anew each epoch, `grouped` once,
+    each of rows of one label (section 4.4). This process reads the `local_rows` of every batch. Raises InputError for
+    `grouped` without labels.
     """
 
     split: Split
@@ -111,7 +110,8 @@ class Loader:
     size: int
     seed: int | None = None
     mode: str = "fixed"
-    here: slice = dataclasses.field(default_factory=lambda: ALL)
+    local_rows: slice = dataclasses.field(default_factory=lambda: ALL)
+    _last_partition: dict[int, Partition] = dataclasses.field(default_factory=dict, init=False, repr=False)
 
     @functools.cached_property
     def _pools(self) -> np.ndarray:
@@ -120,20 +120,18 @@ class Loader:
             return bucket
         if self.split.labels is None:
             raise InputError("config.data.partition=grouped: the corpus has no labels; put `label<TAB>` in every line")
+        # One pool for each pair of label and bucket, numbered so that p % len(edges) is the bucket.
         return bucket + len(self.edges) * np.unique(self.split.labels, return_inverse=True)[1]
 
-    @functools.cached_property
-    def _partition(self) -> Callable[[int], Partition]:
-        @functools.lru_cache(maxsize=1)
-        def of(number: int) -> Partition:
-            rng = None if self.seed is None else np.random.default_rng([self.seed, PARTITION_STREAM, number])
-            return partition(self._pools, self.edges, self.batch_size, rng)
-
-        return of
-
     def partition(self, epoch: int) -> Partition:
-        """The partition of an epoch (from 1): always the same one, or one an epoch. The last one is kept."""
-        return self._partition(epoch if self.mode == "repartitioned" else 0)
+        """The partition of an epoch, counted from 1; the last one made is kept."""
+        # Only `repartitioned` makes a partition for each epoch; keeping one bounds the memory of a long run.
+        number = epoch if self.mode == "repartitioned" else 0
+        if number not in self._last_partition:
+            rng = None if self.seed is None else np.random.default_rng([self.seed, PARTITION_STREAM, number])
+            self._last_partition.clear()
+            self._last_partition[number] = partition(self._pools, self.edges, self.batch_size, rng)
+        return self._last_partition[number]
 
     def __len__(self) -> int:
         """Batches an epoch."""
@@ -141,26 +139,34 @@ class Loader:
         return int(np.sum(-(-counts // self.batch_size)))
 
     def order(self, epoch: int) -> np.ndarray:
-        """The batches of the epoch's partition in the order in which they are trained on."""
+        """The batches of the epoch's partition, in the order in which they come."""
         if self.seed is None:
             return np.arange(len(self))
+        # A stream for each purpose and epoch, so that a resumed run needs no state of a generator.
         return np.random.default_rng([self.seed, ORDER_STREAM, epoch]).permutation(len(self))
+
+    def batch(self, batches: Partition, i: int | np.integer) -> Batch:
+        """Batch i of a partition."""
+        return assemble(self.split, batches.rows[i], batches.lengths[i], self.size, self.local_rows)
 
     def epoch(self, epoch: int, start: int = 0, end: int | None = None) -> Iterator[Batch]:
         """The batches of an epoch from position `start` to before `end`, made ahead in a thread."""
-        import grain  # here, since importing it takes two seconds that no other command needs
+        import grain  # importing it takes two seconds, which no other use of a loader needs
 
         order = self.order(epoch)[start:end]
         if not len(order):
             return iter(())
-        batches: Any = _Source(self.split, self.partition(epoch), order, self.size, self.here)
+        batches: Any = _BatchSource(self, self.partition(epoch), order)
         source = grain.MapDataset.source(batches)
         return iter(source.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)))
 
     def groups(self, epoch: int, start: int = 0, end: int | None = None, most: int = 1) -> Iterator[list[Batch]]:
-        """The batches of `epoch`, `most` at once where so many of one length follow one another, else one."""
-        batches, cut = self.epoch(epoch, start, end), self.partition(epoch)
-        lengths = [cut.lengths[at] for at in self.order(epoch)[start:end]]
+        """The batches of an epoch, `most` together where so many of one length follow one another, else one by one.
+
+        The device takes a group in one call (`train.steps_per_dispatch`), which is compiled for one shape.
+        """
+        batches, padded = self.epoch(epoch, start, end), self.partition(epoch).lengths
+        lengths = [padded[i] for i in self.order(epoch)[start:end]]
         while lengths:
             count = most if lengths[:most] == lengths[:1] * most else 1
             yield list(itertools.islice(batches, count))
@@ -168,13 +174,9 @@ class Loader:
 
     def draw(self, epoch: int, step: int, k: int) -> Batch:
         """The k-th random training batch of a step, with replacement."""
-        cut = self.partition(epoch)
-        at = np.random.default_rng([self.seed or 0, DRAW_STREAM, step, k]).integers(len(cut.rows))
-        return assemble(self.split, cut.rows[at], cut.lengths[at], self.size, self.here)
-
-    def whole(self, batch: Batch) -> Batch:
-        """A batch of this loader with the rows of all processes."""
-        return assemble(self.split, batch.row[batch.weight > 0], batch.tokens.shape[1], self.size)
+        batches = self.partition(epoch)
+        rng = np.random.default_rng([self.seed or 0, DRAW_STREAM, step, k])
+        return self.batch(batches, rng.integers(len(batches.rows)))
 
 
 def padding_share(lengths: np.ndarray, edges: np.ndarray) -> float:

@@ -1,4 +1,4 @@
-"""From latent codes to sentences, by the decoder's own step, in one scan."""
+"""From latent codes to sentences: greedy decoding, sampling and beam search, each a scan over the decoder's step."""
 
 import dataclasses
 import functools
@@ -17,32 +17,30 @@ from scalevae_jax.core.network import DecoderStart, Model
 from scalevae_jax.core.types import Array, Gaussian, InputError, Keys, Params
 from scalevae_jax.data.vocab import BEGIN, END, PAD, UNKNOWN
 
-Next = Callable[[State, Int[Array, " rows"]], tuple[State, Float[Array, "rows vocabulary"]]]
-
 
 @dataclasses.dataclass(frozen=True)
 class Decoding:
-    """How words are chosen, one by one, until `</s>`. Raises InputError for values that can not be.
+    """How words are chosen, one by one, until `</s>`. Raises InputError for impossible values.
 
     Beam search ranks whole sentences by log p(x|z) / length^length_penalty, `</s>` counted in the length; 0 ranks by
-    log p(x|z) itself, which favours short ones.
+    log p(x|z) itself, which favours short sentences.
     """
 
     temperature: float = 0.0  # 0 takes the likeliest word, 1 draws from p(x|z)
-    top_k: int = 0  # draw among so many likeliest words; 0 is all
+    top_k: int = 0  # draw among the so many likeliest words; 0 is all
     top_p: float = 1.0  # draw among the fewest likeliest words that hold this share (Holtzman et al. 2020)
-    beam: int = 1  # hypotheses at once; 1 is no beam search
+    beam: int = 1  # hypotheses kept at once; 1 is no beam search
     length_penalty: float = 1.0
     max_words: int = 30
-    mask_unknown: bool = True  # `<unk>` never comes out
+    mask_unknown: bool = True  # never produce `<unk>`
 
     def __post_init__(self) -> None:
         for field, low, high in (("temperature", 0, 100), ("length_penalty", 0, 10), ("top_p", 0, 1)):
             if not low <= getattr(self, field) <= high:
-                raise InputError(f"{field}: from {low} to {high}, got {getattr(self, field)}")
+                raise InputError(f"{field}: expected {low} to {high}, got {getattr(self, field)}")
         for field, low in (("top_k", 0), ("beam", 1), ("max_words", 1)):
             if getattr(self, field) < low:
-                raise InputError(f"{field}: {low} or more, got {getattr(self, field)}")
+                raise InputError(f"{field}: expected {low} or more, got {getattr(self, field)}")
         if self.beam > 1 and self.temperature > 0:
             raise InputError(f"beam {self.beam} searches and temperature {self.temperature} draws: choose one of them")
 
@@ -50,82 +48,74 @@ class Decoding:
 def decode(
     model: Model, params: Params, z: Float[Array, "sentences latent"], keys: Keys, how: Decoding
 ) -> Int[np.ndarray, "sentences words"]:
-    """Sentences of `how.max_words` ids, `</s>` from the end on; `keys`, one a sentence, are its draws alone."""
+    """Sentences of `how.max_words` ids, filled up with `</s>`; `keys`, one a sentence, decide all its draws."""
     if how.beam > 1:
-        tokens = _beam(model, how, params, z)
+        tokens = _beam_search(model, how, params, z)
     else:
+        # Temperature and top_p are traced values: only whether they are used may compile another program.
         kind = dataclasses.replace(how, temperature=float(how.temperature > 0), top_p=1.0 if how.top_p >= 1 else 0.0)
-        tokens = _words(model, kind, params, z, keys, jnp.float32(how.temperature), jnp.float32(how.top_p))
+        temperature, top_p = jnp.float32(how.temperature), jnp.float32(how.top_p)
+        tokens = _sample_tokens(model, kind, params, z, keys, temperature, top_p)
     return np.asarray(tokens)
 
 
-def _next(model: Model, params: Params, start: DecoderStart, mask_unknown: bool) -> Next:
-    """One token further: the state, and the logits of the token after it, -inf where it may not be."""
+NextWord = Callable[[State, Int[Array, " rows"]], tuple[State, Float[Array, "rows vocabulary"]]]
+
+
+def _next_word(model: Model, params: Params, start: DecoderStart, mask_unknown: bool) -> NextWord:
+    """The function that reads one token: (state, token) to the next state and the logits of the next word, which are
+    -inf for words that must not come."""
     never = [PAD, BEGIN] + [UNKNOWN] * mask_unknown
     mask = jnp.zeros(model.decoder.vocabulary).at[jnp.array(never)].set(-jnp.inf)
 
-    def one(state: State, token: Int[Array, " rows"]) -> tuple[State, Float[Array, "rows vocabulary"]]:
+    def read(state: State, token: Int[Array, " rows"]) -> tuple[State, Float[Array, "rows vocabulary"]]:
         gates = model.decode(params, "project", token) + start.gates
         state = model.decode(params, "step", state, gates)
         return state, model.decode(params, "logits", state[0], start.z) + mask
 
-    return one
+    return read
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _words(
+def _sample_tokens(
     model: Model,
-    how: Decoding,  # temperature and top_p only say whether to use the values below: one trace for all of them
+    how: Decoding,
     params: Params,
     z: Float[Array, "sentences latent"],
     keys: Keys,
     temperature: Float[Array, ""],
     top_p: Float[Array, ""],
 ) -> Int[Array, "sentences words"]:
+    """Greedy decoding or sampling; temperature and top_p of `how` only say whether the values after it are used."""
     start = model.decode(params, "start", z)
-    step = _next(model, params, start, how.mask_unknown)
+    next_word = _next_word(model, params, start, how.mask_unknown)
 
     def choose(logits: Float[Array, "rows vocabulary"], u: Float[Array, " rows"]) -> Int[Array, " rows"]:
         if not how.temperature:
-            return likeliest(logits)
+            return jnp.argmax(logits, axis=-1)
         if 0 < how.top_k < logits.shape[-1]:
             least = jax.lax.top_k(logits, how.top_k)[0][:, -1:]
             logits = jnp.where(logits >= least, logits, -jnp.inf)
         weights = jnp.exp((logits - jnp.max(logits, axis=-1, keepdims=True)) / temperature)
         if how.top_p < 1:
             weights = nucleus(weights, top_p)
-        return pick(weights, u)
+        return sample_categorical(weights, u)
 
-    def one(carry: Any, u: Array) -> tuple[Any, Array]:
+    def advance(carry: Any, u: Array) -> tuple[Any, Array]:
         state, token, done = carry
-        state, logits = step(state, token)
+        state, logits = next_word(state, token)
         token = jnp.where(done, END, choose(logits, u).astype(token.dtype))
         return (state, token, done | (token == END)), token
 
     rows = z.shape[0]
     uniforms = jax.vmap(lambda key: jax.random.uniform(key, (how.max_words,)))(keys)
     first = (start.state, jnp.full(rows, BEGIN, jnp.int32), jnp.zeros(rows, bool))
-    return jax.lax.scan(one, first, uniforms.T)[1].T
-
-
-def _blocks(x: Float[Array, "rows words"], fill: float) -> Float[Array, "rows side side"]:
-    """The words in a square, filled up at its end."""
-    rows, words = x.shape
-    side = math.isqrt(words - 1) + 1
-    filled = jnp.pad(x, ((0, 0), (0, side * side - words)), constant_values=fill)
-    return filled.reshape(rows, side, side)
-
-
-def likeliest(logits: Float[Array, "rows words"]) -> Int[Array, " rows"]:
-    """argmax, the first of equals: the block of the maximum, then the word in it. XLA's own is slow on a CPU."""
-    blocks = _blocks(logits, -jnp.inf)
-    block = jnp.argmax(jnp.max(blocks, axis=-1), axis=-1)
-    inside = jnp.take_along_axis(blocks, block[:, None, None], axis=1)[:, 0]
-    return block * blocks.shape[1] + jnp.argmax(inside, axis=-1)
+    return jax.lax.scan(advance, first, uniforms.T)[1].T
 
 
 def nucleus(weights: Float[Array, "rows words"], share: Float[Array, ""]) -> Float[Array, "rows words"]:
-    """The fewest largest weights that sum to `share` of their row, and what ties with the least of them; the rest 0."""
+    """Keep the fewest largest weights that sum to `share` of their row, and what ties with the least of them; the rest
+    become 0."""
     falling = -jnp.sort(-weights, axis=-1)
     before = jnp.cumsum(falling, axis=-1) - falling
     inside = before < share * jnp.sum(weights, axis=-1, keepdims=True)
@@ -133,46 +123,50 @@ def nucleus(weights: Float[Array, "rows words"], share: Float[Array, ""]) -> Flo
     return jnp.where(weights >= jnp.minimum(least, falling[:, :1]), weights, 0.0)
 
 
-def pick(weights: Float[Array, "rows words"], u: Float[Array, " rows"]) -> Int[Array, " rows"]:
+def sample_categorical(weights: Float[Array, "rows words"], u: Float[Array, " rows"]) -> Int[Array, " rows"]:
     """The word at which the running sum of a row's weights passes the share u in [0, 1) of the whole.
 
-    One uniform a row instead of one a word; a block of words is found first, then the word in it. A word of weight 0 is
-    never picked.
+    A word of weight 0 is never drawn. jax.random.categorical draws a Gumbel variable for every word, which makes
+    sampling from 20,000 words cost two thirds more processor time; this needs one uniform a row.
     """
-    blocks = _blocks(weights, 0.0)
+    # Two levels, a block of words and then the word in it: a running sum over the whole vocabulary is slow on a CPU.
+    rows, words = weights.shape
+    side = math.isqrt(words - 1) + 1
+    blocks = jnp.pad(weights, ((0, 0), (0, side * side - words))).reshape(rows, side, side)
     sums = jnp.sum(blocks, axis=-1)
-    block, left = _passes(sums, u * jnp.sum(sums, axis=-1))
-    word, _ = _passes(jnp.take_along_axis(blocks, block[:, None, None], axis=1)[:, 0], left)
-    return block * blocks.shape[1] + word
+    block, rest = _inverse_cdf(sums, u * jnp.sum(sums, axis=-1))
+    word, _ = _inverse_cdf(jnp.take_along_axis(blocks, block[:, None, None], axis=1)[:, 0], rest)
+    return block * side + word
 
 
-def _passes(weights: Float[Array, "rows words"], mark: Float[Array, " rows"]) -> tuple[Array, Array]:
+def _inverse_cdf(weights: Float[Array, "rows words"], mark: Float[Array, " rows"]) -> tuple[Array, Array]:
     """Where the running sum first passes the mark, and how far into that word the mark lies."""
     running = jnp.cumsum(weights, axis=-1)
+    # Rounding may have put the mark at the very end, which no running sum passes.
     mark = jnp.minimum(mark, jnp.nextafter(running[:, -1], jnp.zeros_like(mark)))
-    at = jnp.argmax(running > mark[:, None], axis=-1)
-    before = jnp.take_along_axis(running - weights, at[:, None], axis=-1)[:, 0]
-    return at, jnp.maximum(mark - before, 0.0)
+    word = jnp.argmax(running > mark[:, None], axis=-1)
+    before = jnp.take_along_axis(running - weights, word[:, None], axis=-1)[:, 0]
+    return word, jnp.maximum(mark - before, 0.0)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _beam(
+def _beam_search(
     model: Model, how: Decoding, params: Params, z: Float[Array, "sentences latent"]
 ) -> Int[Array, "sentences words"]:
-    """The best sentence that ended; where none did within `max_words`, the best one cut there.
+    """The best sentence that ended; where none ended within `max_words`, the best one cut there.
 
     A hypothesis may end where `</s>` is no worse than the worst of the `beam` hypotheses that go on.
     """
     rows, beam, longest = z.shape[0], how.beam, how.max_words
-    spread = functools.partial(jnp.repeat, repeats=beam, axis=0)
-    start = jax.tree.map(spread, model.decode(params, "start", z))
-    step = _next(model, params, start, how.mask_unknown)
+    repeat = functools.partial(jnp.repeat, repeats=beam, axis=0)
+    start = jax.tree.map(repeat, model.decode(params, "start", z))
+    next_word = _next_word(model, params, start, how.mask_unknown)
     choices = min(beam, model.decoder.vocabulary)
 
-    def one(carry: Any, at: Array) -> tuple[Any, None]:
+    def advance(carry: Any, length: Array) -> tuple[Any, None]:
         state, tokens, score, best, ended = carry
-        last = jnp.where(at > 0, tokens[:, :, at - 1], BEGIN)
-        state, logits = step(state, last.reshape(-1))
+        last = jnp.where(length > 0, tokens[:, :, length - 1], BEGIN)
+        state, logits = next_word(state, last.reshape(-1))
         normaliser = score - jax.nn.logsumexp(logits, axis=-1).reshape(rows, beam)
         finish = normaliser + logits[:, END].reshape(rows, beam)
         each, word = jax.lax.top_k(logits.at[:, END].set(-jnp.inf), choices)
@@ -180,7 +174,7 @@ def _beam(
         score, chosen = jax.lax.top_k(going, beam)
         parent = chosen // choices
 
-        finish = jnp.where(finish >= score[:, -1:], finish / (at + 1.0) ** how.length_penalty, -jnp.inf)
+        finish = jnp.where(finish >= score[:, -1:], finish / (length + 1.0) ** how.length_penalty, -jnp.inf)
         winner = jnp.argmax(finish, axis=-1)
         candidate = jnp.take_along_axis(finish, winner[:, None], axis=-1)[:, 0]
         sentence = jnp.take_along_axis(tokens, winner[:, None, None], axis=1)[:, 0]
@@ -192,18 +186,19 @@ def _beam(
             return jnp.take_along_axis(x, parent[:, :, None], axis=1).reshape(rows * beam, *x.shape[2:])
 
         word = jnp.take_along_axis(word.reshape(rows, -1), chosen, axis=-1)
-        tokens = jnp.take_along_axis(tokens, parent[:, :, None], axis=1).at[:, :, at].set(word)
+        tokens = jnp.take_along_axis(tokens, parent[:, :, None], axis=1).at[:, :, length].set(word)
         return (jax.tree.map(follow, state), tokens, score, best, ended), None
 
     tokens = jnp.full((rows, beam, longest), END, jnp.int32)
-    score = jnp.where(jnp.arange(beam) > 0, -jnp.inf, jnp.zeros((rows, beam)))  # one hypothesis, not `beam` alike
+    # At first all hypotheses are the same, so that only one of them may count.
+    score = jnp.where(jnp.arange(beam) > 0, -jnp.inf, jnp.zeros((rows, beam)))
     first = (start.state, tokens, score, jnp.full(rows, -jnp.inf), tokens[:, 0])
-    (_, tokens, _, best, ended), _ = jax.lax.scan(one, first, jnp.arange(longest))
+    (_, tokens, _, best, ended), _ = jax.lax.scan(advance, first, jnp.arange(longest))
     return jnp.where((best > -jnp.inf)[:, None], ended, tokens[:, 0])
 
 
 def sample_prior(p: Gaussian, keys: Keys) -> Float[Array, "sentences latent"]:
-    """A draw a key from the prior N(mean, variance), in the decoder's space (section 4.4)."""
+    """A draw for each key from the prior p, in the decoder's space (section 4.4)."""
     noise = jax.vmap(lambda key: jax.random.normal(key, p.mean.shape))(keys)
     return gaussian.sample(p, noise)
 

@@ -1,86 +1,95 @@
-"""Flags that the commands about a trained model share. Each function defines some and returns what reads them."""
+"""Arguments that the commands about a trained model share: `add_X` defines them, `read_X` reads what was given."""
 
 import sys
-from collections.abc import Callable
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-from absl import flags
-
 from scalevae_jax.core.types import InputError
-from scalevae_jax.data import tokens
-from scalevae_jax.inference.model import TrainedModel, load
-from scalevae_jax.runtime import command, console
-from scalevae_jax.runtime.flags import Flags
+from scalevae_jax.data import vocab
+from scalevae_jax.inference import load
+from scalevae_jax.inference.model import TrainedModel
+from scalevae_jax.runtime import console, storage
+from scalevae_jax.runtime.command import Parser, integer, number
+
+DECODING = ("temperature", "top_k", "top_p", "beam", "length_penalty", "max_words")
 
 
-def model(values: Flags) -> Callable[[], TrainedModel]:
-    """--workdir. Results alone go to standard output from here on; progress and notes go to standard error."""
-    folder = command.define_workdir(values, "the folder of a run, or of an exported model")
-    fallback = command.define_fallback(values)
-
-    def read() -> TrainedModel:
-        where = folder()
-        console.console.stderr = True
-        return load(where, fallback.value)
-
-    return read
+def add_folder(arguments: Parser, meaning: str = "the folder of a run") -> None:
+    """--workdir and --fallback."""
+    arguments.add_argument("--workdir", type=storage.path, required=True, metavar="DIR", help=meaning)
+    arguments.add_switch("--fallback", help="where the best checkpoint is damaged, take the newest whole one")
 
 
-def seed(values: Flags) -> flags.FlagHolder[int]:
+def add_model(arguments: Parser) -> None:
+    """--workdir and --fallback of a command that uses a trained model."""
+    add_folder(arguments, "the folder of a run, or of an exported model")
+
+
+def read_model(options: Namespace) -> TrainedModel:
+    """The trained model. From here on standard output holds results alone; messages go to standard error."""
+    console.console.stderr = True
+    return TrainedModel(load.load(options.workdir, options.fallback))
+
+
+def add_seed(arguments: Parser) -> None:
     """--seed."""
-    return values.integer("seed", 0, "of all draws", 0)
+    arguments.add_argument("--seed", type=integer(0), default=0, help="of all draws")
 
 
-def decoding(values: Flags, temperature: float = 0.0) -> Callable[[], dict[str, Any]]:
-    """The fields of generate.Decoding."""
-    holders: dict[str, flags.FlagHolder] = {
-        "temperature": values.real(
-            "temperature", temperature, "1 draws words from the model, 0 takes the likeliest", 0.0
-        ),
-        "top_k": values.integer("top_k", 0, "draw among so many words; 0 is all", 0),
-        "top_p": values.real("top_p", 1.0, "draw among the fewest words that hold this share", 0.0, 1.0),
-        "beam": values.integer("beam", 1, "hypotheses of a beam search; 1 is none", 1),
-        "length_penalty": values.real("length_penalty", 1.0, "beam: rank by log p / length^this", 0.0),
-        "max_words": values.integer("max_words", 30, "words of a sentence at most", 1),
-    }
-    unknown = values.yes("unknown", False, "let <unk> be generated")
-
-    def read() -> dict[str, Any]:
-        chosen = {name: holder.value for name, holder in holders.items()} | {"mask_unknown": not unknown.value}
-        if chosen["beam"] > 1 and not values["temperature"].present:
-            chosen["temperature"] = 0.0
-        return chosen
-
-    return read
+def add_decoding(arguments: Parser, temperature: float = 0.0) -> None:
+    """The fields of decoding.Decoding; `temperature` is the default outside beam search."""
+    add = arguments.add_argument
+    temperatures = f"1 draws words from the model, 0 takes the likeliest [{temperature}]"
+    add("--temperature", type=number(0.0), help=temperatures)
+    add("--top_k", type=integer(0), default=0, help="draw among so many words; 0 is all")
+    add("--top_p", type=number(0.0, 1.0), default=1.0, help="draw among the fewest words that hold this share")
+    add("--beam", type=integer(1), default=1, help="hypotheses of a beam search; 1 is none")
+    add("--length_penalty", type=number(0.0), default=1.0, help="beam: rank by log p / length^this")
+    add("--max_words", type=integer(1), default=30, help="words of a sentence at most")
+    arguments.add_switch("--unknown", help="let <unk> be generated")
 
 
-def wording(values: Flags) -> Callable[[str], str]:
-    """--detokenize: how a sentence is printed."""
-    joined = values.yes("detokenize", False, "join punctuation and clitics to their words")
-    return lambda text: tokens.detokenize(text) if joined.value else text
+def read_decoding(options: Namespace, temperature: float = 0.0) -> dict[str, Any]:
+    """The fields of decoding.Decoding that were given. A beam search draws nothing unless a temperature is given."""
+    chosen = {name: getattr(options, name) for name in DECODING} | {"mask_unknown": not options.unknown}
+    if options.temperature is None:
+        chosen["temperature"] = 0.0 if options.beam > 1 else temperature
+    return chosen
 
 
-def texts(values: Flags) -> Callable[[], list[str]]:
-    """--input: sentences, one a line."""
-    source = values.string(
-        "input", "-", "a file of sentences, one a line, words separated by spaces; - is standard input"
+def add_wording(arguments: Parser) -> None:
+    """--detokenize."""
+    arguments.add_switch("--detokenize", help="join punctuation and clitics to their words")
+
+
+def read_wording(options: Namespace, sentence: str) -> str:
+    """A sentence as it is printed."""
+    return vocab.detokenize(sentence) if options.detokenize else sentence
+
+
+def add_texts(arguments: Parser) -> None:
+    """--input."""
+    arguments.add_argument(
+        "--input",
+        metavar="FILE",
+        help="a file of sentences, one a line, words separated by spaces; - is standard input [-]",
     )
 
-    def read() -> list[str]:
-        if source.value == "-" and sys.stdin.isatty():
-            console.log("sentences from standard input, one a line; Ctrl-D ends")
-        try:
-            raw = sys.stdin.buffer.read() if source.value == "-" else Path(source.value).read_bytes()
-            lines = raw.decode("utf-8-sig").removesuffix("\n").split("\n") if raw else []
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"--input {source.value}: can not be read: {error}") from error
-        return [line.removesuffix("\r") for line in lines]
 
-    return read
+def read_texts(options: Namespace) -> list[str]:
+    """The sentences of --input, one a line. Raises InputError where the file cannot be read."""
+    source = "-" if options.input is None else options.input
+    if source == "-" and sys.stdin.isatty():
+        console.log("sentences from standard input, one a line; Ctrl-D ends")
+    try:
+        raw = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
+        lines = raw.decode("utf-8-sig").removesuffix("\n").split("\n") if raw else []
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"--input {source}: cannot be read: {error}") from error
+    return [line.removesuffix("\r") for line in lines]
 
 
-def output(values: Flags) -> Callable[[], Path | None]:
-    """--out: a file for the result instead of standard output."""
-    target = values.string("out", "", "a file for the result; without it standard output")
-    return lambda: Path(target.value) if target.value else None
+def add_output(arguments: Parser) -> None:
+    """--out."""
+    arguments.add_argument("--out", type=Path, metavar="FILE", help="a file for the result; by default standard output")

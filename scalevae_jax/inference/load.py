@@ -1,5 +1,6 @@
-"""Read a trained model: from the folder of a run, or from an exported one."""
+"""Read a trained model: from the folder of a run, or from an exported folder."""
 
+import contextlib
 import hashlib
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -10,37 +11,33 @@ import numpy as np
 import safetensors
 
 from scalevae_jax import config
-from scalevae_jax.config import build_model
 from scalevae_jax.core.network import Model
 from scalevae_jax.core.types import InputError, Params, leaves_by_path
 from scalevae_jax.data import vocab
+from scalevae_jax.data.vocab import Vocabulary
 from scalevae_jax.methods.method import Method
 from scalevae_jax.runtime import console
 from scalevae_jax.runtime.storage import Path
 from scalevae_jax.training import workdir
-from scalevae_jax.training.checkpoint import BEST, Damaged
-from scalevae_jax.training.workdir import (
-    CONFIG,
-    RUN,
-    VOCABULARY,
-    abstract_state,
-    checkpoints,
-    read_record,
-    refuse_links,
-)
+from scalevae_jax.training.checkpoint import Checkpoints, Damaged
+from scalevae_jax.training.workdir import CONFIG, RUN, VOCABULARY
+
+WEIGHTS, SUMS = "model.safetensors", "SHA256SUMS"  # files of an exported folder
+FORMAT = "scalevae_jax 1"
+STATE = "method_state"  # the prefix of its arrays in an exported file
 
 
 class LoadedModel(NamedTuple):
-    """A trained model as its workdir holds it, at the best epoch."""
+    """A trained model and everything needed to use it."""
 
     workdir: Path
     settings: config.Config
-    words: vocab.Vocabulary
+    words: Vocabulary
     model: Model
     method: Method
     params: Params
     method_state: Any
-    epoch: int
+    epoch: int  # at whose end these parameters were saved
 
     @property
     def factor(self) -> jax.Array:
@@ -49,7 +46,7 @@ class LoadedModel(NamedTuple):
 
     @property
     def digest(self) -> str:
-        """sha256 of all that the model computes with."""
+        """sha256 of all arrays of the model."""
         sha = hashlib.sha256()
         for leaf in jax.tree.leaves((self.params, self.method_state)):
             sha.update(np.asarray(leaf).tobytes())
@@ -59,49 +56,59 @@ class LoadedModel(NamedTuple):
         """The same model with operands of this type in its large products."""
         settings = replace(self.settings, model=replace(self.settings.model, compute_dtype=dtype))
         config.validate(settings)
-        return self._replace(settings=settings, model=build_model(settings, self.method, len(self.words)))
+        return self._replace(settings=settings, model=config.build_model(settings, self.method, len(self.words)))
 
 
-def read_definition(folder: Path) -> tuple[config.Config, vocab.Vocabulary, Method, Model]:
-    """Configuration, words, method and network of a run, without its numbers. Raises InputError."""
+def read_definition(folder: Path) -> tuple[config.Config, Vocabulary, Method, Model]:
+    """Configuration, vocabulary, method and network of a run, without its parameters. Raises InputError."""
     settings, words = config.from_json(folder / CONFIG), vocab.load(folder / VOCABULARY)
     method = config.build_method(settings)
-    return settings, words, method, build_model(settings, method, len(words))
+    return settings, words, method, config.build_model(settings, method, len(words))
 
 
-def load(workdir: Path, fallback: bool = False) -> LoadedModel:
-    """The best model of a run. Nothing in the folder is executed or changed.
+def load(folder: Path, fallback: bool = False) -> LoadedModel:
+    """The model in the folder of a run, at its best epoch, or in an exported folder. Nothing in the folder changes.
 
-    Raises InputError where the folder is no run or holds no checkpoint yet, or a damaged one; `fallback` takes, loudly,
-    the newest whole one instead.
+    Raises InputError if the folder is neither, or if what it holds is missing or damaged. With `fallback`, the newest
+    whole checkpoint replaces a damaged best one, with a warning.
     """
-    for name in (CONFIG, RUN):
-        if not (workdir / name).is_file():
-            raise InputError(f"{workdir}: not the folder of a run (no {name}); train with --workdir {workdir} first")
-    refuse_links(workdir)
-    settings, words, method, model = read_definition(workdir)
-    like = abstract_state(settings, model, method, read_record(workdir)["steps_per_epoch"])
-    keeper = checkpoints(workdir, settings, words)
+    exported = (folder / WEIGHTS).is_file()
+    if exported:
+        _check_digests(folder)
+    elif missing := [name for name in (CONFIG, RUN) if not (folder / name).is_file()]:
+        raise InputError(f"{folder}: not the folder of a run (no {missing[0]}); train with --workdir {folder} first")
+    settings, words, method, model = read_definition(folder)
+    # Scale-VAE's median keeps the factor of every step of an epoch, so a checkpoint's shapes depend on their number.
+    steps_per_epoch = 1 if exported else workdir.read_record(folder)["steps_per_epoch"]
+
+    def initial() -> tuple[Params, Any]:
+        params = model.init(jax.random.key(0)) | {"posterior": method.posterior.init_params(model.latent)}
+        return params, method.posterior.init(model.latent, steps_per_epoch)
+
+    like = jax.eval_shape(initial)  # computes and compiles nothing
+    if exported:
+        params, method_state, epoch = _read_weights(folder / WEIGHTS, *like)
+    else:
+        checkpoints = workdir.checkpoints(folder, settings, words)
+        with contextlib.closing(checkpoints):
+            params, method_state, epoch = _read_checkpoint(checkpoints, like, fallback)
+    return LoadedModel(folder, settings, words, model, method, params, method_state, epoch)
+
+
+def _read_checkpoint(checkpoints: Checkpoints, like: tuple[Params, Any], fallback: bool) -> tuple[Params, Any, int]:
+    """Parameters, method state and epoch of the best checkpoint."""
     try:
-        best = keeper.only(BEST, like)
+        return checkpoints.best_model(like)
     except Damaged as damage:
         if not fallback:
             raise InputError(f"{damage}; --fallback takes the newest whole checkpoint instead") from damage
-        console.warn(f"{damage}; the newest whole checkpoint is taken instead")
-        best = keeper.newest(like)
-        assert best is not None  # else `only` had said that there is none
-    finally:
-        keeper.close()
-    return LoadedModel(workdir, settings, words, model, method, best.params, best.method_state, int(best.epoch) - 1)
+        console.warn(f"{damage}; taking the newest whole checkpoint instead")
+        return checkpoints.newest_model(like)
 
 
-WEIGHTS, CARD, DATA_LICENSE, SUMS = "model.safetensors", "README.md", "DATA_LICENSE", "SHA256SUMS"
-FORMAT = "scalevae_jax 1"
-
-
-def leaves_by_name(params: Any, method_state: Any) -> dict[str, Any]:
-    """Leaves by dotted path: `decoder.embedding`, `method_state.f_bar`."""
-    return leaves_by_path({**params, "method_state": method_state}, ".")
+def leaves_by_name(params: Params, method_state: Any) -> dict[str, Any]:
+    """The arrays of a model by dotted path, as in an exported file: `decoder.embedding`, `method_state.f_bar`."""
+    return leaves_by_path({**params, STATE: method_state}, ".")
 
 
 def file_digest(path: Path) -> str:
@@ -109,34 +116,28 @@ def file_digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def load_exported(folder: Path) -> LoadedModel:
-    """Read what `save` wrote. Raises InputError where a file is missing, changed, or not of this format."""
+def _check_digests(folder: Path) -> None:
+    """Raises InputError if a file of an exported folder is missing or is not the one that was exported."""
     try:
         sums = dict(line.split("  ")[::-1] for line in (folder / SUMS).read_text(encoding="utf-8").splitlines())
         changed = [name for name in (WEIGHTS, CONFIG, VOCABULARY) if file_digest(folder / name) != sums.get(name)]
     except (OSError, ValueError) as error:
         raise InputError(f"{folder}: not a whole exported model ({error}); export it again") from error
     if changed:
-        raise InputError(f"{folder}: {', '.join(changed)}: not the file that was exported (see {SUMS}); export again")
-    settings, words, method, model = read_definition(folder)
+        raise InputError(f"{folder}: {', '.join(changed)}: changed since the export (see {SUMS}); export it again")
+
+
+def _read_weights(path: Path, params: Params, method_state: Any) -> tuple[Params, Any, int]:
+    """Parameters, method state and epoch from an exported file; the arguments give the structure."""
     try:
-        with safetensors.safe_open(folder / WEIGHTS, framework="numpy") as file:
-            about = file.metadata() or {}
-            if about.get("format") != FORMAT:
-                raise ValueError(f"format {about.get('format')!r}; {FORMAT!r} is wanted")
-            epoch, steps = int(about["epoch"]), int(about["steps_per_epoch"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no dict)
+        with safetensors.safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("format") != FORMAT:
+                raise ValueError(f"format {metadata.get('format')!r}, expected {FORMAT!r}")
+            leaves = [jnp.asarray(file.get_tensor(name)) for name in leaves_by_name(params, method_state)]
+            epoch = int(metadata["epoch"])
     except (safetensors.SafetensorError, KeyError, ValueError) as error:
-        raise InputError(f"{folder / WEIGHTS}: not weights of this version of the package ({error})") from error
-    like = workdir.abstract_state(settings, model, method, steps)
-    wanted = leaves_by_name(like.params, like.method_state)
-    for name, want in wanted.items():
-        found = tensors.get(name)
-        if found is None or (found.shape, found.dtype) != (want.shape, want.dtype):
-            raise InputError(
-                f"{folder / WEIGHTS}: {name}: {want.dtype}{list(want.shape)} is wanted, as {CONFIG} has it"
-            )
-    shape = jax.tree.structure({**like.params, "method_state": like.method_state})
-    tree = jax.tree.unflatten(shape, [jax.numpy.asarray(tensors[name]) for name in wanted])
-    method_state = tree.pop("method_state")
-    return LoadedModel(folder, settings, words, model, method, tree, method_state, epoch)
+        raise InputError(f"{path}: not weights of this version of the package ({error})") from error
+    tree = jax.tree.unflatten(jax.tree.structure({**params, STATE: method_state}), leaves)
+    method_state = tree.pop(STATE)
+    return tree, method_state, epoch

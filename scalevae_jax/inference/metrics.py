@@ -1,6 +1,6 @@
-"""Estimators of what a trained model is worth: log p(x) in its readings, mutual information, active units.
+"""Measures of a trained model: four estimates of log p(x), mutual information, active units, posterior divergence.
 
-Nats a sentence throughout; `</s>` counted, `<s>` not.
+Nats a sentence throughout, `</s>` counted and `<s>` not.
 """
 
 import math
@@ -15,7 +15,7 @@ from scalevae_jax.core.network import Model
 from scalevae_jax.core.types import Array, Batch, Gaussian, Keys, Params, Posteriors, Scalar
 from scalevae_jax.methods.objective import KeyStream
 
-READINGS = ("nll", "nll_unit_prior", "nll_fitted_prior", "nll_paper")
+ESTIMATES = ("nll", "nll_unit_prior", "nll_fitted_prior", "nll_paper")
 
 
 def log_weights(
@@ -24,12 +24,12 @@ def log_weights(
     log_likelihood: Float[Array, " batch"],
     fitted: Gaussian,
 ) -> dict[str, Float[Array, " batch"]]:
-    """log w of one draw z = f mu + s noise a row, for each reading.
+    """log w of one draw z = f mu + s noise for each row, by estimate.
 
-    `nll` weighs with the prior one samples from, N(0, f^2), `nll_unit_prior` with N(0, I) on the decoder's input,
-    `nll_fitted_prior` with `fitted`, a prior that has seen training data alone: bounds all three. `nll_paper` weighs
-    the pair (q, N(0, I)) at mu + s noise, which the decoder never saw: Eq. 7 with one sample, and no bound unless
-    f = 1.
+    The draws are the same; the estimates differ in prior and proposal. `nll` takes the prior that is sampled from,
+    N(0, f^2); `nll_unit_prior` takes N(0, I) on the decoder's input; `nll_fitted_prior` takes `fitted`, a prior fitted
+    to training data. These three give upper bounds of -log p(x). `nll_paper` weighs with q and N(0, I) at mu + s noise,
+    a point that the decoder never saw: Eq. 7 with one sample, and no bound unless f = 1.
     """
     q, q_hat, factor = posteriors.q, posteriors.q_hat, posteriors.factor
     z, z_q = gaussian.sample(q_hat, noise), gaussian.sample(q, noise)
@@ -54,14 +54,14 @@ def importance_weighted(
     samples: int,
     chunk: int,
 ) -> dict[str, Float[Array, " batch"]]:
-    """-log (1/K) sum_k w_k for each reading and row, K = `samples` draws from q_hat (Burda et al. 2016).
+    """-log (1/K) sum_k w_k by each estimate, [batch], with K = `samples` draws from q_hat (Burda et al. 2016).
 
-    A vmap over draws, `chunk` at a time: memory is that of one chunk; draw k of a row depends on its key and k only.
+    `chunk` draws are taken at a time, which bounds the memory. Draw k of a row depends on the row's key and k only.
     """
-    words = model.decode(params, "project", batch.inputs.T)
+    words = model.decode(params, "project", batch.inputs.T)  # the words' share of the gates is the same in all draws
     latent = model.latent
 
-    def one(k: Array) -> dict[str, Float[Array, " batch"]]:
+    def weigh(k: Array) -> dict[str, Float[Array, " batch"]]:
         def draw(key: Keys) -> Array:
             stream = jax.random.fold_in(key, KeyStream.SAMPLE)
             return jax.random.normal(jax.random.fold_in(stream, k), (latent,))
@@ -71,7 +71,7 @@ def importance_weighted(
         log_likelihood = model.decode(params, "log_likelihood", z, words, batch)
         return log_weights(posteriors, noise, log_likelihood, fitted)
 
-    weights = jax.lax.map(one, jnp.arange(samples), batch_size=min(chunk, samples))
+    weights = jax.lax.map(weigh, jnp.arange(samples), batch_size=min(chunk, samples))
     return jax.tree.map(lambda w: math.log(samples) - jax.nn.logsumexp(w, axis=0), weights)
 
 
@@ -86,12 +86,12 @@ def _information(q_hat: Gaussian, prior: Gaussian, z: Float[Array, "rows latent"
 
 
 def information(q_hat: Gaussian, factor: Float[Array, " latent"], z: Float[Array, "rows latent"]) -> dict[str, float]:
-    """What z, one draw a row, says of the row, in one pass over all pairs of rows; memory is that of a chunk of rows.
+    """Mutual information of sentence and z under q_hat, from one draw z a row and all pairs of rows.
 
-    `mi` = mean_x [log q_hat(z_x|x) - log (1/N) sum_j q_hat(z_x|x_j)] (Eq. 13), never above log N and zero up to noise,
-    on either side, when the posteriors are all alike. `mi_analytic` has the entropy of q_hat(.|x) in place of the
-    draw's first term, as older code has, and can exceed log N. `kl_aggregate` = KL(aggregated posterior || N(0, f^2)),
-    the last term of Eq. 12, in the decoder's space.
+    `mi` = mean_x [log q_hat(z_x|x) - log (1/N) sum_j q_hat(z_x|x_j)] (Eq. 13). It is never above log N, and where all
+    posteriors are alike it is zero up to noise of either sign. `mi_analytic` has the entropy of q_hat(.|x) in place of
+    the first term, as older code has, and can exceed log N. `kl_aggregate` = KL(aggregated posterior || N(0, f^2)), the
+    last term of Eq. 12, in the decoder's space.
     """
     prior = Gaussian(jnp.zeros_like(factor), 2 * jnp.log(factor))
     return {key: float(value) for key, value in _information(q_hat, prior, z).items()}
@@ -103,14 +103,14 @@ def _information_within(q_hat: Gaussian, z: Float[Array, "size latent"]) -> Scal
 
 
 def information_by_batch(q_hat: Gaussian, z: Float[Array, "rows latent"], size: int = 32) -> float:
-    """The estimator of He et al. 2019: `mi_analytic` within each `size` rows, in the order of the split, averaged over
-    the sentences. Its ceiling is near log(`size`), whatever the split; for comparison with older tables."""
-    batches = (jax.tree.map(lambda x, at=at: x[at : at + size], (q_hat, z)) for at in range(0, len(z), size))
+    """The estimator of He et al. 2019, for comparison with older tables: `mi_analytic` within each `size` rows, in the
+    order of the split, averaged over the sentences. Its ceiling is near log(`size`), whatever the split."""
+    batches = (jax.tree.map(lambda x, i=i: x[i : i + size], (q_hat, z)) for i in range(0, len(z), size))
     return sum(float(_information_within(*batch)) for batch in batches) / len(z)
 
 
 def active_units(mean: Float[Array, "rows latent"], threshold: float = 0.01) -> int:
-    """How many dimensions are `active`."""
+    """The number of `active` dimensions."""
     return int(np.sum(active(mean, threshold)))
 
 
@@ -120,7 +120,7 @@ def active(mean: Float[Array, "rows latent"], threshold: float = 0.01) -> Bool[n
 
 
 def mutual_posterior_divergence(q: Gaussian) -> float:
-    """MPD (Eq. 8) by Eq. 9 with -n where it prints -1, over all pairs of rows, in O(rows)."""
+    """MPD (Eq. 8) over all pairs of rows in O(rows), by Eq. 9 with -n where the paper prints -1."""
     mean, variance = np.asarray(q.mean, np.float64), np.exp(np.asarray(q.logvar, np.float64))
     squares = np.square(mean - mean.mean(0)) + mean.var(0)
     twice = np.mean(squares / variance, axis=0) + variance.mean(0) * np.mean(1 / variance, axis=0) - 1

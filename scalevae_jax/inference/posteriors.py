@@ -1,8 +1,8 @@
-"""Posteriors of a whole split, and importance weights batch by batch."""
+"""The posteriors of a whole split, and importance weights batch by batch."""
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -18,21 +18,24 @@ from scalevae_jax.inference.load import LoadedModel
 from scalevae_jax.methods import objective, penalty
 from scalevae_jax.methods.method import Method
 from scalevae_jax.runtime import console, devices, processes, storage
-from scalevae_jax.training.journal import Journal
+
+FITTED_PRIOR = "fitted_prior.json"
+NEAR_CEILING = 0.1  # nats: a mutual information this near to log(sentences) is only a lower bound
+ROWS_AT_ONCE = 2048  # sentences times draws: enough to keep a matrix product busy; more would only overflow the cache
 
 
 class PosteriorDraw(NamedTuple):
-    """What a model makes of a sentence: its posterior q, a draw from q_hat, rec of that draw (nats)."""
+    """The posterior q of each sentence, a draw z from q_hat, and rec = -log p(x|z) of that draw in nats."""
 
     q: Gaussian
     z: Float[Array, "batch latent"]
     rec: Float[Array, " batch"]
 
 
-@functools.cache  # a model used many times is compiled once
+# Cached here and below, so that all uses of one model share what is compiled.
+@functools.cache
 def make_inference(model: Model, method: Method) -> Callable[[Params, Any, Batch, Keys], PosteriorDraw]:
-    """The evaluation step: method's posteriors, a draw, its reconstruction; [devices, rows / devices, ..]."""
-    model = model._replace(parts=1)
+    """The evaluation step over all devices; arrays are [devices, rows / devices, ...]."""
 
     def step(params: Params, method_state: Any, batch: Batch, key: Keys) -> PosteriorDraw:
         keys = objective.row_keys(key, batch.row)
@@ -46,49 +49,43 @@ def make_inference(model: Model, method: Method) -> Callable[[Params, Any, Batch
 
 @functools.cache
 def make_importance(
-    model: Model, method: Method, samples: int, chunk: int, readings: tuple[str, ...] = metrics.READINGS
+    model: Model, method: Method, samples: int, chunk: int
 ) -> Callable[[Params, Any, Batch, Keys, Gaussian], dict[str, Float[Array, " batch"]]]:
-    """The importance-weighted step: each of `readings` of log p(x), [devices, rows / devices]. The last argument is
-    the fitted prior."""
-    model = model._replace(parts=1)
+    """The importance-weighted step: -log p(x) by each estimate, [devices, rows / devices]. The last argument of the
+    step is the fitted prior."""
 
     def step(params: Params, method_state: Any, batch: Batch, key: Keys, fitted: Gaussian) -> dict[str, Array]:
         keys = objective.row_keys(key, batch.row)
         posteriors, _ = objective.infer(model, method, params, method_state, batch, keys)
-        nll = metrics.importance_weighted(model, params, posteriors, batch, keys, fitted, samples, chunk)
-        return {reading: nll[reading] for reading in readings}
+        return metrics.importance_weighted(model, params, posteriors, batch, keys, fitted, samples, chunk)
 
     return devices.pmap_over_devices(step, (None, None, 0, None, None), out_axes=0)
 
 
-FITTED_PRIOR = "fitted_prior.json"
-NEAR_CEILING = 0.1  # nats: a mutual information this near the log of the sentences says only that it is at least that
-
-
 class SplitPosteriors(NamedTuple):
-    """The inference of a whole split, rows in its order; host arrays."""
+    """Posteriors, draws and reconstruction costs (nats) of a split, rows in its order; host arrays."""
 
     posteriors: Posteriors
-    z: np.ndarray
-    rec: np.ndarray
-    tokens: np.ndarray  # predicted tokens a sentence: words and </s>
+    z: Float[np.ndarray, "rows latent"]
+    rec: Float[np.ndarray, " rows"]
+    tokens: np.ndarray  # predicted tokens of each sentence: its words and </s>
 
     def summary(self, method: Method) -> dict[str, Any]:
-        """What needs no importance weights; None where the model has no latent variable."""
+        """Every measure that needs no importance weights; None where the model has no latent variable."""
         posteriors, rows = self.posteriors, len(self.rec)
         kl_dims = np.mean(np.asarray(penalty.unit_rate(posteriors)), axis=0, dtype=np.float64)
         kl = float(kl_dims.sum())
         kl_model = float(np.sum(np.asarray(penalty.matched_rate(posteriors)), dtype=np.float64)) / rows
         rate = float(np.sum(np.asarray(method.rate(posteriors)), dtype=np.float64)) / rows
         rec = float(np.mean(self.rec, dtype=np.float64))
-        known = {"rec": rec, "loss": rec + rate}
+        costs = {"rec": rec, "loss": rec + rate}
         if self.z.shape[1] == 0:
-            return known | dict.fromkeys(LATENT_KEYS) | {"neg_elbo": rec, "neg_elbo_paper": rec}
+            return costs | dict.fromkeys(LATENT_KEYS) | {"neg_elbo": rec, "neg_elbo_paper": rec}
         q_hat, factor = posteriors.q_hat, np.asarray(posteriors.factor)
-        scaled = method.posterior.own_epochs > 0
+        scaled = method.posterior.own_epochs > 0  # whether the factor is learned; it is 1 for the other methods
         information = metrics.information(q_hat, posteriors.factor, self.z)
         std = np.std(np.asarray(q_hat.mean, np.float64), axis=0, ddof=1) if rows > 1 else np.zeros(1)
-        return known | {
+        return costs | {
             "kl": kl,
             "kl_model": kl_model,
             "neg_elbo": rec + kl_model,
@@ -123,45 +120,45 @@ def infer(
     key: jax.Array,
     latent: int,
 ) -> SplitPosteriors:
-    """Run `inference` (of `steps.make_inference`) over a split."""
+    """Run `inference`, a step of `make_inference`, over a split."""
     rows = len(batches.split)
     mean, logvar, z = (np.zeros((rows, latent), np.float32) for _ in range(3))
     rec = np.zeros(rows, np.float32)
     for batch in batches.epoch(1):
-        out = devices.unshard(inference(params, method_state, devices.shard(batch), key))
+        draw = devices.unshard(inference(params, method_state, devices.shard(batch), key))
         real = batch.weight > 0
-        at = batch.row[real]
-        mean[at], logvar[at], z[at], rec[at] = (x[real] for x in (*out.q, out.z, out.rec))
+        places = batch.row[real]
+        mean[places], logvar[places], z[places], rec[places] = (x[real] for x in (*draw.q, draw.z, draw.rec))
     factor = method.posterior.factor(method_state) * np.ones(latent, np.float32)
     return SplitPosteriors(Posteriors(Gaussian(mean, logvar), factor), z, rec, batches.split.lengths - 1)
 
 
 def split_batches(run: LoadedModel, split: corpus.Split) -> loader.Loader:
+    """The batches of an evaluation, in the order of the split."""
     size = run.settings.eval.batch_size
     edges = loader.bucket_lengths(split.lengths, run.settings.data.buckets)
     rows = devices.rows_for(size)
-    return loader.Loader(split, edges, size, rows, here=devices.rows_here(rows))
+    return loader.Loader(split, edges, size, rows, local_rows=devices.rows_here(rows))
 
 
 def infer_by(run: LoadedModel, batches: loader.Loader, key: jax.Array) -> SplitPosteriors:
-    """`infer` by a trained model."""
+    """`infer` with a trained model."""
     inference = make_inference(run.model, run.method)
     return infer(inference, run.method, run.params, run.method_state, batches, key, run.model.latent)
 
 
 def fitted_prior(run: LoadedModel) -> Gaussian:
-    """The diagonal Gaussian nearest to the aggregated q_hat of the training split; [latent] each.
+    """The diagonal Gaussian nearest in KL to the aggregated q_hat of the training split; mean and logvar [latent].
 
-    Kept in the workdir with the digest of the model it belongs to, so that it is computed once. Raises InputError where
-    it has to be computed and the training split is not at hand.
+    The result is kept in the workdir together with the digest of the model, so that it is computed once. Raises
+    InputError if it must be computed and the training split is missing.
     """
     path, digest = run.workdir / FITTED_PRIOR, run.digest
     if path.is_file():
         kept = storage.read_json(path)
         if kept.get("model") == digest:
             return Gaussian(np.float32(kept["mean"]), np.float32(kept["logvar"]))
-    data = run.settings.data
-    split = corpus.read(data, "train", run.words)
+    split = corpus.read(run.settings.data, "train", run.words)
     console.log(f"fitted prior: posteriors of {len(split):,} training sentences")
     inferred = infer_by(run, split_batches(run, split), jax.random.key(run.settings.train.seed))
     fitted = gaussian.mixture_moments(inferred.posteriors.q_hat)
@@ -171,46 +168,33 @@ def fitted_prior(run: LoadedModel) -> Gaussian:
     return fitted
 
 
-class Job(NamedTuple):
-    """What the repeats of an evaluation share."""
-
-    run: LoadedModel
-    batches: loader.Loader
-    samples: int
-    chunk: int
-    readings: tuple[str, ...]
-    fitted: Gaussian
-    identity: dict[str, Any]  # what the draws are a function of, beside the repeat
-
-
-ROWS_AT_ONCE = 2048  # sentences times draws: enough to keep a product busy; more would only leave the cache
-
-
 def draws_at_once(mib: int, rows: int, vocabulary: int, hidden: int) -> int:
-    """How many draws of `rows` sentences are worth taking together and fit in so many MiB: of each the logits of a
-    step, twice, and gates and states."""
-    fit = mib * 2**18 // (rows * (2 * vocabulary + 8 * hidden))
-    return max(1, min(fit, -(-ROWS_AT_ONCE // rows)))
+    """How many draws of `rows` sentences to take together in at most so many MiB. A draw needs the logits of one step
+    twice, and the gates and the state of the LSTM."""
+    fitting = mib * 2**18 // (rows * (2 * vocabulary + 8 * hidden))
+    return max(1, min(fitting, -(-ROWS_AT_ONCE // rows)))
 
 
-def importance(job: Job, key: jax.Array, journal: Journal) -> dict[str, np.ndarray]:
-    """-log p(x) of each sentence of a split in each of the job's readings.
+class ImportanceSampling(NamedTuple):
+    """How -log p(x) is estimated: by `samples` draws a sentence, `chunk` of them at once (0 is as many as
+    eval.memory_mib holds), with `fitted` as the prior of `nll_fitted_prior`."""
 
-    The batches that `journal` holds are not computed again; new ones are added to it.
-    """
-    run, batches, settings = job.run, job.batches, job.run.settings
-    rows = batches.size // jax.device_count()
-    chunk = job.chunk or draws_at_once(settings.eval.memory_mib, rows, len(run.words), settings.model.hidden)
-    weigh = make_importance(run.model, run.method, job.samples, chunk, job.readings)
-    with console.Progress(f"nll, {job.samples} draws: batch", len(batches), len(journal.entries)) as ticker:
-        for batch in batches.epoch(1, start=len(journal.entries)):
-            nll = devices.unshard(weigh(run.params, run.method_state, devices.shard(batch), key, job.fitted))
+    samples: int
+    fitted: Gaussian
+    estimates: tuple[str, ...] = metrics.ESTIMATES
+    chunk: int = 0
+
+
+def importance(
+    run: LoadedModel, batches: loader.Loader, key: jax.Array, sampling: ImportanceSampling, start: int = 0
+) -> Iterator[tuple[np.ndarray, dict[str, Float[np.ndarray, " batch"]]]]:
+    """-log p(x) in nats, a batch at a time from batch `start` on: rows of the split, and their values by estimate."""
+    rows, settings = batches.size // jax.device_count(), run.settings
+    chunk = sampling.chunk or draws_at_once(settings.eval.memory_mib, rows, len(run.words), settings.model.hidden)
+    weigh = make_importance(run.model, run.method, sampling.samples, chunk)
+    with console.Progress(f"nll, {sampling.samples} draws: batch", len(batches), start) as progress:
+        for done, batch in enumerate(batches.epoch(1, start=start), start + 1):
+            nll = devices.unshard(weigh(run.params, run.method_state, devices.shard(batch), key, sampling.fitted))
+            progress.tick(done)
             real = batch.weight > 0
-            values = {reading: nll[reading][real].tolist() for reading in job.readings}
-            journal.write({"rows": batch.row[real].tolist(), **values})
-            ticker.tick(len(journal.entries))
-    out = {reading: np.zeros(len(batches.split), np.float64) for reading in job.readings}
-    for entry in journal.entries:
-        for reading, values in out.items():
-            values[entry["rows"]] = entry[reading]
-    return out
+            yield batch.row[real], {estimate: nll[estimate][real] for estimate in sampling.estimates}

@@ -1,6 +1,6 @@
-"""Table 1 as code: each system is the plain VAE with one slot or two filled otherwise.
+"""Table 1 as code: each system is the plain VAE with a slot or two filled differently.
 
-A constructor's keyword arguments are the fields `--config.method.<hyperparameter>`. An ablation is
+The keyword arguments of a constructor are the fields `--config.method.<hyperparameter>`. An ablation is
 `dataclasses.replace(scale_vae(des_std=1.1), kl_weight=schedule.constant(1.0))`.
 """
 
@@ -22,11 +22,15 @@ from scalevae_jax.methods.schedule import Schedule, linear
 
 @dataclasses.dataclass(frozen=True)
 class Method:
-    """A training system. The defaults are the VAE with linear annealing."""
+    """A training system. The defaults are the VAE with linear annealing.
 
-    posterior: PosteriorTransform = identity  # from the encoder's q to the posteriors in use; its state is carried
+    Methods are compared and hashed by the functions in their slots: what is compiled for a method is found again only
+    by the same object, or by one made of the same functions.
+    """
+
+    posterior: PosteriorTransform = identity  # from the encoder's q to q and q_hat; its state is carried
     rate: Rate = unit_rate  # the KL of each sentence and dimension, in nats
-    penalty: Penalty = weighted  # what is paid beside rec, made of the rate; nats a sentence
+    penalty: Penalty = weighted  # what is paid beside the reconstruction, made of the rate; nats a sentence
     kl_weight: Schedule = linear(10.0)  # of the fractional epoch
     inject: Inject = Inject.STATE | Inject.INPUT  # where z enters the decoder
     refine: Refine = none  # each sentence's posterior, improved before it is used
@@ -46,7 +50,7 @@ def lstm_lm() -> Method:
 
 
 def vae(*, warm_up: float = 10.0, kl_start: float = 0.0) -> Method:
-    """The VAE with linear annealing; warm_up=0 is without (Kingma and Welling 2014, Bowman et al. 2016)."""
+    """The VAE (Eq. 1) with linear annealing; warm_up=0 is without (Kingma and Welling 2014, Bowman et al. 2016)."""
     return Method(kl_weight=schedule.linear(warm_up, kl_start))
 
 
@@ -91,7 +95,7 @@ def skip_vae(*, warm_up: float = 10.0) -> Method:
 
 
 def agg_vae(*, inner_steps: int = 99, window: int = 15, warm_up: float = 10.0) -> Method:
-    """Encoder trained aggressively until validation MI falls (He et al. 2019)."""
+    """The encoder trained aggressively until the validation MI falls (He et al. 2019)."""
     return Method(plan=plan.aggressive(inner_steps, window), kl_weight=schedule.linear(warm_up))
 
 
@@ -109,7 +113,7 @@ def bn_vae(
     encoder_init: str = "paper",
     warm_up: float = 10.0,
 ) -> Method:
-    """Batch-normalised posterior means, E[KL] >= n (gamma^2 + shift^2) / 2 (Zhu et al. 2020).
+    """Batch-normalised posterior means, so that E[KL] >= n (gamma^2 + shift^2) / 2 (Zhu et al. 2020; Eq. 14).
 
     The counter-example of section 4.2 is gamma=0, shift=0.7, train_shift=False.
     """
@@ -150,9 +154,9 @@ def scale_vae(
     encoder_init: str = "torch",
     warm_up: float = 10.0,
 ) -> Method:
-    """The paper's system: decode from f mu, f = des_std / Std[mu], pay the KL of q (Eq. 2 to 7, Algorithm 1).
+    """The paper's system: decode from f mu, f = des_std / Std[mu], and pay the KL of q (Eq. 2 to 7, Algorithm 1).
 
-    With encoder_init="paper" the first means hardly differ, f begins in the hundreds, and in our runs it ran away
+    With encoder_init="paper" the means hardly differ at first, f begins in the hundreds, and in our runs it ran away
     (docs/differences.md).
     """
     return Method(
@@ -169,9 +173,12 @@ def scale_vae(
     )
 
 
-@functools.wraps(scale_vae, assigned=())  # takes what scale_vae takes
+@functools.wraps(scale_vae, assigned=())  # the signature is scale_vae's
 def scale_vae_matched(**hyperparameters: Any) -> Method:
-    """Scale-VAE that pays the matching KL, KL(q_hat || N(0, f^2)), so that its objective is a true bound."""
+    """Scale-VAE that pays the matching KL, KL(q_hat || N(0, f^2)), so that its objective is a true bound.
+
+    Not in the paper.
+    """
     return dataclasses.replace(scale_vae(**hyperparameters), rate=penalty.matched_rate)
 
 
@@ -183,27 +190,27 @@ METHODS: dict[str, Callable[..., Method]] = {constructor.__name__: constructor f
 
 
 def hyperparameters(name: str) -> dict[str, inspect.Parameter]:
-    """The keyword arguments of a method's constructor, by name, in order."""
+    """The keyword arguments of a method's constructor, by name and in order."""
     return dict(inspect.signature(METHODS[name]).parameters)
 
 
 MEANINGS = {  # of the hyperparameters, for --help
-    "warm_up": "epochs in which the KL weight rises to 1; 0 is none",
+    "warm_up": "epochs in which the KL weight rises to 1; 0 is no annealing",
     "kl_start": "KL weight at the first step",
     "cycle_epochs": "epochs of a cycle",
     "ratio": "share of a cycle in which the KL weight rises",
-    "cycles": "after so many the KL weight stays 1",
+    "cycles": "number of cycles, after which the KL weight stays 1",
     "beta": "the KL weight",
     "threshold": "nats a dimension under which a KL has no gradient",
-    "fb_mode": "whose KL that is: example, batch (its mean) or total (of a sentence)",
-    "delta": "nats a dimension that every KL has at least",
+    "fb_mode": "which KL that is: example, batch (the batch mean) or total (of a sentence)",
+    "delta": "least KL of every dimension, in nats",
     "svi_steps": "gradient steps on each sentence's posterior",
-    "svi_learning_rate": "of these steps",
-    "svi_momentum": "of these steps",
-    "svi_clip": "largest gradient norm of these steps",
-    "first_order": "no gradient through these steps",
+    "svi_learning_rate": "learning rate of the SVI steps",
+    "svi_momentum": "momentum of the SVI steps",
+    "svi_clip": "largest gradient norm of the SVI steps",
+    "first_order": "no gradient through the SVI steps",
     "inner_steps": "encoder steps before one of the decoder, at most",
-    "window": "encoder steps between two looks at whether the loss still falls",
+    "window": "encoder steps between two checks whether the loss still falls",
     "diversity": "weight of the diversity term",
     "smoothness": "weight of the smoothness term",
     "gamma": "standard deviation of the normalised mean, in units of z",
@@ -213,10 +220,10 @@ MEANINGS = {  # of the hyperparameters, for --help
     "alpha": "the variance floor is alpha / (2 pi e)",
     "encoder_init": "initial values: paper or torch",
     "decoder_init": "initial values: paper or torch",
-    "des_std": "what Std[f mu] is to be, in units of z",
+    "des_std": "the desired Std[f mu], in units of z",
     "f_epo": "last epoch in which a batch uses its own f",
     "std_ddof": "0 for the biased Std, 1 for the unbiased",
-    "factor_average": "of an epoch's f: mean, median, or population",
+    "factor_average": "average of an epoch's factors: mean, median, or population",
     "factor_min_batch": "sentences under which a batch records no f",
     "stop_gradient_factor": "no gradient through a batch's own f",
 }

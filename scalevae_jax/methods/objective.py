@@ -1,6 +1,7 @@
-"""The one training loss (Eq. 1, Eq. 7), for every method without a branch on it.
+"""The one training loss, for every method without a branch on it: Eq. 1 where the factor is 1, Eq. 7 for Scale-VAE.
 
-All functions are one device's view: a loss is this device's share of the mean over the global batch.
+All functions are one device's view: a loss is this device's share of the mean over the global batch, in nats a
+sentence.
 """
 
 import enum
@@ -20,7 +21,8 @@ from scalevae_jax.runtime import devices
 
 
 class KeyStream(enum.IntEnum):
-    """What a row's key is used for; each purpose has its own stream."""
+    """What a row's key is used for. Each use draws from its own stream, and the numbers may not change: a run that was
+    stopped goes on with the draws it would have had."""
 
     NOISE = 0
     DROPOUT = 1
@@ -31,52 +33,51 @@ class KeyStream(enum.IntEnum):
 
 
 def row_keys(key: Keys, rows: Int[Array, " batch"]) -> Keys:
-    """One key a row, a function of the row's place in its split and of nothing else in the batch."""
+    """One key a row: a function of the row's place in its split and of nothing else in the batch."""
     return jax.vmap(lambda row: jax.random.fold_in(key, row))(rows)
 
 
-def _purpose(keys: Keys, purpose: int | Array) -> Keys:
-    return jax.vmap(lambda key: jax.random.fold_in(key, purpose))(keys)
+def _stream_keys(keys: Keys, stream: int | Array) -> Keys:
+    return jax.vmap(lambda key: jax.random.fold_in(key, stream))(keys)
 
 
-def draw(q: Gaussian, keys: Keys, purpose: int | Array = KeyStream.NOISE) -> Float[Array, "batch latent"]:
+def draw(q: Gaussian, keys: Keys) -> Float[Array, "batch latent"]:
     """One reparameterised draw a row."""
-    noise = jax.vmap(lambda key: jax.random.normal(key, q.mean.shape[-1:]))(_purpose(keys, purpose))
+    noise = jax.vmap(lambda key: jax.random.normal(key, q.mean.shape[-1:]))(_stream_keys(keys, KeyStream.NOISE))
     return gaussian.sample(q, noise)
 
 
 class Phase(NamedTuple):
-    """Where in training, or that it is evaluation (KL weight 1, no dropout, running statistics)."""
+    """Where in training a batch is taken, or that it is evaluated."""
 
     kl_weight: Scalar
-    epoch: Int[Array, ""]
+    epoch: Int[Array, ""]  # counted from 1
     train: bool
 
 
-EVALUATION = Phase(np.ones((), np.float32), np.zeros((), np.int32), train=False)  # host arrays: no backend yet
+# KL weight 1, no dropout, running statistics. Host arrays, because the import must not start a JAX backend.
+EVALUATION = Phase(np.ones((), np.float32), np.zeros((), np.int32), train=False)
 
 
 def infer(
-    model: Model,
-    method: Method,
-    params: Params,
-    method_state: Any,
-    batch: Batch,
-    keys: Keys,
-    setting: Phase = EVALUATION,
+    model: Model, method: Method, params: Params, method_state: Any, batch: Batch, keys: Keys, phase: Phase = EVALUATION
 ) -> tuple[Posteriors, Any]:
-    """The method's own posteriors of each sentence, transformed and refined, and its next state."""
-    context = StepContext(setting.kl_weight, setting.epoch, batch.weight, _purpose(keys, KeyStream.POSTERIOR))
+    """The method's own posteriors of each sentence, transformed and refined, and its next state.
+
+    For Scale-VAE these are lines 5 to 11 of Algorithm 1: the encoder, the factor, the choice between f and f_bar.
+    """
+    context = StepContext(phase.kl_weight, phase.epoch, batch.weight, _stream_keys(keys, KeyStream.POSTERIOR))
     ones = jnp.ones(model.latent)
     posteriors, method_state = method.posterior.apply(
-        params["posterior"], method_state, Posteriors(model.encode(params, batch), ones), context, setting.train
+        params["posterior"], method_state, Posteriors(model.encode(params, batch), ones), context, phase.train
     )
     weight = batch.mask / _sentences(batch)
 
     def negative_elbo(q: Gaussian, k: int | Array) -> Scalar:
+        """The loss of another q, with draws of its own: what step k of a refinement descends."""
         refined = posteriors._replace(q=q)
-        step_keys = _purpose(_purpose(keys, KeyStream.REFINE), k)
-        dropout = _purpose(step_keys, KeyStream.DROPOUT) if setting.train else None
+        step_keys = _stream_keys(_stream_keys(keys, KeyStream.REFINE), k)
+        dropout = _stream_keys(step_keys, KeyStream.DROPOUT) if phase.train else None
         z = draw(refined.q_hat, step_keys)
         rec, _ = model.weighted_nll(params, z, batch, weight, dropout)
         return rec + penalty.weighted(method.rate(refined), refined, context)
@@ -85,6 +86,7 @@ def infer(
 
 
 def _sentences(batch: Batch) -> Scalar:
+    """The real sentences of the global batch; 1 where there are none, to divide by."""
     return jnp.maximum(devices.total(jnp.sum(batch.weight)), 1.0)
 
 
@@ -92,28 +94,34 @@ class Sums(NamedTuple):
     """Sums over real sentences of the global batch, in nats; divided by `sentences` they are means a sentence."""
 
     sentences: Scalar
-    tokens: Scalar
+    tokens: Scalar  # predicted: words and `</s>`
     loss: Scalar
     rec: Scalar
-    kl: Scalar  # of q against N(0, I)
+    kl: Scalar  # KL(q || N(0, I)), whatever the method pays
 
 
 def zero_sums() -> Sums:
-    """Nothing seen yet."""
+    """The sums of no sentence."""
     return Sums(*(jnp.float32(0) for _ in Sums._fields))
 
 
 def objective(
-    params: Params, model: Model, method: Method, method_state: Any, batch: Batch, key: Keys, setting: Phase
+    params: Params, model: Model, method: Method, method_state: Any, batch: Batch, key: Keys, phase: Phase
 ) -> tuple[Scalar, tuple[Any, Sums]]:
-    """rec(z ~ q_hat) + penalty in nats a sentence; beside it the method's next state and this device's sums."""
+    """The loss in nats a sentence; beside it the method's next state and this device's sums.
+
+    For Scale-VAE it is -L_scale of Eq. 7, by lines 5 to 13 of Algorithm 1. Lines 14 and 15, the gradient and the
+    update, are `training.steps.device_update`; line 17, the average of the factors, is the `end_epoch` of
+    `posterior.scale`.
+    """
     keys = row_keys(key, batch.row)
-    posteriors, method_state = infer(model, method, params, method_state, batch, keys, setting)
-    z = draw(posteriors.q_hat, keys)
+    posteriors, method_state = infer(model, method, params, method_state, batch, keys, phase)  # lines 5 to 11
+    z = draw(posteriors.q_hat, keys)  # line 12: the decoder reads the scaled posterior
     count = _sentences(batch)
-    dropout = _purpose(keys, KeyStream.DROPOUT)
-    rec, nll = model.weighted_nll(params, z, batch, batch.mask / count, dropout)
-    context = StepContext(setting.kl_weight, setting.epoch, batch.weight, _purpose(keys, KeyStream.PENALTY))
+    dropout = _stream_keys(keys, KeyStream.DROPOUT)
+    rec, nll = model.weighted_nll(params, z, batch, batch.mask / count, dropout)  # line 13
+    context = StepContext(phase.kl_weight, phase.epoch, batch.weight, _stream_keys(keys, KeyStream.PENALTY))
+    # The rate is the KL of the original q, not of q_hat: all that sets Eq. 7 apart from Eq. 1 is where z comes from.
     loss = rec + method.penalty(method.rate(posteriors), posteriors, context)
     sums = Sums(
         sentences=jnp.sum(batch.weight),

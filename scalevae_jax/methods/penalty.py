@@ -1,7 +1,7 @@
-"""What is paid beside the reconstruction: a rate a sentence and dimension, and a penalty made of it.
+"""What is paid beside the reconstruction: a rate for each sentence and dimension, and a penalty made of it.
 
-A rate is KL[batch, latent] in nats. A penalty is this device's share of a scalar in nats a sentence: shares of all
-devices add up to the penalty of the global batch.
+A rate is a KL in nats, [batch, latent]. A penalty is a scalar in nats a sentence, of which every device computes its
+share: the shares add up to the penalty of the global batch.
 """
 
 from collections.abc import Callable
@@ -24,7 +24,10 @@ def unit_rate(posteriors: Posteriors) -> Float[Array, "batch latent"]:
 
 
 def matched_rate(posteriors: Posteriors) -> Float[Array, "batch latent"]:
-    """KL(q_hat || N(0, f^2)), the KL of the posterior that is decoded from the prior that is sampled."""
+    """KL(q_hat || N(0, f^2)): the posterior that is decoded, against the prior that z is drawn from and multiplied.
+
+    Paid in place of `unit_rate`, it makes the objective a lower bound of log p(x) again (docs/differences.md).
+    """
     return gaussian.kl_dims(posteriors.q_hat, 2 * jnp.log(posteriors.factor))
 
 
@@ -42,8 +45,8 @@ def weighted(rate: Float[Array, "batch latent"], posteriors: Posteriors, context
 def free_bits(threshold: float, mode: str) -> Penalty:
     """A rate under `threshold` nats a dimension costs a constant, so it has no gradient (Kingma et al. 2016).
 
-    The hinge max(threshold, KL) is taken for each dimension of each example (`example`, as the text repositories do),
-    for each dimension of the batch mean (`batch`, the original), or on each example's total (`total`).
+    The hinge max(threshold, KL) is taken of each dimension of each example (`example`, as in the published code for
+    text), of each dimension of the batch mean (`batch`, as in the original), or of each example's total (`total`).
     """
 
     def over_examples(rate: Array, posteriors: Posteriors, context: StepContext) -> Scalar:
@@ -65,9 +68,9 @@ def free_bits(threshold: float, mode: str) -> Penalty:
 
 
 def divergence(q: Gaussian, weight: Float[Array, " rows"]) -> tuple[Float[Array, " latent"], Float[Array, ""]]:
-    """Mutual posterior divergence a dimension, and the standard deviation of the total over pairs i != j.
+    """The MPD (Eq. 8) of each dimension, and the standard deviation of its total over pairs i != j; in nats.
 
-    Both are over pairs of real rows; with fewer than two they are 0 (Ma et al. 2019).
+    Both are over pairs of real rows, and 0 where there are fewer than two (Ma et al. 2019).
     """
     pairs = gaussian.pairwise_kl_dims(q)
     off_diagonal = weight[:, None] * weight[None, :] * (1 - jnp.eye(weight.shape[0]))
@@ -75,6 +78,7 @@ def divergence(q: Gaussian, weight: Float[Array, " rows"]) -> tuple[Float[Array,
     mpd = jnp.einsum("ij,ijd->d", off_diagonal, pairs) / jnp.maximum(count, 1.0)
     deviation = jnp.sum(pairs, axis=-1) - jnp.sum(mpd)
     variance = jnp.sum(off_diagonal * jnp.square(deviation)) / jnp.maximum(count - 1, 1.0)
+    # 1e-12: where all posteriors are alike, the square root of 0 would have an infinite gradient
     return mpd, jnp.sqrt(variance + 1e-12) * (count > 0)
 
 
@@ -82,6 +86,7 @@ def mutual_divergence(eta: float, gamma: float) -> Penalty:
     """KL - eta sum_d log sigmoid(MPD_d) + gamma Std(pairwise KL), over the whole global batch (Ma et al. 2019)."""
 
     def penalty(rate: Array, posteriors: Posteriors, context: StepContext) -> Scalar:
+        # A pair may have its rows on two devices, so every device gathers all rows and computes the same term.
         q = jax.tree.map(devices.gather, posteriors.q)
         mpd, spread = divergence(q, devices.gather(context.weight))
         extra = eta * jnp.sum(jax.nn.softplus(-mpd)) + gamma * spread

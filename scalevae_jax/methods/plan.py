@@ -1,4 +1,4 @@
-"""Which parameters move at a training step. A plan runs on the host, since batches differ in shape."""
+"""Which parameters move at a training step. A plan runs on the host, because batches differ in shape."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -9,26 +9,26 @@ Draw = Callable[[int], Any]  # the k-th random training batch of this step
 
 
 class Plan(NamedTuple):
-    """`init` makes the plan's state, `step(steps, state, batch, draw)` takes one training step of the batch and returns
-    the state and what the step told, `end_epoch(plan_state, mi)` hears the validation MI (nats). `several` says that a
-    step is nothing but the joint one, so that steps may follow one another without the host."""
+    """`step(steps, state, batch, draw)` takes one training step on the batch by the functions of
+    `training.steps.Steps`. It returns the next state and the `StepInfo` of the step, or of the first inner step that
+    was not finite."""
 
-    init: Callable[[], Any]
+    init: Callable[[], Any]  # the plan's own state, kept in TrainState.plan
     step: Callable[[Any, Any, Any, Draw], Any]
-    end_epoch: Callable[[Any, float], Any]
-    several: bool = False
+    end_epoch: Callable[[Any, float], Any]  # of the plan's state and the validation MI in nats: the next state
+    scan_steps: bool = False  # every step is the joint one, so that steps may follow one another without the host
 
 
 joint = Plan(
     init=lambda: (),
     step=lambda steps, state, batch, draw: steps.joint(state, batch),
     end_epoch=lambda plan_state, mi: plan_state,
-    several=True,
+    scan_steps=True,
 )
 
 
 class AggressiveState(NamedTuple):
-    """Whether the inner loop still runs, and the validation MI of the epoch before (nats)."""
+    """Whether the inner loop still runs, and the validation MI of the previous epoch (nats)."""
 
     on: Any
     mi: Any
@@ -37,8 +37,9 @@ class AggressiveState(NamedTuple):
 def aggressive(inner_steps: int, window: int) -> Plan:
     """Encoder steps until the loss a token stops falling, then one decoder step (He et al. 2019).
 
-    The inner loop starts on the batch and goes on with random training batches, `inner_steps` at most; every `window`
-    steps their mean loss a token is held against the window before. It ends for good when validation MI falls.
+    The inner loop starts on the batch and goes on with random training batches, for at most `inner_steps`. Every
+    `window` steps it compares their mean loss a token with the previous window's. It ends for good when the validation
+    MI falls.
     """
 
     if inner_steps < 1 or window < 1:
@@ -47,17 +48,20 @@ def aggressive(inner_steps: int, window: int) -> Plan:
     def step(steps: Any, state: Any, batch: Any, draw: Draw) -> Any:
         if not bool(state.plan.on):
             return steps.joint(state, batch)
-        inner, before, losses = batch, 1e4, []
+        inner, previous, infos = batch, 1e4, []  # 1e4 nats a token: the first window always counts as better
         for k in range(1, inner_steps + 1):
-            state, told = steps.encoder(state, inner)
-            losses.append((told.sums.loss, told.sums.tokens))
+            state, info = steps.encoder(state, inner)
+            infos.append(info)
             if k % window == 0:
-                loss = sum(float(x) for x, _ in losses) / max(sum(float(n) for _, n in losses), 1.0)
-                if loss > before:
+                sums = [info.sums for info in infos[-window:]]
+                loss = sum(float(x.loss) for x in sums) / max(sum(float(x.tokens) for x in sums), 1.0)
+                if loss > previous:
                     break
-                before, losses = loss, []
+                previous = loss
             inner = draw(k)
-        return steps.decoder(state, batch)
+        state, info = steps.decoder(state, batch)
+        # The training loop stops at a step that is not finite, and must learn of an inner one too.
+        return state, next((inner_info for inner_info in infos if not inner_info.finite), info)
 
     def end_epoch(plan_state: AggressiveState, mi: float) -> AggressiveState:
         on = bool(plan_state.on) and mi >= float(plan_state.mi)

@@ -1,7 +1,7 @@
-"""Posterior transforms: from what the encoder says to the posteriors that pay the KL and feed the decoder.
+"""Posterior transforms: from the encoder's output to the posteriors that pay the KL and feed the decoder.
 
 A transform is a record of pure functions with explicit state. `apply` sees the batch and returns the next state;
-`end_epoch` closes the epoch; `factor` is what a draw from the prior is multiplied by before it is decoded.
+`end_epoch` closes the epoch.
 """
 
 import math
@@ -21,18 +21,20 @@ Applied = tuple[Posteriors, State]
 
 
 class PosteriorTransform(NamedTuple):
-    """`params` are trained, `state` is carried; `own_epochs` is the last epoch in which a batch used its own factor;
-    of batches of fewer than `min_batch` sentences nothing is learned about the moments."""
+    """Parameters are trained by gradient; state is carried from batch to batch and saved with the model.
 
-    init_params: Callable[[int], Params] = lambda latent: {}
-    init: Callable[[int, int], State] = lambda latent, steps: ()  # latent dimensions, steps an epoch
+    The last argument of `apply` is True in training, False in evaluation.
+    """
+
+    init_params: Callable[[int], Params] = lambda latent: {}  # of the latent dimensions
+    init: Callable[[int, int], State] = lambda latent, steps: ()  # of the latent dimensions and the steps an epoch
     apply: Callable[[Params, State, Posteriors, StepContext, bool], Applied] = (
         lambda params, state, posteriors, context, train: (posteriors, state)
     )
     end_epoch: Callable[[State], State] = lambda state: state
-    factor: Callable[[State], Float[Array, " latent"] | float] = lambda state: 1.0
-    own_epochs: int = 0
-    min_batch: int = 1
+    factor: Callable[[State], Float[Array, " latent"] | float] = lambda state: 1.0  # of prior draws before decoding
+    own_epochs: int = 0  # last epoch in which a batch uses its own factor
+    min_batch: int = 1  # a batch of fewer sentences teaches nothing about the moments
 
 
 identity = PosteriorTransform()
@@ -60,7 +62,7 @@ def chain(*links: PosteriorTransform) -> PosteriorTransform:
 
 
 class NormState(NamedTuple):
-    """Running moments of mu, used at evaluation."""
+    """Running moments of mu, used in evaluation."""
 
     mean: Float[Array, " latent"]
     variance: Float[Array, " latent"]
@@ -76,10 +78,11 @@ def batch_norm(
     momentum: float = 0.9,
     eps: float = 1e-5,
 ) -> PosteriorTransform:
-    """Normalise mu over the batch to standard deviation `gamma` and mean `shift` (Zhu et al. 2020, Eq. 14).
+    """Normalise mu over the batch to standard deviation `gamma` and mean `shift` (Zhu et al. 2020; Eq. 14).
 
-    With `train_scale` the scale is a learned vector whose root mean square is held at `gamma` (Shen et al. 2021). Real
-    rows of the global batch count; a batch of fewer than `min_batch` of them uses the running moments and leaves them.
+    With `train_scale` the scale is a learned vector whose root mean square is held at `gamma` (Shen et al. 2021). The
+    moments are over the real rows of the global batch; a batch of fewer than `min_batch` of them uses the running
+    moments and leaves them as they are.
     """
 
     def init_params(latent: int) -> Params:
@@ -95,6 +98,7 @@ def batch_norm(
             mean = jnp.where(enough, moments.mean, mean)
             variance = jnp.where(enough, moments.variance(ddof=0), variance)
             step = jnp.where(enough, 1 - momentum, 0.0)
+            # as PyTorch's BatchNorm1d: normalise by the biased variance, keep the unbiased one for evaluation
             state = jax.lax.stop_gradient(
                 NormState(
                     state.mean + step * (moments.mean - state.mean),
@@ -119,7 +123,7 @@ def batch_norm(
 def variance_dropout(keep: float, alpha: float) -> PosteriorTransform:
     """A variance floor a = alpha / (2 pi e) and dropout on s2 - a, both once the KL weight is 1 (Shen et al. 2021).
 
-    Dropout is for training alone; whether the floor is on is state, so that a restored model keeps it.
+    Dropout is for training alone. Whether the floor is on is state, so that a restored model keeps it.
     """
     if not 0 < keep <= 1 or not alpha > 0:
         raise ValueError(f"variance dropout keeps a share in (0, 1], over alpha > 0; got {keep} and {alpha}")
@@ -156,6 +160,7 @@ def committed_rate(delta: float) -> PosteriorTransform:
     low, high = (math.sqrt(v) for v in committed_roots(delta))
 
     def apply(params: Params, state: State, posteriors: Posteriors, context: StepContext, train: bool) -> Applied:
+        # Between the roots a variance alone costs at most delta; the mean makes up the rest, and relu(a) / 2 on top.
         a, b = posteriors.q
         std = low + (high - low) * jnp.maximum(jax.nn.sigmoid(b), 1 / 50)
         variance = jnp.square(std)
@@ -165,21 +170,24 @@ def committed_rate(delta: float) -> PosteriorTransform:
     return PosteriorTransform(apply=apply)
 
 
-class Average(NamedTuple):
-    """How the factors of an epoch become one (Algorithm 1, line 17); an epoch begins with zeros alone, and what `value`
-    gives before a `record` is not used. `batches` are those recorded so far."""
+class FactorAverage(NamedTuple):
+    """One way to average the factors of an epoch (line 17 of Algorithm 1).
 
-    init: Callable[[int, int], State]
+    An epoch begins with an accumulator of zeros. What `value` gives before the first `record` is never used.
+    """
+
+    init: Callable[[int, int], State]  # of the latent dimensions and the steps an epoch
     record: Callable[[State, Int[Array, ""], Float[Array, " latent"], devices.Moments], State]
-    value: Callable[[State, Int[Array, ""]], Float[Array, " latent"]]  # state, batches
+    value: Callable[[State, Int[Array, ""]], Float[Array, " latent"]]  # of the accumulator and the batches recorded
 
 
-def _averages(des_std: float, ddof: int, eps: float) -> dict[str, Average]:
+def _averages(des_std: float, ddof: int, eps: float) -> dict[str, FactorAverage]:
     def median(factors: State, batches: Array) -> Array:
         rising = jnp.sort(jnp.where(jnp.arange(len(factors))[:, None] < batches, factors, jnp.inf), axis=0)
         return (rising[(batches - 1) // 2] + rising[batches // 2]) / 2
 
     def merge(state: State, batches: Array, factor: Array, moments: devices.Moments) -> State:
+        """The moments of all sentences so far, by the parallel algorithm of Chan et al. (1979)."""
         rows = state.rows + moments.rows
         delta = moments.mean - state.mean
         mean = state.mean + delta * moments.rows / jnp.maximum(rows, 1.0)
@@ -187,17 +195,18 @@ def _averages(des_std: float, ddof: int, eps: float) -> dict[str, Average]:
         return devices.Moments(rows, mean, state.squares + moments.squares + between)
 
     return {
-        "mean": Average(
+        "mean": FactorAverage(
             init=lambda latent, steps: jnp.zeros(latent),
             record=lambda state, batches, factor, moments: state + factor,
             value=lambda state, batches: state / jnp.maximum(batches, 1),
         ),
-        "median": Average(
+        "median": FactorAverage(
             init=lambda latent, steps: jnp.zeros((steps, latent)),
             record=lambda state, batches, factor, moments: state.at[batches].set(factor),
             value=median,
         ),
-        "population": Average(
+        # Eq. 3 over all means of the epoch, each as it was when its batch was seen
+        "population": FactorAverage(
             init=lambda latent, steps: devices.Moments(jnp.float32(0), jnp.zeros(latent), jnp.zeros(latent)),
             record=merge,
             value=lambda state, batches: des_std / jnp.maximum(jnp.sqrt(state.variance(ddof)), eps),
@@ -206,11 +215,11 @@ def _averages(des_std: float, ddof: int, eps: float) -> dict[str, Average]:
 
 
 class ScaleState(NamedTuple):
-    """The running accumulator of this epoch's factors, and f_bar of the last epoch (1 before there is one)."""
+    """The accumulator of this epoch's factors, and the average of the previous epoch's."""
 
     accumulator: State
-    batches: Int[Array, ""]
-    f_bar: Float[Array, " latent"]
+    batches: Int[Array, ""]  # recorded in this epoch
+    f_bar: Float[Array, " latent"]  # 1 until an epoch has ended
 
 
 def scale(
@@ -223,11 +232,11 @@ def scale(
     stop_gradient_factor: bool = False,
     eps: float = 1e-6,
 ) -> PosteriorTransform:
-    """f = des_std / Std[mu] (Eq. 3), Algorithm 1.
+    """Scale-VAE: multiply mu by f = des_std / Std[mu] (Eq. 2 and 3; lines 6 to 11 and 17 of Algorithm 1).
 
-    Epochs 1 to `f_epo` use the batch's own f, later ones f_bar, the average of the factors recorded in the epoch
-    before. Std is over the real rows of the global batch. A batch of fewer than `factor_min_batch` of them records
-    nothing and, where its own f would be used, takes the average of this epoch so far (before any: f_bar).
+    Epochs 1 to `f_epo` use the batch's own f, later ones f_bar, the average of the factors recorded in the previous
+    epoch. Std is over the real rows of the global batch. A batch of fewer than `factor_min_batch` of them records
+    nothing; where its own f would be used, it takes the average of this epoch so far, or f_bar before there is any.
     """
     averages = _averages(des_std, std_ddof, eps)
     if factor_average not in averages:
@@ -243,13 +252,17 @@ def scale(
     def apply(params: Params, state: State, posteriors: Posteriors, context: StepContext, train: bool) -> Applied:
         if not train:
             return posteriors._replace(factor=posteriors.factor * state.f_bar), state
+        # line 6: f = des_std / Std[mu], of this batch
         moments = devices.batch_moments(posteriors.q.mean, context.weight)
         variance = jnp.maximum(moments.variance(std_ddof), eps * eps)
         own = des_std * jax.lax.rsqrt(variance)
         recorded = jax.lax.stop_gradient(own)
         enough = moments.rows >= factor_min_batch
+        # The gradient flows through a batch's own f, as through a batch norm. The paper leaves it open.
         own = jnp.where(enough, recorded if stop_gradient_factor else own, so_far(state))
+        # lines 7 to 11: the batch's own f up to epoch f_epo, f_bar after it; `Posteriors.q_hat` multiplies
         factor = jnp.where(context.epoch <= f_epo, own, state.f_bar)
+        # for line 17, in every epoch: the factor counts whether or not this batch used it
         entered = average.record(state.accumulator, state.batches, recorded, jax.lax.stop_gradient(moments))
         state = ScaleState(
             jax.tree.map(lambda new, old: jnp.where(enough, new, old), entered, state.accumulator),
@@ -262,6 +275,7 @@ def scale(
         return ScaleState(average.init(latent, steps), jnp.int32(0), jnp.ones(latent))
 
     def end_epoch(state: ScaleState) -> ScaleState:
+        """Line 17: f_bar = Average(f). The next epoch records anew."""
         return jax.tree.map(jnp.zeros_like, state)._replace(f_bar=so_far(state))
 
     return PosteriorTransform(

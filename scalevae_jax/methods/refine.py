@@ -14,7 +14,7 @@ Refine = Callable[[NegativeElbo, Posteriors], Posteriors]
 
 
 def none(negative_elbo: NegativeElbo, posteriors: Posteriors) -> Posteriors:
-    """The encoder's word is final."""
+    """The encoder's posterior is final."""
     return posteriors
 
 
@@ -27,17 +27,17 @@ def _clip(g: jax.Array, limit: float) -> jax.Array:
 def svi(
     steps: int = 20, learning_rate: float = 1.0, momentum: float = 0.5, clip: float = 5.0, first_order: bool = False
 ) -> Refine:
-    """Stochastic variational inference on mean and log-variance, started at the encoder's q (Kim et al. 2018).
+    """Stochastic variational inference on mean and log variance, started at the encoder's q (Kim et al. 2018).
 
-    The gradient is of the batch mean, one draw a step; mean and log-variance are clipped apart. Training
-    differentiates through all steps exactly, or, `first_order`, as if each step's gradient were a constant.
+    The gradient is that of the batch mean, with one draw a step; mean and log variance are clipped apart. Training
+    differentiates through all steps exactly, or, with `first_order`, as if each step's gradient were a constant.
     """
 
     if steps < 0:
-        raise ValueError(f"SVI can not take {steps} steps")
+        raise ValueError(f"SVI cannot take {steps} steps")
 
     def refine(negative_elbo: NegativeElbo, posteriors: Posteriors) -> Posteriors:
-        def one(carry: Any, k: jax.Array) -> tuple[Any, None]:
+        def descend(carry: Any, k: jax.Array) -> tuple[Any, None]:
             q, velocity = carry
             g = jax.grad(negative_elbo)(q, k)
             if first_order:
@@ -47,7 +47,7 @@ def svi(
             return (q, velocity), None
 
         still = jax.tree.map(jnp.zeros_like, posteriors.q)
-        (q, _), _ = jax.lax.scan(one, (posteriors.q, still), jnp.arange(steps))
+        (q, _), _ = jax.lax.scan(descend, (posteriors.q, still), jnp.arange(steps))
         return posteriors._replace(q=q)
 
     return refine

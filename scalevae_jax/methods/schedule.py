@@ -1,4 +1,4 @@
-"""KL weights: functions of the fractional epoch (training steps done, this one counted, over steps an epoch)."""
+"""KL weights as functions of the fractional epoch: training steps done, this one counted, over steps an epoch."""
 
 from collections.abc import Callable
 
@@ -26,10 +26,14 @@ def linear(warm_up: float, start: float = 0.0) -> Schedule:
 def cyclical(cycle_epochs: float, ratio: float, cycles: int, start: float = 0.0) -> Schedule:
     """Linear from `start` to 1 over the first `ratio` of each of `cycles` cycles, else 1 (Fu et al. 2019)."""
     if cycle_epochs <= 0 or not 0 < ratio <= 1 or cycles < 1:
-        raise ValueError(f"cyclical annealing can not have {cycles} cycles of {cycle_epochs} epochs, ratio {ratio}")
+        raise ValueError(
+            f"cyclical annealing needs cycle_epochs > 0, 0 < ratio <= 1 and cycles >= 1, "
+            f"got {cycle_epochs}, {ratio} and {cycles}"
+        )
 
     def weight(epoch: Scalar) -> Scalar:
-        within = (cycle_epochs - jnp.mod(-epoch, cycle_epochs)) / (ratio * cycle_epochs)  # its last step is of it
+        # mod of -epoch, so that the last step of a cycle belongs to it and not to the next one
+        within = (cycle_epochs - jnp.mod(-epoch, cycle_epochs)) / (ratio * cycle_epochs)
         rising = start + (1 - start) * jnp.clip(within, 0.0, 1.0)
         return jnp.where(epoch < cycles * cycle_epochs, rising, 1.0)
 

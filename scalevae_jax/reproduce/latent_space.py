@@ -1,16 +1,17 @@
-"""The latent space of a trained model on a labelled split: what Figures 1 and 2 show, and numbers beside the pictures.
+"""The latent space of a trained model on a labelled split: the arrays of Figures 1 and 2, and the numbers beside them.
 
 Example:
-  python -m scalevae_jax.space --workdir runs/synthetic
+  python -m scalevae_jax.reproduce.latent_space --workdir runs/synthetic
 
 Writes space.npz (mean and log variance of q, the factor, the labels) and space.json into the workdir. `purity` is the
-share of sentences whose label is that of most of their ten nearest neighbours among the means of q_hat, the sentence
-itself left out. `kl_aggregate` and `mi` (nats) are of q_hat, the space of the decoder, `_q` of q: the KL of the
-aggregated posterior from the prior, N(0, f^2) and N(0, I), and the mutual information.
+share of sentences whose label is the most frequent among their ten nearest neighbours, by the means of q_hat. `mi` and
+`kl_aggregate` (nats) are the mutual information and the KL of the aggregated posterior from the prior. They belong to
+q_hat, the space of the decoder, with the prior N(0, f^2); with `_q` they belong to q, with the prior N(0, I).
 """
 
-import functools
 import sys
+from argparse import Namespace
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -22,17 +23,18 @@ from scalevae_jax.inference import flags, metrics
 from scalevae_jax.inference.model import TrainedModel
 from scalevae_jax.reproduce.trials import ARRAYS, NUMBERS
 from scalevae_jax.runtime import command, console, storage
-from scalevae_jax.runtime.flags import Flags
+from scalevae_jax.runtime.command import Parser
 from scalevae_jax.training import workdir
 
 NEIGHBOURS = 10
 
 
 def purity(points: np.ndarray, labels: np.ndarray, neighbours: int = NEIGHBOURS) -> float:
-    """Share of points whose label most of their nearest neighbours have; of labels equally common, the smallest."""
-    from sklearn.neighbors import NearestNeighbors
+    """Share of points [rows, dims] whose label is the most frequent among their nearest neighbours, the smaller of two
+    equally frequent ones."""
+    from sklearn.neighbors import NearestNeighbors  # takes a second to import
 
-    # a point is not its own
+    # `kneighbors` without an argument leaves each point out of its own neighbours.
     near = NearestNeighbors(n_neighbors=neighbours).fit(points).kneighbors(return_distance=False)
     classes, codes = np.unique(labels, return_inverse=True)
     votes = np.stack([(codes[near] == c).sum(axis=1) for c in range(len(classes))], axis=1)
@@ -40,16 +42,18 @@ def purity(points: np.ndarray, labels: np.ndarray, neighbours: int = NEIGHBOURS)
 
 
 def measure(model: TrainedModel, split: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The arrays and the numbers. Raises InputError for a language model, or where there are too few sentences."""
+    """The arrays and the numbers. Raises InputError for a language model, or for too few sentences."""
+    run = model.run
     if not model.latent:
-        raise InputError(f"{model.run.workdir}: a language model has no latent space")
-    rows = corpus.read(model.run.settings.data, split, model.run.words)
+        raise InputError(f"{run.workdir}: a language model has no latent space")
+    rows = corpus.read(run.settings.data, split, run.words)
     if len(rows) <= NEIGHBOURS:
-        raise InputError(f"{model.run.settings.data.path}: {split}: more than {NEIGHBOURS} sentences are wanted")
+        raise InputError(f"{run.settings.data.path}: {split}: expected more than {NEIGHBOURS} sentences")
     inferred = model.infer(model.batches(rows))
     q, q_hat, factor = inferred.posteriors.q, inferred.posteriors.q_hat, np.asarray(inferred.posteriors.factor)
     mean, mean_hat = np.asarray(q.mean), np.asarray(q_hat.mean)
     of_q_hat = metrics.information(q_hat, factor, inferred.z)
+    # The same noise around the means of q, whose prior has the factor 1.
     of_q = metrics.information(q, np.ones_like(factor), inferred.z - mean_hat + mean)
     numbers = {
         "split": split,
@@ -63,17 +67,20 @@ def measure(model: TrainedModel, split: str) -> tuple[dict[str, Any], dict[str, 
     return {"mean": mean, "logvar": np.asarray(q.logvar), "factor": factor, "labels": labels}, numbers
 
 
-FLAGS = Flags()
-MODEL = flags.model(FLAGS)
-SPLIT = FLAGS.choice("split", "test", corpus.SPLITS, "whose sentences are looked at")
+def parser() -> Parser:
+    """The arguments of this command."""
+    arguments = Parser("scalevae_jax.reproduce.latent_space", __doc__)
+    flags.add_model(arguments)
+    arguments.add_argument("--split", choices=corpus.SPLITS, default="test", help="whose sentences are measured")
+    return arguments
 
 
-def _command() -> None:
-    model = MODEL()
-    arrays, numbers = measure(model, SPLIT.value)
+def _command(options: Namespace) -> None:
+    model = flags.read_model(options)
+    arrays, numbers = measure(model, options.split)
     np.savez_compressed(model.run.workdir / ARRAYS, **arrays)
     storage.write_json(model.run.workdir / NUMBERS, numbers | workdir.provenance())
-    shown = Table("measure", "value", title=f"{model.run.settings.method.name}, {SPLIT.value}", title_justify="left")
+    shown = Table("measure", "value", title=f"{model.run.settings.method.name}, {options.split}", title_justify="left")
     for key, value in numbers.items():
         if isinstance(value, float):
             shown.add_row(key, console.format_number(value, 3))
@@ -81,7 +88,10 @@ def _command() -> None:
     console.log(f"written to {model.run.workdir / NUMBERS} and {ARRAYS}")
 
 
-main = functools.partial(command.run, "scalevae_jax.reproduce.latent_space", _command, FLAGS, __doc__)
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    return command.run(_command, parser(), argv)
+
 
 if __name__ == "__main__":
     sys.exit(main())

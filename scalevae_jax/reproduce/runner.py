@@ -1,15 +1,21 @@
-"""Trials run as processes of their own, several at once: those done are passed over, broken ones go on."""
+"""Runs trials, several at once, each command in a process of its own.
+
+What is done is kept: the runner passes over finished trials and goes on with stopped ones at their next command.
+"""
 
 import contextlib
 import os
-import signal
+import queue
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
+from concurrent import futures
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 from rich.live import Live
 from rich.table import Table
 
@@ -18,195 +24,187 @@ from scalevae_jax.reproduce import records
 from scalevae_jax.reproduce.trials import STEPS, Command, Trial
 from scalevae_jax.runtime import console, storage
 from scalevae_jax.runtime.signals import Signals, Stopped
-from scalevae_jax.training import journal
-from scalevae_jax.training.log import METRICS
+from scalevae_jax.training.log import read_metrics
 
-PARTS = {
-    "evaluate": "evaluation",
-    "interpolate": "interpolations",
-    "reproduce.latent_space": "space",
-    "reproduce.text_quality": "text_quality",
-}  # of a record, where not named as the command
-POLL = 0.2  # seconds
-FAILED_LINES = 3  # of a log, that are shown
+POLL = 0.5  # seconds between two looks at signals, and between two frames of the table
+SHOWN_LINES = 3  # of the log of a failed command
 
 
-def _known(path: Path) -> dict[str, Any]:
-    try:
-        return storage.read_json(path)
-    except InputError:
-        return {}
+def _read(path: Path) -> dict[str, Any]:
+    return storage.read_json(path) if path.is_file() else {}
 
 
 def done(trial: Trial) -> bool:
-    """Whether the trial's record is there and has all that is wanted now."""
-    known = _known(trial.record)
-    return "run" in known and all(PARTS.get(step.module, step.module) in known for step in trial.steps[1:])
+    """Whether the trial's record exists and has every section that is needed now."""
+    record = _read(trial.record)
+    return bool(record) and all(command.section in record for command in trial.commands[1:])
 
 
-def todo(trial: Trial) -> list[Command]:
-    """The steps that are left. Training is done where the harness noted so, or something has been measured of it."""
-    trained = "train" in _known(trial.workdir / STEPS) or any(
-        (trial.workdir / step.output).is_file() for step in trial.steps[1:]
-    )
-    measures = [step for step in trial.steps[1:] if not (trial.workdir / step.output).is_file()]
-    return ([] if trained else [trial.steps[0]]) + measures
+def left(trial: Trial) -> list[Command]:
+    """The commands still to be run. A training has ended if the runner noted it, or if it has been measured."""
+    training, *measurements = trial.commands
+    unmeasured = [command for command in measurements if not (trial.workdir / command.output).is_file()]
+    trained = "train" in _read(trial.workdir / STEPS) or len(unmeasured) < len(measurements)
+    return unmeasured if trained else [training, *unmeasured]
 
 
-class Work(NamedTuple):
-    """A step that runs."""
+class Running(NamedTuple):
+    """A command that runs now."""
 
     trial: Trial
-    step: Command
+    command: Command
     process: subprocess.Popen[bytes]
-    log: Path
     since: float
-    slot: int
 
 
-class Scheduler:
-    """Runs trials, `jobs` at once; with `devices`, each in its turn sees one of them (CUDA_VISIBLE_DEVICES)."""
+class Runner:
+    """Runs trials, `jobs` at once. With `devices` each job sees one of them (CUDA_VISIBLE_DEVICES)."""
 
     def __init__(self, out: Path, trials: Sequence[Trial], jobs: int, devices: Sequence[str] = ()):
-        self._out, self._jobs, self._devices = out, jobs, devices
+        self._out, self._trials, self._jobs, self._devices = out, trials, jobs, devices
         self._waiting = [trial for trial in trials if not done(trial)]
-        self._total, self._passed = len(trials), len(trials) - len(self._waiting)
-        self._running: list[Work] = []
+        self._running: list[Running] = []
+        self._finished: list[Trial] = []
         self.failed: dict[str, str] = {}
-        self._finished, self._started = 0, time.monotonic()
-        self._begun: dict[str, float] = {}
+        self._lock = threading.Lock()  # a process is started, or all are stopped, never both at once
+        self._stopping = False
+        self._started = time.monotonic()
+        self._slots: queue.SimpleQueue[int] = queue.SimpleQueue()
+        for slot in range(jobs):
+            self._slots.put(slot)
 
     def run(self) -> None:
-        """All of them. Raises command.Stopped after a signal; what ran then was stopped as well, and has saved."""
+        """Runs all of them. Raises Stopped after a signal, when the running commands have saved and ended too."""
+        before = len(self._trials) - len(self._waiting)
         console.log(
-            f"{self._total} runs, {self._passed} done before; {self._jobs} at once; logs in {self._out / 'logs'}"
+            f"{len(self._trials)} runs, {before} done before; {self._jobs} at once; logs in {self._out / 'logs'}"
         )
+        jax.config.update("jax_platforms", "cpu")  # the devices are for the commands: some admit only one process
+        for folder in ("logs", "rows"):
+            (self._out / folder).mkdir(parents=True, exist_ok=True)
         live = Live(self.view(), console=console.console, refresh_per_second=2, transient=True)
-        with Signals() as signals, live if console.console.is_terminal else contextlib.nullcontext():
+        with (
+            Signals() as signals,
+            futures.ThreadPoolExecutor(self._jobs) as pool,
+            live if console.console.is_terminal else contextlib.nullcontext(),
+        ):
+            results: dict[Path, futures.Future[bool]] = {}
+            for trial in self._waiting:
+                after = results.get(trial.after) if trial.after else None
+                results[trial.workdir] = pool.submit(self._run, trial, after)
             try:
-                while self._waiting or self._running:
-                    self._start()
-                    time.sleep(POLL)
-                    self._land()
+                while futures.wait(results.values(), timeout=POLL).not_done and not signals.received:
                     live.update(self.view())
-                    if signals.received:
-                        left = len(self._waiting) + len(self._running)
-                        raise Stopped(signals.received, f"stopped; {left} of {self._total} runs are left")
             finally:
-                for work in self._running:
-                    work.process.terminate()
-                for work in self._running:
-                    work.process.wait()
+                pool.shutdown(wait=False, cancel_futures=True)
+                self._stop()
+        if signals.received:
+            raise Stopped(signals.received, f"stopped; {self._unfinished} of {len(self._trials)} runs are left")
+        for result in results.values():
+            result.result()  # raises what a thread raised
 
-    def _start(self) -> None:
-        for trial in list(self._waiting):
-            if len(self._running) >= self._jobs:
-                return
-            busy = {work.trial.name for work in self._running} | {each.name for each in self._waiting}
-            if trial.after is not None and trial.after.name in busy:
-                continue
-            self._waiting.remove(trial)
-            if trial.after is not None and trial.after.name in self.failed:
-                self.failed[trial.name] = f"{trial.after.name}, which it needs, failed"
-                continue
-            self._next(trial, min(set(range(self._jobs)) - {work.slot for work in self._running}))
+    def _stop(self) -> None:
+        with self._lock:
+            self._stopping = True
+            for each in list(self._running):
+                each.process.terminate()
 
-    def _next(self, trial: Trial, slot: int) -> None:
-        """The trial's next step, or its record."""
-        self._begun.setdefault(trial.name, time.monotonic())
-        steps = todo(trial)
-        if not steps:
-            self._finish(trial)
-            return
-        step = steps[0]
+    def _run(self, trial: Trial, after: "futures.Future[bool] | None") -> bool:
+        """Run what is left of a trial, after another one. Returns whether it was finished."""
+        if after is not None and not after.result():
+            if not self._stopping:
+                self._fail(trial, f"{trial.after}, which it needs, failed")
+            return False
+        slot, begun = self._slots.get(), time.monotonic()
+        try:
+            if not all(self._execute(trial, command, slot) for command in left(trial)):
+                return False
+            storage.write_json(trial.record, records.read(trial.workdir))
+        except InputError as error:
+            self._fail(trial, str(error))
+            return False
+        finally:
+            self._slots.put(slot)
+        self._finished.append(trial)
+        number, took = len(self._trials) - self._unfinished, console.duration(time.monotonic() - begun)
+        console.log(f"done {number}/{len(self._trials)} {trial.name} in {took}, eta {self._eta}")
+        return True
+
+    def _execute(self, trial: Trial, command: Command, slot: int) -> bool:
+        """Run a command. Returns whether it ended well."""
         trial.workdir.mkdir(parents=True, exist_ok=True)
-        log = self._out / "logs" / f"{trial.name}-{step.module}.log"
-        log.parent.mkdir(parents=True, exist_ok=True)
-        line = [sys.executable, "-m", f"scalevae_jax.{step.module}", *step.arguments]
-        part = self._part(trial, step)
-        with log.open("w") as text, part.open("w") if step.captured else contextlib.nullcontext(text) as output:
-            process = subprocess.Popen(
-                line,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=text,
-                env=self._environment(slot),
-                start_new_session=True,  # Ctrl-C reaches this process alone, which stops the others once
-            )
-        if cores := self._cores(slot):
-            os.sched_setaffinity(process.pid, cores)
-        self._running.append(Work(trial, step, process, log, time.monotonic(), slot))
+        log = self._out / "logs" / f"{trial.name}-{command.module}.log"
+        part = trial.workdir / f"{command.output}.part"
+        with log.open("w") as text, part.open("w") if command.captured else contextlib.nullcontext(text) as output:
+            with self._lock:
+                if self._stopping:
+                    return False
+                process = subprocess.Popen(
+                    [sys.executable, "-m", f"scalevae_jax.{command.module}", *command.arguments],
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=text,
+                    env=self._environment(slot),
+                    start_new_session=True,  # Ctrl-C reaches the runner alone, which stops each command once
+                )
+                running = Running(trial, command, process, time.monotonic())
+                self._running.append(running)
+            if cores := self._cores(slot):
+                os.sched_setaffinity(process.pid, cores)
+            code = process.wait()
+        self._running.remove(running)
+        if code:
+            if not self._stopping:
+                lines = log.read_text(errors="replace").strip().splitlines()[-SHOWN_LINES:]
+                self._fail(trial, f"{command.module} ended with exit code {code}: {' | '.join(lines)} (log: {log})")
+            return False
+        if command.captured:
+            part.replace(trial.workdir / command.output)
+        note = {"command": str(command), "seconds": round(time.monotonic() - running.since, 1)}
+        notes = trial.workdir / STEPS
+        storage.write_json(notes, _read(notes) | {command.output or command.module: note})
+        return True
 
-    @staticmethod
-    def _part(trial: Trial, step: Command) -> Path:
-        return trial.workdir / f"{step.output}.part"
+    def _fail(self, trial: Trial, reason: str) -> None:
+        self.failed[trial.name] = reason
+        console.warn(f"{trial.name}: {reason}")
 
     def _environment(self, slot: int) -> dict[str, str]:
         environment = {
-            "JAX_COMPILATION_CACHE_DIR": str(self._out / "compiled"),
+            "JAX_COMPILATION_CACHE_DIR": str(self._out / "compiled"),  # runs of one system compile once
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         } | os.environ
         if self._devices:
             environment["CUDA_VISIBLE_DEVICES"] = self._devices[slot % len(self._devices)]
-        if self._jobs > max(1, len(self._devices)):
+        if self._jobs > max(1, len(self._devices)):  # jobs share a GPU, of which JAX would take most at its start
             environment.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
         return environment
 
     def _cores(self, slot: int) -> list[int]:
-        """A job's share of the cores, so that jobs do not wait for one another; none where it is not to be set."""
+        """A job's share of the cores, so that jobs do not wait for one another; empty for all of them."""
         if self._devices or self._jobs == 1 or not hasattr(os, "sched_setaffinity"):
             return []
         return sorted(os.sched_getaffinity(0))[slot :: self._jobs]
 
-    def _land(self) -> None:
-        for work in list(self._running):
-            code = work.process.poll()
-            if code is None:
-                continue
-            self._running.remove(work)
-            trial, step = work.trial, work.step
-            if code == 0:
-                if step.captured:
-                    self._part(trial, step).replace(trial.workdir / step.output)
-                notes = trial.workdir / STEPS
-                note = {"command": step.command, "seconds": round(time.monotonic() - work.since, 1)}
-                storage.write_json(notes, _known(notes) | {step.output or step.module: note})
-                self._next(trial, work.slot)
-            else:
-                last = work.log.read_text(errors="replace").strip().splitlines()[-FAILED_LINES:]
-                self.failed[trial.name] = f"{step.module} ended with {signal_or_code(code)}: {' | '.join(last)}"
-                console.warn(f"{trial.name}: {self.failed[trial.name]} (log: {work.log})")
+    @property
+    def _unfinished(self) -> int:
+        return len(self._waiting) - len(self._finished) - len(self.failed)
 
-    def _finish(self, trial: Trial) -> None:
-        trial.record.parent.mkdir(parents=True, exist_ok=True)
-        storage.write_json(trial.record, records.read(trial.workdir))
-        self._finished += 1
-        took = console.duration(time.monotonic() - self._begun[trial.name])
-        place = f"{self._passed + self._finished + len(self.failed)}/{self._total}"
-        console.log(f"done {place} {trial.name} in {took}, eta {self._eta()}")
-
+    @property
     def _eta(self) -> str:
         if not self._finished:
             return "unknown"
-        left = len(self._waiting) + 0.5 * len(self._running)
-        return console.duration((time.monotonic() - self._started) / self._finished * left)
+        return console.duration((time.monotonic() - self._started) / len(self._finished) * self._unfinished)
 
     def view(self) -> Table:
-        """What runs now, and how much is left."""
-        counts = f"{self._passed + self._finished} of {self._total} done, {len(self.failed)} failed, eta {self._eta()}"
-        table = Table("run", "step", "epoch", "rec", "KL", "for", title=counts, title_justify="left")
-        for work in self._running:
-            line = last_epoch(work.trial.workdir) if work.step.module == "train" else {}
-            shown = [console.format_number(line.get(key), 2) for key in ("epoch", "valid_rec", "valid_kl")]
-            table.add_row(work.trial.name, work.step.module, *shown, console.duration(time.monotonic() - work.since))
+        """The commands that run now, and how much is left."""
+        finished = len(self._trials) - self._unfinished - len(self.failed)
+        title = f"{finished} of {len(self._trials)} done, {len(self.failed)} failed, eta {self._eta}"
+        table = Table("run", "command", "epoch", "rec", "KL", "for", title=title, title_justify="left")
+        for each in list(self._running):
+            epochs = read_metrics(each.trial.workdir) if each.command.module == "train" else []
+            epoch = epochs[-1] if epochs else {}
+            numbers = [console.format_number(epoch.get(key), 2) for key in ("epoch", "valid_rec", "valid_kl")]
+            took = console.duration(time.monotonic() - each.since)
+            table.add_row(each.trial.name, each.command.module, *numbers, took)
         return table
-
-
-def signal_or_code(code: int) -> str:
-    """How a process ended, in words."""
-    return f"exit code {code}" if code >= 0 else signal.Signals(-code).name
-
-
-def last_epoch(folder: Path) -> dict[str, Any]:
-    """The last whole line of metrics.jsonl; nothing before there is one."""
-    return next(reversed(journal.read(folder / METRICS)), {})

@@ -1,20 +1,25 @@
-"""The paper's tables filled with what was measured: means and spreads over seeds, the paper's figure beside ours."""
+"""The paper's tables with our numbers beside the paper's, written as Markdown, CSV, JSON and one HTML page.
 
+A cell is the mean over seeds, with the standard deviation over seeds where there are several.
+"""
+
+import base64
+import csv
+import html
+import io
 import statistics
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import NamedTuple
 
 from scalevae_jax.inference import metrics
-from scalevae_jax.methods import method
 from scalevae_jax.reproduce import paper
-from scalevae_jax.reproduce.paper import Row
-from scalevae_jax.reproduce.trials import Scale, shown
-
-Record = dict[str, Any]  # see record.py
+from scalevae_jax.reproduce.trials import SCALES, Record, Scale, matches, shown
+from scalevae_jax.runtime import storage
 
 
 class TableColumn(NamedTuple):
-    """A measure: its name, digits to print, and how it is read from a record (None where it is not there)."""
+    """A measure: its name, the digits to print, and how to find it in a record (None where it is missing)."""
 
     name: str
     digits: int
@@ -22,180 +27,233 @@ class TableColumn(NamedTuple):
 
 
 class TableRow(NamedTuple):
-    """A row of a table: the values of each measure, one a seed, and the paper's."""
+    """The values of each measure, one a seed, and the paper's number."""
 
     corpus: str
-    label: str
+    system: str
     values: dict[str, list[float]]
     reported: dict[str, float]
     note: str = ""
 
 
 class Table(NamedTuple):
-    """A table, filled as far as it has been measured."""
+    """A table of the paper, or the numbers beside a figure, as far as runs exist."""
 
     name: str
     title: str
     columns: tuple[TableColumn, ...]
-    lines: list[TableRow]
+    rows: list[TableRow]
+
+    def header(self) -> list[str]:
+        """The names of the columns."""
+        return ["corpus", "system", *(column.name for column in self.columns), "note"]
+
+    def cells(self, row: TableRow) -> list[str]:
+        """A row as text, under `header`."""
+        return [row.corpus, row.system, *(_cell(row, column) for column in self.columns), row.note]
+
+
+def _cell(row: TableRow, column: TableColumn) -> str:
+    values, digits = row.values[column.name], column.digits
+    text = f"{statistics.fmean(values):.{digits}f}" if values else "-"
+    if len(values) > 1:
+        text += f" ± {statistics.stdev(values):.{digits}f}"
+    return text + (f" ({row.reported[column.name]:g})" if column.name in row.reported else "")
 
 
 def _in(section: str, digits: int, *names: str) -> tuple[TableColumn, ...]:
-    def reader(name: str) -> Callable[[Record], float | None]:
-        return lambda record: record.get(section, {}).get(name)
+    def column(name: str) -> TableColumn:
+        return TableColumn(name, digits, lambda record: record.get(section, {}).get(name))
 
-    return tuple(TableColumn(name, digits, reader(name)) for name in names)
+    return tuple(column(name) for name in names)
 
 
-def _quality(name: str, digits: int, times: int) -> TableColumn:
+def _quality(name: str, factor: int = 1) -> TableColumn:
     def read(record: Record) -> float | None:
         value = record.get("text_quality", {}).get(name)
-        return None if value is None else times * value["mean"]
+        return None if value is None else factor * value["mean"]
 
-    return TableColumn(name, digits, read)
+    return TableColumn(name, 2, read)
 
 
 def _accuracy(size: int) -> TableColumn:
     def read(record: Record) -> float | None:
-        drawn = record.get("probe", {}).get("accuracy_percent", {}).get("sgd", {}).get(str(size))
-        return None if drawn is None else statistics.fmean(drawn)
+        draws = record.get("probe", {}).get("accuracy_percent", {}).get("sgd", {}).get(str(size))
+        return None if draws is None else statistics.fmean(draws)
 
     return TableColumn(f"accuracy_{size}", 1, read)
 
 
-_NATS = (*metrics.READINGS, "rec", "kl", "mi", "mi_ceiling")
-_DENSITY = _in("evaluation", 2, *_NATS) + _in("evaluation", 1, "au", "au_hat")
+_DENSITY = (
+    *_in("evaluation", 2, *metrics.ESTIMATES, "rec", "kl", "mi", "mi_ceiling"),
+    *_in("evaluation", 1, "au", "au_hat"),
+)
+_TIME = (
+    *_in("training", 3, "hours"),
+    TableColumn("ratio_to_vae", 2, lambda record: None),  # takes two rows; see `_compare_hours`
+    *_in("training", 0, "epochs", "best_epoch"),
+    *_in("training", 3, "hours_to_best"),
+    *_in("training", 1, "seconds_epoch", "seconds_compiling"),
+)
+_QUALITY = (
+    _quality("ppl"),
+    *(_quality(f"gram_{n}", 100) for n in (2, 3, 4)),
+    _quality("entropy_bits"),
+    *(_quality(f"distinct_{n}", 100) for n in (1, 2)),
+)
 _SPACE = _in("space", 3, "purity", "mi", "kl_aggregate", "mi_q", "kl_aggregate_q")
 
 COLUMNS: dict[str, tuple[str, tuple[TableColumn, ...]]] = {
-    "table1": (
-        "Table 1: density estimation (nats a sentence)",
-        _DENSITY + _in("evaluation", 1, "mpd"),
-    ),
-    "table2": (
-        "Table 2: time to convergence",
-        (
-            *_in("training", 3, "hours"),
-            TableColumn("ratio_to_vae", 2, lambda record: None),  # of two lines; see `fill`
-            *_in("training", 0, "epochs", "best_epoch"),
-            *_in("training", 3, "hours_to_best"),
-            *_in("training", 1, "seconds_epoch", "seconds_compiling"),
-        ),
-    ),
+    "table1": ("Table 1: density estimation (nats a sentence)", _DENSITY + _in("evaluation", 1, "mpd")),
+    "table2": ("Table 2: time to convergence", _TIME),
     "table3": (
         "Table 3: Scale-VAE by des_std and f_epo (nats a sentence)",
         _DENSITY + _in("evaluation", 2, "factor_median", "factor_max"),
     ),
     "table4": ("Table 4: accuracy of a linear classifier, percent, by labels", tuple(map(_accuracy, paper.SIZES))),
-    "table5": (
-        "Table 5: generated sentences (gram_n in percent, distinct_n times 100)",
-        (
-            _quality("ppl", 2, 1),
-            *(_quality(f"gram_{n}", 2, 100) for n in (2, 3, 4)),
-            _quality("entropy_bits", 2, 1),
-            _quality("distinct_1", 2, 100),
-            _quality("distinct_2", 2, 100),
-        ),
-    ),
+    "table5": ("Table 5: generated sentences (gram_n in percent, distinct_n times 100)", _QUALITY),
     "figure1": ("Figure 1: beside the picture (purity; nats)", _SPACE),
     "figure2": ("Figure 2: beside the picture (nats)", _SPACE),
-}  # fmt: skip
-
-
-def matches(record: Record, row: Row, corpus: str) -> bool:
-    """Whether the run is one of the row's: every hyperparameter is the row's, or where it has none the default."""
-    defaults = {key: parameter.default for key, parameter in method.hyperparameters(row.method).items()}
-    return (
-        (record["corpus"], record["method"], record["partition"]) == (corpus, row.method, row.partition)
-        and record["hyperparameters"] == defaults | row.hyperparameters
-    )  # fmt: skip
-
-
-def trained_on(scale: Scale, row: Row) -> str:
-    """The name of the corpus that stands for the row's."""
-    return scale.settings[row.corpus].name.removeprefix("package:")
-
-
-def _values(columns: tuple[TableColumn, ...], found: Sequence[Record]) -> dict[str, list[float]]:
-    return {c.name: [float(value) for r in found if (value := c.read(r)) is not None] for c in columns}
-
-
-def _beyond(table: str, scale: Scale, records: Sequence[Record]) -> list[TableRow]:
-    """Runs on the table's corpora that the paper does not have; a line a run."""
-    columns, lines = COLUMNS[table][1], []
-    known = paper.ROWS["table1"] + paper.ROWS["table3"]
-    corpora = dict.fromkeys(trained_on(scale, row) for row in shown(table, scale))
-    for record in records:
-        if record["corpus"] not in corpora or "evaluation" not in record:
-            continue
-        if any(matches(record, row, record["corpus"]) for row in known):
-            continue
-        defaults = method.hyperparameters(record["method"])
-        given = {
-            key: value
-            for key, value in record["hyperparameters"].items()
-            if key in ("des_std", "f_epo") or value != defaults[key].default
-        }
-        row = Row(record["corpus"], record["method"], given, {})
-        lines.append(TableRow(record["corpus"], row.label, _values(columns, [record]), {}, "not in the paper"))
-    return lines
+}  # Table 6 is sentences
 
 
 def fill(table: str, scale: Scale, records: Sequence[Record], methods: Sequence[str] = ()) -> Table:
-    """The table as far as the records go, of the methods named (none is all); a row without a run has no values."""
+    """The table as far as the records go, only the rows of `methods` if there are any."""
     title, columns = COLUMNS[table]
-    lines = []
+    rows: list[TableRow] = []
     for row in shown(table, scale, methods):
-        corpus = trained_on(scale, row)
-        found = [record for record in records if matches(record, row, corpus)]
-        of = sorted({record["config"]["data"]["limit_train"] for record in found} - {0})
-        note = "quoted by the paper" if row.quoted else ""
-        if row.method in scale.special and of:
-            note = "; ".join(filter(None, [note, f"{of[0]:,} training lines"]))
-        lines.append(TableRow(corpus, row.label, _values(columns, found), row.reported, note))
-    if table == "table1" and not methods:
-        lines += _beyond(table, scale, records)
+        runs = [record for record in records if matches(record, row, scale)]
+        values = {c.name: [float(x) for run in runs if (x := c.read(run)) is not None] for c in columns}
+        notes = ["quoted by the paper"] if row.method in paper.QUOTED and row.reported else []
+        if row.method in scale.reduced and runs:  # such a row may be compared only with others of its kind
+            notes.append(f"{runs[0]['config']['data']['limit_train']:,} training lines")
+        rows.append(TableRow(scale.corpora[row.corpus].name, row.label, values, row.reported, "; ".join(notes)))
     if table == "table2":
-        _ratios(lines)
-    return Table(table, title, columns, lines)
+        _compare_hours(rows)
+    return Table(table, title, columns, rows)
 
 
-def _ratios(lines: list[TableRow]) -> None:
-    base: dict[str, TableRow] = {}
-    for line in lines:
-        vae = base.setdefault(line.corpus, line) if line.label == "vae" else base.get(line.corpus)
-        if vae and vae.values["hours"] and line.values["hours"]:
-            line.values["ratio_to_vae"] = [
-                statistics.fmean(line.values["hours"]) / statistics.fmean(vae.values["hours"])
-            ]
+def _compare_hours(rows: Sequence[TableRow]) -> None:
+    """Sets the ratio of mean hours to those of the VAE on the same corpus."""
+    base = {row.corpus: row.values["hours"] for row in rows if row.system == "vae"}
+    for row in rows:
+        if row.values["hours"] and base.get(row.corpus):
+            ratio = statistics.fmean(row.values["hours"]) / statistics.fmean(base[row.corpus])
+            row.values["ratio_to_vae"].append(ratio)
 
 
-def cell(values: Sequence[float], digits: int) -> str:
-    """Mean, and the standard deviation where there is more than one; a dash for none."""
-    if not values:
-        return "-"
-    spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
-    return f"{statistics.fmean(values):.{digits}f}{spread}"
+class Number(NamedTuple):
+    """A line of report.csv, and an object of report.json."""
+
+    table: str
+    corpus: str
+    system: str
+    measure: str
+    mean: float | None
+    std: float | None  # None for a single seed
+    seeds: int
+    paper: float | None
+    note: str
 
 
-def header(result: Table) -> list[str]:
-    """The names of the columns; the paper's figure stands behind ours."""
-    names = ["corpus", "system"]
-    for column in result.columns:
-        names += [column.name, *(["paper"] if _has_paper(result, column) else [])]
-    return [*names, "note"]
+def numbers(tables: Sequence[Table]) -> list[Number]:
+    """Every number of the tables, ours or the paper's."""
+    found: list[Number] = []
+    for table in tables:
+        for row in table.rows:
+            for measure, values in row.values.items():
+                reported = row.reported.get(measure)
+                if values or reported is not None:
+                    mean = statistics.fmean(values) if values else None
+                    std = statistics.stdev(values) if len(values) > 1 else None
+                    where = (table.name, row.corpus, row.system, measure)
+                    found.append(Number(*where, mean, std, len(values), reported, row.note))
+    return found
 
 
-def _has_paper(result: Table, column: TableColumn) -> bool:
-    return any(column.name in line.reported for line in result.lines)
+def _csv(found: Sequence[Number]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([Number._fields, *found])
+    return text.getvalue()
 
 
-def cells(result: Table, line: TableRow) -> list[str]:
-    """A line as text, under `header`."""
-    texts = [line.corpus, line.label]
-    for column in result.columns:
-        texts.append(cell(line.values.get(column.name, []), column.digits))
-        if _has_paper(result, column):
-            reported = line.reported.get(column.name)
-            texts.append("-" if reported is None else f"{reported:.{max(1, min(column.digits, 2))}f}")
-    return [*texts, line.note]
+def _markdown_table(table: Table) -> str:
+    header = table.header()
+    lines = [header, ["---"] * len(header), *map(table.cells, table.rows)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+PAGE = """<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>
+body {{ font: 15px/1.5 system-ui, sans-serif; color: #1a1a1a; max-width: 80rem; margin: 2rem auto; padding: 0 1rem; }}
+table {{ border-collapse: collapse; display: block; overflow-x: auto; font-variant-numeric: tabular-nums; }}
+th, td {{ border-bottom: 1px solid #bbb; padding: .2rem .6rem; text-align: right; white-space: nowrap; }}
+th:nth-child(-n+2), td:nth-child(-n+2) {{ text-align: left; }}
+img {{ max-width: 100%; }}
+pre {{ background: #f3f3f3; padding: .6rem; overflow-x: auto; }}
+</style></head><body>
+{body}
+</body></html>
+"""
+
+
+def _html_table(table: Table) -> str:
+    def line(tag: str, texts: Sequence[str]) -> str:
+        return "<tr>" + "".join(f"<{tag}>{html.escape(text)}</{tag}>" for text in texts) + "</tr>"
+
+    lines = [line("th", table.header()), *(line("td", table.cells(row)) for row in table.rows)]
+    return "<table>\n" + "\n".join(lines) + "\n</table>"
+
+
+def _html_run(record: Record) -> str:
+    """A run's data, seed, commit and commands, folded away."""
+    digests = ", ".join(f"{split} {digest[:12]}" for split, digest in record["sha256"].items())
+    facts = f"{record['corpus']} ({digests}), seed {record['seed']}, git {record['git'] or 'unknown'}"
+    commands = [step["command"] for step in record["steps"].values()] or [record["command"]]
+    name, facts, lines = (html.escape(text) for text in (record["run"], facts, "\n".join(commands)))
+    return f"<details><summary>{name}</summary><p>{facts}</p><pre>{lines}</pre></details>"
+
+
+def write(
+    tables: Sequence[str],
+    scale: str,
+    methods: Sequence[str],
+    records: Sequence[Record],
+    pictures: Sequence[Path],
+    out: Path,
+) -> None:
+    """Write the report on these runs into `out`, as report.md, .csv, .json and .html."""
+    filled = [fill(table, SCALES[scale], records, methods) for table in tables if table in COLUMNS]
+    devices = sorted({record["device"] or "unknown" for record in records})
+    commits = sorted({record["git"] or "unknown" for record in records})
+    digests = sorted({f"{r['corpus']} {split} {text[:12]}" for r in records for split, text in r["sha256"].items()})
+    hours = sum(record["training"]["hours"] for record in records)
+    about = [
+        f"scale {scale}: {SCALES[scale].about}",
+        f"{len(records)} runs, {hours:.2f} hours of training, on {', '.join(devices)}",
+        f"commit {', '.join(commits)}",
+        f"sha256 of the text: {', '.join(digests)}",
+        "means over seeds, ± the standard deviation over seeds; in brackets the paper's number, on its own corpora",
+    ]
+    title = f"scalevae_jax: {', '.join(tables)} at scale {scale}"
+    sections = [(table.title, _markdown_table(table), _html_table(table)) for table in filled]
+    if sentences := "\n\n".join("\n".join(block) for run in records for block in run.get("interpolations", [])):
+        heading = "Table 6: sentences between two draws from the prior"
+        sections.append((heading, f"```text\n{sentences}\n```", f"<pre>{html.escape(sentences)}</pre>"))
+    for path in pictures:  # the page contains its pictures, so that it can be sent as one file
+        data = base64.b64encode(path.read_bytes()).decode()
+        image = f'<img alt="{path.stem}" src="data:image/png;base64,{data}">'
+        sections.append((path.stem, f"![{path.stem}]({path.relative_to(out)})", image))
+
+    markdown = [f"# {title}", *(f"- {line}" for line in about)]
+    page = [f"<h1>{html.escape(title)}</h1>", *(f"<p>{html.escape(line)}</p>" for line in about)]
+    for heading, text, element in sections:
+        markdown += [f"\n## {heading}\n", text]
+        page += [f"<h2>{html.escape(heading)}</h2>", element]
+    page += ["<h2>Runs: data, commit, commands</h2>", *map(_html_run, records)]
+    storage.write_text(out / "report.md", "\n".join(markdown) + "\n")
+    storage.write_text(out / "report.html", PAGE.format(title=html.escape(title), body="\n".join(page)))
+    storage.write_text(out / "report.csv", _csv(numbers(filled)))
+    storage.write_json(
+        out / "report.json", {"title": title, "about": about, "rows": [number._asdict() for number in numbers(filled)]}
+    )

@@ -1,7 +1,7 @@
-"""What the harness runs: one training with what is measured of it, as commands, at a scale.
+"""What the runner runs at each scale: a training and the measurements of it, as command lines.
 
-`paper` is section 4 with the paper's corpora. `cpu` takes stand-ins at a size whose rows take minutes on two cores.
-`smoke` shows, on text that comes with the package, that everything works, and nothing else.
+`paper` is section 4 on the paper's corpora. `cpu` replaces them by smaller ones, so that a row takes minutes on two
+cores. `captions` does the same for Yahoo's tables with text of the package. `smoke` shows only that everything works.
 """
 
 import shlex
@@ -10,31 +10,47 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from scalevae_jax.core.types import InputError
+from scalevae_jax.methods import method
 from scalevae_jax.reproduce import paper
 from scalevae_jax.reproduce.paper import ROWS, Row
 
-Overrides = dict[str, Any]
+Overrides = dict[str, Any]  # of fields of a configuration
+Record = dict[str, Any]  # a finished run; see records.py
+
+STEPS = "steps.json"  # in a workdir: the commands that the runner ran, with their seconds
+ARRAYS, NUMBERS = "space.npz", "space.json"  # in a workdir: the latent space, and what was computed from it
+OUTPUTS = {
+    "evaluation": "eval_test.json",
+    "probe": "probe.json",
+    "text_quality": "text_quality.json",
+    "space": NUMBERS,
+}  # sections of a record, and the files of a workdir that they come from
 
 
 class Corpus(NamedTuple):
-    """What stands for a corpus of the paper at a scale."""
+    """The text that stands for one of the paper's corpora."""
 
-    name: str  # of the corpus that is trained on; a folder of --data, or package:NAME
-    config: str  # by name
+    source: str  # a folder of --data, or package:NAME
+    config: str  # name of a file of configs/
     overrides: Overrides
+
+    @property
+    def name(self) -> str:
+        """As it stands in records and in the names of runs."""
+        return self.source.removeprefix("package:")
 
 
 class Scale(NamedTuple):
-    """How large everything is."""
+    """The size of everything."""
 
     about: str
-    settings: dict[str, Corpus]  # by the paper's corpus; Table 1's rows of one that is not here are left out
-    seeds: int
-    evaluate: tuple[str, ...]  # flags of the commands
-    labels: int  # the most labelled sentences of a probe, where the training split has as many
-    draws: int  # of labelled sentences, for each number of them
-    text_quality: tuple[str, ...]
-    special: dict[str, Overrides]  # of methods whose training is much longer
+    corpora: dict[str, Corpus]  # by the paper's name; rows on a corpus that is missing here are left out
+    evaluate: tuple[str, ...]  # more arguments of this command
+    seeds: int = 1
+    labels: int = 0  # the most labelled sentences of a probe, where the training split has as many
+    draws: int = 0  # of the labelled sentences, for each number of them
+    text_quality: tuple[str, ...] = ()  # more arguments of this command
+    reduced: dict[str, Overrides] = {}  # noqa: RUF012 (never changed); of methods whose training takes far longer
 
 
 _SMALL = {
@@ -47,21 +63,29 @@ _SMALL = {
     "data.limit_valid": 2000,
     "train.max_epochs": 15,
 }
-_FEWER = {"data.limit_train": 2000}
+_CAPTIONS = {
+    "model.embedding": 64,
+    "model.hidden": 128,
+    "model.latent": 16,
+    "data.vocab_size": 4000,
+    "data.max_words": 30,
+    "data.buckets": 3,
+    "data.limit_train": 5000,
+    "train.max_epochs": 12,
+}
+_REDUCED = {name: {"data.limit_train": 2000} for name in ("sa_vae", "agg_vae")}
 _TINY = Corpus("package:tiny", "smoke", {"data.max_words": 34, "data.buckets": 1, "train.batch_size": 32})
-
+_TINY_SYNTHETIC = {"model.embedding": 8, "model.hidden": 8, "data.limit_train": 1600, "train.max_epochs": 2}
+_SYNTHETIC = Corpus("package:synthetic", "synthetic", {})
 
 SCALES = {
     "paper": Scale(
         "section 4 exactly, five seeds; a GPU or TPU and the paper's corpora are needed",
-        {name: Corpus(name, name, {}) for name in ("yahoo", "yelp", "yelp_sentiment")}
-        | {"synthetic": Corpus("package:synthetic", "synthetic", {})},
-        5,
-        ("--iw_samples", "500"),
-        10_000,
-        5,
-        (),
-        {},
+        {name: Corpus(name, name, {}) for name in ("yahoo", "yelp", "yelp_sentiment")} | {"synthetic": _SYNTHETIC},
+        evaluate=("--iw_samples", "500"),
+        seeds=5,
+        labels=10_000,
+        draws=5,
     ),
     "cpu": Scale(
         "yahoo_sentences for Yahoo, yelp_sentiment for Yelp, the first 10,000 training lines (sa_vae, agg_vae: 2,000), "
@@ -71,190 +95,166 @@ SCALES = {
             "yahoo": Corpus("yahoo_sentences", "yahoo_sentences", _SMALL),
             "yelp": Corpus("yelp_sentiment", "yelp_sentiment", _SMALL),
             "yelp_sentiment": Corpus("yelp_sentiment", "yelp_sentiment", _SMALL),
-            "synthetic": Corpus("package:synthetic", "synthetic", {"train.max_epochs": 60}),
+            "synthetic": _SYNTHETIC._replace(overrides={"train.max_epochs": 60}),
         },
-        1,
-        ("--iw_samples", "100", "--limit", "1000"),
-        10_000,
-        5,
-        ("--pairs", "200", "--seeds", "10"),
-        {"sa_vae": _FEWER, "agg_vae": _FEWER},
+        evaluate=("--iw_samples", "100", "--limit", "1000"),
+        labels=10_000,
+        draws=5,
+        text_quality=("--pairs", "200", "--seeds", "10"),
+        reduced=_REDUCED,
     ),
     "captions": Scale(
         "Yahoo's tables on the captions of the package, the first 5,000 training lines (sa_vae, agg_vae: 2,000), "
         "hidden 128, embedding 64, z of 16 dimensions, 12 epochs, the first 500 test sentences, 100 draws; "
         "synthetic: 60 epochs",
         {
-            "yahoo": Corpus(
-                "package:snli",
-                "text",
-                {"model.embedding": 64, "model.hidden": 128, "model.latent": 16, "data.vocab_size": 4000}
-                | {"data.max_words": 30, "data.buckets": 3, "data.limit_train": 5000, "train.max_epochs": 12},
-            ),
-            "synthetic": Corpus("package:synthetic", "synthetic", {"train.max_epochs": 60}),
+            "yahoo": Corpus("package:snli", "text", _CAPTIONS),
+            "synthetic": _SYNTHETIC._replace(overrides={"train.max_epochs": 60}),
         },
-        1,
-        ("--iw_samples", "100", "--limit", "500"),
-        0,
-        0,
-        ("--pairs", "200", "--seeds", "10"),
-        {"sa_vae": _FEWER, "agg_vae": _FEWER},
+        evaluate=("--iw_samples", "100", "--limit", "500"),
+        text_quality=("--pairs", "200", "--seeds", "10"),
+        reduced=_REDUCED,
     ),
     "smoke": Scale(
         "tiny networks, three epochs of 666 sentences: the figures mean nothing; Table 1 has Yahoo's rows alone",
-        {
-            "yahoo": _TINY,
-            "yelp_sentiment": _TINY,
-            "synthetic": Corpus(
-                "package:synthetic",
-                "synthetic",
-                {"model.embedding": 8, "model.hidden": 8, "data.limit_train": 1600, "train.max_epochs": 2},
-            ),
-        },
-        1,
-        ("--iw_samples", "5"),
-        666,
-        2,
-        ("--pairs", "10", "--seeds", "2"),
-        {},
+        {"yahoo": _TINY, "yelp_sentiment": _TINY, "synthetic": _SYNTHETIC._replace(overrides=_TINY_SYNTHETIC)},
+        evaluate=("--iw_samples", "5"),
+        labels=666,
+        draws=2,
+        text_quality=("--pairs", "10", "--seeds", "2"),
     ),
 }
 
 
 class Command(NamedTuple):
-    """One command of a trial, and the file of the workdir that shows that it is done."""
+    """One command of a trial."""
 
     module: str
     arguments: tuple[str, ...]
-    output: str
-    captured: bool = False  # what it prints is the output
+    section: str  # of the record, where its output goes; "" for a training
+    output: str  # the file of the workdir that shows that it has ended well; "" for a training
+    captured: bool = False  # whether its standard output is that file
 
-    @property
-    def command(self) -> str:
-        """As one types it."""
+    def __str__(self) -> str:
         return shlex.join(["python", "-m", f"scalevae_jax.{self.module}", *self.arguments])
 
 
 class Trial(NamedTuple):
-    """A training, its place, and the steps that the tables asked for want of it."""
+    """A training with the measurements that the tables need of it."""
 
-    row: Row
-    setting: Corpus
-    seed: int
     workdir: Path
-    steps: tuple[Command, ...]
-    after: Path | None = None  # the workdir of a trial that has to be done before
+    commands: tuple[Command, ...]  # the training first
+    after: Path | None = None  # workdir of the trial that has to be finished before this one can be measured
 
     @property
     def name(self) -> str:
-        """Also that of the workdir."""
+        """The name of the run, and of its workdir."""
         return self.workdir.name
 
     @property
     def record(self) -> Path:
-        """Where the finished trial's record goes."""
+        """The file of the finished trial's record."""
         return self.workdir.parent.parent / "rows" / f"{self.name}.json"
 
-
-def _name(row: Row, setting: Corpus, seed: int) -> str:
-    given = [f"{key}_{value}" for key, value in row.hyperparameters.items()]
-    partition = [] if row.partition == "fixed" else [row.partition]
-    return "-".join([setting.name.removeprefix("package:"), row.method, *given, *partition, f"seed_{seed}"])
-
-
-def _training(row: Row, config: str, overrides: Overrides, seed: int, place: str, workdir: Path) -> Command:
-    if place:
-        overrides = {"data.path": place} | overrides
-    overrides |= {"method.name": row.method} | {f"method.{key}": value for key, value in row.hyperparameters.items()}
-    if row.partition != "fixed":
-        overrides |= {"data.partition": row.partition}
-    overrides |= {"train.seed": seed}
-    fields = [f"--config.{key}={value}" for key, value in overrides.items()]
-    return Command("train", ("--config", config, "--workdir", str(workdir), *fields), "")
-
-
-WANTED = {
-    "table1": "evaluate",
-    "table2": "",
-    "table3": "evaluate",
-    "table4": "probe",
-    "table5": "text_quality",
-    "table6": "interpolate",
-    "figure1": "space",
-    "figure2": "space",
-}
-
-
-def _step(wanted: str, scale: Scale, limit: int, workdir: Path, language_model: Path) -> list[Command]:
-    at = ("--workdir", str(workdir))
-    sizes = ",".join(str(size) for size in paper.SIZES if size <= min(scale.labels, limit or scale.labels))
-    if wanted == "interpolate":
-        drawn = ("--steps", "5", "--temperature", "1", "--seed")
-        return [Command(wanted, (*at, *drawn, str(seed)), f"interpolations_{seed}.txt", True) for seed in (0, 1)]
-    made = {
-        "evaluate": Command("evaluate", (*at, "--split", "test", *scale.evaluate), "eval_test.json"),
-        "probe": Command("probe", (*at, "--sizes", sizes, "--draws", str(scale.draws)), "probe.json"),
-        "text_quality": Command(
-            "reproduce.text_quality",
-            (*at, "--language_model", str(language_model), *scale.text_quality),
-            "text_quality.json",
-        ),
-        "space": Command("reproduce.latent_space", at, "space.json"),
-    }
-    return [made[wanted]] if wanted else []
-
-
-def place(setting: Corpus, data: Path | None) -> str:
-    """What data.path is set to: a corpus of the package, or a folder of `data`; empty leaves the configuration's."""
-    if setting.name.startswith("package:"):
-        return setting.name
-    return str(data / setting.name) if data else ""
+    @property
+    def line(self) -> str:
+        """All its commands as one line of a shell."""
+        return " && ".join(
+            f"{each} > {self.workdir / each.output}" if each.captured else str(each) for each in self.commands
+        )
 
 
 def shown(table: str, scale: Scale, methods: Iterable[str] = ()) -> list[Row]:
-    """The rows of a table or figure that there are at this scale, of the methods named (none named is all)."""
+    """The rows that a table or figure has at this scale, only those of `methods` if there are any."""
     methods = set(methods)
-    return [row for row in ROWS[table] if row.corpus in scale.settings and (not methods or row.method in methods)]
+    return [row for row in ROWS[table] if row.corpus in scale.corpora and (not methods or row.method in methods)]
+
+
+def matches(record: Record, row: Row, scale: Scale) -> bool:
+    """Whether the run is one of the row's: its hyperparameters are the row's, and the method's defaults elsewhere."""
+    defaults = {key: parameter.default for key, parameter in method.hyperparameters(row.method).items()}
+    return (
+        record["corpus"] == scale.corpora[row.corpus].name
+        and record["method"] == row.method
+        and record["partition"] == row.partition
+        and record["hyperparameters"] == defaults | row.hyperparameters
+    )
+
+
+def _train(row: Row, corpus: Corpus, overrides: Overrides, seed: int, data: Path | None, workdir: Path) -> Command:
+    place: Overrides = {}
+    if corpus.source.startswith("package:"):
+        place = {"data.path": corpus.source}
+    elif data is not None:
+        place = {"data.path": data / corpus.source}
+        if not place["data.path"].is_dir():
+            raise InputError(f"--data {data}: the folder {corpus.source} is missing there")
+    fields = place | overrides
+    fields |= {"method.name": row.method} | {f"method.{key}": value for key, value in row.hyperparameters.items()}
+    if row.partition != "fixed":
+        fields |= {"data.partition": row.partition}
+    fields |= {"train.seed": seed}
+    arguments = [f"--config.{key}={value}" for key, value in fields.items()]
+    return Command("train", ("--config", corpus.config, "--workdir", str(workdir), *arguments), "", "")
+
+
+def _measurements(table: str, scale: Scale, limit_train: int, workdir: Path, language_model: Path) -> list[Command]:
+    """What a table needs of a run beside its training; Table 2 needs nothing more."""
+    run = ("--workdir", str(workdir))
+    if table in ("table1", "table3"):
+        return [_measure("evaluate", "evaluation", *run, "--split", "test", *scale.evaluate)]
+    if table == "table4":
+        most = min(scale.labels, limit_train or scale.labels)
+        sizes = ",".join(str(size) for size in paper.SIZES if size <= most)
+        return [_measure("probe", "probe", *run, "--sizes", sizes, "--draws", str(scale.draws))]
+    if table == "table5":
+        arguments = (*run, "--language_model", str(language_model), *scale.text_quality)
+        return [_measure("reproduce.text_quality", "text_quality", *arguments)]
+    if table == "table6":
+        drawn = (*run, "--steps", "5", "--temperature", "1", "--seed")
+        return [
+            Command("interpolate", (*drawn, str(seed)), "interpolations", f"interpolations_{seed}.txt", captured=True)
+            for seed in (0, 1)
+        ]
+    if table in ("figure1", "figure2"):
+        return [_measure("reproduce.latent_space", "space", *run)]
+    return []
+
+
+def _measure(module: str, section: str, *arguments: str) -> Command:
+    return Command(module, arguments, section, OUTPUTS[section])
 
 
 def plan(
     tables: Iterable[str], scale: Scale, seeds: int, methods: Iterable[str], data: Path | None, out: Path
 ) -> list[Trial]:
-    """Every training that the tables need, once, those that others wait for before them.
+    """Every training that the tables need, once; trials that wait for another come last.
 
-    Raises InputError where a folder of `data` is not there, or no row is left.
+    `data` is the folder of the corpora. Without it their paths are left to the configurations. Raises InputError where
+    a corpus is missing there, or no row is left.
     """
     trials: dict[str, Trial] = {}
 
-    def add(row: Row, seed: int, wanted: str, language_model: Path) -> Path:
-        setting = scale.settings[row.corpus]
-        workdir = out / "runs" / _name(row, setting, seed)
-        where = place(setting, data)
-        if data and not where.startswith("package:") and not Path(where).is_dir():
-            raise InputError(f"--data {data}: no folder {setting.name} in it")
-        overrides = setting.overrides | scale.special.get(row.method, {})
-        limit = overrides.get("data.limit_train", 0)
-        training = _training(row, setting.config, overrides, seed, where, workdir)
-        steps = [training, *_step(wanted, scale, limit, workdir, language_model)]
-        before = trials.get(workdir.name)
-        steps = tuple(dict.fromkeys([*(before.steps if before else ()), *steps]))
-        after = language_model if wanted == "text_quality" else before.after if before else None
-        trials[workdir.name] = Trial(row, setting, seed, workdir, steps, after)
+    def add(row: Row, seed: int, table: str, after: Path | None = None) -> Path:
+        corpus = scale.corpora[row.corpus]
+        hyperparameters = [f"{key}_{value}" for key, value in row.hyperparameters.items()]
+        partition = [] if row.partition == "fixed" else [row.partition]
+        name = "-".join([corpus.name, row.method, *hyperparameters, *partition, f"seed_{seed}"])
+        workdir = out / "runs" / name
+        overrides = corpus.overrides | scale.reduced.get(row.method, {})
+        commands = [_train(row, corpus, overrides, seed, data, workdir)]
+        commands += _measurements(table, scale, overrides.get("data.limit_train", 0), workdir, after or out)
+        if name in trials:  # tables share the run
+            commands = [*trials[name].commands, *commands]
+            after = after or trials[name].after
+        trials[name] = Trial(workdir, tuple(dict.fromkeys(commands)), after)
         return workdir
 
     for table in tables:
         for row in shown(table, scale, methods):
             for seed in range(seeds):
-                judge = out
-                if WANTED[table] == "text_quality":
-                    judge = add(paper.LANGUAGE_MODEL, 0, "", out)
-                add(row, seed, WANTED[table], judge)
+                after = add(paper.LANGUAGE_MODEL, 0, "") if table == "table5" else None
+                add(row, seed, table, after)
     if not trials:
-        raise InputError("no row is left: see --list for what a table has at this scale")
+        raise InputError("no row is left: --list shows what a table has at this scale")
     return sorted(trials.values(), key=lambda trial: trial.after is not None)
-
-
-ARRAYS, NUMBERS = "space.npz", "space.json"
-
-
-STEPS = "steps.json"  # what the harness writes into the workdir: commands and their seconds

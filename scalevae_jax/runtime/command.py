@@ -1,116 +1,193 @@
-"""What all commands share: flags of their own, --help, exit codes, and a clean end on a signal.
+"""What all commands share: parsing their arguments, --help, exit codes, and a clean end on a signal.
 
-Exit codes: 0 done, 2 the user's input is wrong (one line), 1 a bug (traceback), 3 another process of the run has gone,
-130 and 143 stopped by a signal, 141 nobody reads the output any more.
+Exit codes: 0 done, 2 the user's input is wrong (one line), 1 a bug (traceback), 130 and 143 stopped by a signal, 141
+nobody reads the output any more.
 """
 
+import argparse
+import dataclasses
+import difflib
+import math
 import os
 import shlex
 import signal
 import sys
 import traceback
+import types
+import typing
+from argparse import ArgumentTypeError, Namespace
 from collections.abc import Callable, Sequence
+from typing import Any
 
-from absl import flags
+import jax
 
 from scalevae_jax.core.types import InputError
-from scalevae_jax.runtime import allocator, processes, storage
-from scalevae_jax.runtime.flags import Flags
+from scalevae_jax.runtime import console, devices
 from scalevae_jax.runtime.signals import Stopped
-from scalevae_jax.runtime.storage import Path
+
+LARGEST = 2**31 - 1  # of whole numbers, since arrays hold 32 bits
 
 
-def define_workdir(values: Flags, meaning: str = "the folder of a run") -> Callable[[], Path]:
-    """--workdir, of every command about a run; to read it raises InputError where it was not given."""
-    holder = values.string("workdir", None, meaning)
-
-    def read() -> Path:
-        if holder.value is None:
-            raise InputError(f"--workdir is wanted: {meaning} (see --help)")
-        return storage.path(holder.value)
-
-    return read
+class _Help(argparse.RawDescriptionHelpFormatter):
+    def _get_help_string(self, action: argparse.Action) -> str:
+        default = action.default
+        shown = default not in (None, "", [], argparse.SUPPRESS) and default is not False
+        return (action.help or "") + (" [%(default)s]" if shown else "")
 
 
-def define_fallback(values: Flags) -> flags.FlagHolder[bool]:
-    """--fallback, of every command that reads a checkpoint."""
-    meaning = "where the best checkpoint is damaged, take the newest whole one"
-    return values.yes("fallback", False, meaning)
+class Parser(argparse.ArgumentParser):
+    """The arguments of one command: `--name value` or `--name=value`, never abbreviated.
 
-
-def help_text(doc: str, values: Flags, more: str = "") -> str:
-    """The command's docstring and its flags."""
-    lines = [doc.strip(), "", "Flags:"]
-    for name in values:
-        flag = values[name]
-        default = ",".join(flag.default) if isinstance(flag.default, list) else flag.default
-        default = "" if default in (None, "") else f" [{default}]"
-        lines.append(f"  --{name}{default}: {flag.help}")
-    return "\n".join(lines) + more + "\n"
-
-
-def run(
-    name: str,
-    main: Callable[..., None],
-    values: Flags,
-    doc: str | None,
-    more: str = "",
-    argv: Sequence[str] | None = None,
-    positional: bool = False,
-) -> int:
-    """Parse the flags, call `main` of the module `name`, and turn what it raises into an exit code.
-
-    With `positional` the arguments that are no flags go to `main` as a list; otherwise they are wrong.
+    Raises InputError for an argument that the command does not have, with the nearest one, or for a wrong value.
     """
-    allocator.keep_pages()
-    argv = list(sys.argv if argv is None else argv)
-    again = shlex.join(["python", "-m", name, *argv[1:]])
+
+    def __init__(self, module: str, doc: str | None, positional: str = "") -> None:
+        super().__init__(
+            prog=f"python -m {module}",
+            usage=f"%(prog)s {positional}[--name value ...]",
+            description=doc,
+            formatter_class=_Help,
+            allow_abbrev=False,
+        )
+
+    def add_switch(self, name: str, default: bool | None = False, help: str = "") -> None:
+        """An argument that is on or off: `--name` or `--name=true`, `--noname` or `--name=false`."""
+        self.add_argument(name, default=default, help=help, **of_type(bool))
+
+    def parse(self, argv: Sequence[str]) -> Namespace:
+        """The values of the arguments."""
+        # With its value in one word, a switch does not take the positional argument behind it for its value.
+        switches = [name for action in self._actions if action.type is boolean for name in action.option_strings]
+        in_full = {name: f"{name}=true" for name in switches} | {
+            f"--no{name[2:]}": f"{name}=false" for name in switches
+        }
+        options, rest = self.parse_known_intermixed_args([in_full.get(word, word) for word in argv])
+        if rest:
+            name = rest[0].partition("=")[0]
+            near = difflib.get_close_matches(name, self._option_string_actions, 1)
+            self.error(f"unknown argument {name}" + "".join(f"; the nearest is {known}" for known in near))
+        return options
+
+    def error(self, message: str) -> typing.NoReturn:
+        """Raises InputError, where argparse would end the process."""
+        raise InputError(f"{message} (see --help)")
+
+
+def boolean(text: str) -> bool:
+    """The type of an argument that is on or off."""
+    if text.lower() not in ("true", "false", "1", "0"):
+        raise ArgumentTypeError(f"expected true or false, got {text!r}")
+    return text.lower() in ("true", "1")
+
+
+def integer(least: int = -LARGEST, most: int = LARGEST) -> Callable[[str], int]:
+    """The type of a whole number within bounds."""
+
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            raise ArgumentTypeError(f"expected a whole number, got {text!r}") from None
+        _check_bounds(value, least, most)
+        return value
+
+    return parse
+
+
+def number(least: float = -math.inf, most: float = math.inf) -> Callable[[str], float]:
+    """The type of a number within bounds."""
+
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            raise ArgumentTypeError(f"expected a number, got {text!r}") from None
+        _check_bounds(value, least, most)
+        return value
+
+    return parse
+
+
+def _check_bounds(value: int | float, least: int | float, most: int | float) -> None:
+    if not least <= value <= most:  # true of nan too
+        bounds = f"{least} to {most}" if most < LARGEST else f"{least} or more"
+        raise ArgumentTypeError(f"expected {bounds}, got {value}")
+
+
+def names(text: str) -> list[str]:
+    """The type of names with commas between them."""
+    return [name.strip() for name in text.split(",")] if text else []
+
+
+def of_type(kind: Any) -> dict[str, Any]:
+    """What argparse needs to know to read a value of this type: bool, int, float, str, or one of them or None."""
+    if isinstance(kind, types.UnionType):
+        (inner,) = set(typing.get_args(kind)) - {types.NoneType}
+        options = of_type(inner)
+        parse = options["type"]
+        return options | {"type": lambda text: None if text.lower() == "none" else parse(text)}
+    if kind is bool:
+        return {"type": boolean, "nargs": "?", "const": True, "metavar": "true|false"}
+    parse, metavar = {int: (integer(), "N"), float: (number(), "X"), str: (str, "TEXT")}[kind]
+    return {"type": parse, "metavar": metavar}
+
+
+def add_fields(arguments: Any, record: type, prefix: str = "--") -> None:
+    """An argument for each field of a dataclass. Only those that are given are in the parsed Namespace."""
+    for field in dataclasses.fields(record):
+        default = "" if field.default in (None, "") else f" [{field.default}]"
+        about = (field.metadata["help"] + default).replace("%", "%%")
+        name = prefix + field.name
+        arguments.add_argument(name, dest=name[2:], default=argparse.SUPPRESS, help=about, **of_type(field.type))
+
+
+def run(main: Callable[[Namespace], None], parser: Parser, argv: Sequence[str] | None = None) -> int:
+    """Parse the arguments, call `main` with them, and turn what it raises into an exit code."""
+    devices.keep_pages()
+    argv = list(sys.argv[1:] if argv is None else argv)
     try:
-        if any(arg in ("-h", "--help", "-help") for arg in argv[1:]):
-            sys.stdout.write(help_text(doc or "", values, more))
-            sys.stdout.flush()
-            return 0
         try:
-            rest = values(argv)
-        except (flags.Error, KeyError, AttributeError, TypeError, ValueError, OSError) as error:
-            text = " ".join(str(error.args[0] if error.args else error).split())
-            raise InputError(f"{text} (see --help)") from error
-        if len(rest) > 1 and not positional:
-            raise InputError(f"stray argument {rest[1]!r} (see --help)")
-        try:
-            main(*([rest[1:]] if positional else []))
+            main(parser.parse(argv))
         except (PermissionError, FileExistsError, NotADirectoryError, IsADirectoryError) as error:
             if error.filename is None:
                 raise
             raise InputError(f"{error.filename}: {error.strerror}") from error
+        except SystemExit as ended:  # argparse, after --help
+            sys.stdout.flush()
+            return int(ended.code or 0)
         sys.stdout.flush()
-        processes.end()
+        _shut_down()
+        return 0
     except InputError as error:
-        if processes.joined():
-            processes.leave(processes.WRONG, str(error))
-        sys.stderr.write(f"error: {error}\n")
-        return 2
+        return _fail(2, f"error: {error}")
     except Stopped as stopped:
-        sys.stderr.write(f"{stopped}; the same command goes on:\n  {again}\n")
-        processes.end()
+        sys.stderr.write(f"{stopped}; the same command goes on:\n  {parser.prog} {shlex.join(argv)}\n")
+        _shut_down()
         return 128 + stopped.number
     except BrokenPipeError:  # as after `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it at its end
-        unread = "stopped: nobody reads the output any more"
-        if processes.joined():
-            processes.leave(128 + signal.SIGPIPE, unread)
-        sys.stderr.write(f"{unread}\n")
-        return 128 + signal.SIGPIPE
+        return _fail(128 + signal.SIGPIPE, "stopped: nobody reads the output any more")
     except KeyboardInterrupt:
-        if processes.joined():
-            processes.leave(130, "interrupted")
-        sys.stderr.write("interrupted\n")
-        return 130
-    except Exception as error:
-        if not processes.joined():
+        return _fail(130, "interrupted")
+    except Exception:
+        if not jax.distributed.is_initialized():
             raise
-        if processes.lost(error):
-            processes.leave_lost(error)
-        traceback.print_exc()
-        processes.leave(1, "a bug; its traceback is above")
-    return 0
+        return _fail(1, traceback.format_exc().rstrip())
+    finally:
+        console.console.stderr = console.console.quiet = False  # for another command in this process
+
+
+def _shut_down() -> None:
+    """Leave the other processes, if there are any, when all of them are done."""
+    if jax.distributed.is_initialized():
+        jax.distributed.shutdown()
+
+
+def _fail(code: int, text: str) -> int:
+    """Say why. One of several processes ends at once: the usual end would wait for the others."""
+    sys.stderr.write(f"{text}\n")
+    if jax.distributed.is_initialized():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code

@@ -1,4 +1,4 @@
-"""What a run says: lines on the console, a bar on a terminal, metrics.jsonl, TensorBoard."""
+"""What a command prints: lines, warnings, progress, numbers, tables of tab-separated columns."""
 
 import pathlib
 import sys
@@ -14,16 +14,16 @@ from scalevae_jax.core.types import InputError
 
 
 class _Console(Console):
-    """Rich ends the process where nobody reads its output any more; `command.run` does that here."""
+    """Where nobody reads the output any more, rich ends the process; here `command.run` does, with one line."""
 
     def on_broken_pipe(self) -> None:
         raise BrokenPipeError
 
 
-NOTEBOOK = "ipykernel" in sys.modules  # a kernel says that it is a terminal, where no line can be taken back
+NOTEBOOK = "ipykernel" in sys.modules  # it claims to be a terminal, but a progress bar cannot be redrawn in it
 console = _Console(highlight=False, soft_wrap=True, force_jupyter=False, force_terminal=False if NOTEBOOK else None)
 if not console.is_terminal:
-    console.width = 140  # a table in a file or a pipe is not folded
+    console.width = 140  # columns, so that a table in a file or a pipe is not folded
 
 
 def log(text: str) -> None:
@@ -32,24 +32,24 @@ def log(text: str) -> None:
 
 
 def warn(text: str) -> None:
-    """A line that should not be missed."""
+    """A line that stands out."""
     console.print(f"WARNING: {text}", style="bold yellow", markup=False)
 
 
 def duration(seconds: float) -> str:
-    """1:02:03 or 2:03."""
+    """Seconds as a clock shows them: 1:02:03, or 2:03 below an hour."""
     minutes, s = divmod(round(max(seconds, 0.0)), 60)
     hours, m = divmod(minutes, 60)
     return f"{hours}:{m:02}:{s:02}" if hours else f"{m}:{s:02}"
 
 
 class Progress:
-    """Progress of something long: a bar with the time left on a terminal, else a line now and then."""
+    """Progress of a long task: on a terminal a bar with the time left, else a line now and then."""
 
     EVERY = 30.0  # seconds between lines
 
-    def __init__(self, what: str, total: int, done: int = 0):
-        self._what, self._total, self._first = what, total, done
+    def __init__(self, task: str, total: int, done: int = 0):
+        self._name, self._total, self._first = task, total, done
         self._bar = rich_progress.Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -61,8 +61,8 @@ class Progress:
             transient=True,
             disable=not console.is_terminal,
         )
-        self._task = self._bar.add_task(what, total=total, completed=done)
-        self._started = self._said = time.monotonic()
+        self._task = self._bar.add_task(task, total=total, completed=done)
+        self._started = self._last_line = time.monotonic()
 
     def __enter__(self) -> "Progress":
         self._bar.start()
@@ -73,29 +73,31 @@ class Progress:
 
     @property
     def due(self) -> bool:
-        """Whether a `tick` would be seen now; what it shows may cost something to compute."""
-        return console.is_terminal or time.monotonic() - self._said > self.EVERY
+        """Whether `tick` would show something now; a caller may skip computing a text that would not be shown."""
+        return console.is_terminal or time.monotonic() - self._last_line > self.EVERY
 
     def tick(self, done: int, text: str = "") -> None:
-        """`done` of the total, and what there is to say."""
-        self._bar.update(self._task, completed=done, description=f"{self._what} {text}".rstrip())
+        """Show that `done` of the total are done, with a text."""
+        self._bar.update(self._task, completed=done, description=f"{self._name} {text}".rstrip())
         now = time.monotonic()
-        if not console.is_terminal and now - self._said > self.EVERY and done > self._first:
-            self._said = now
+        if not console.is_terminal and now - self._last_line > self.EVERY and done > self._first:
+            self._last_line = now
             left = (now - self._started) / (done - self._first) * (self._total - done)
-            log(f"  {self._what} {done}/{self._total} {text + ' ' if text else ''}eta {duration(left)}")
+            log(f"  {self._name} {done}/{self._total} {text + ' ' if text else ''}eta {duration(left)}")
 
 
 def format_number(value: Any, digits: int = 2) -> str:
-    """A number for the eye; a dash where there is none."""
+    """A number as tables show it; a dash for None."""
     if value is None:
         return "-"
     return f"{value:.{digits}f}" if isinstance(value, float) else str(value)
 
 
 def write_columns(columns: Mapping[str, Iterable[Any]], out: pathlib.Path | None, flag: str = "--out") -> None:
-    """Tab-separated columns under a line of their names, numbers to six digits. Raises InputError that names
-    the flag where the file can not be written."""
+    """Write tab-separated columns under a line of their names, numbers to six digits, to a file or standard output.
+
+    Raises InputError that names the argument where the file cannot be written.
+    """
     rows = zip(*columns.values(), strict=True)
     cells = ("\t".join(x if isinstance(x, str) else f"{x:.6g}" for x in row) for row in rows)
     text = "\n".join(["\t".join(columns), *cells]) + "\n"
@@ -105,4 +107,4 @@ def write_columns(columns: Mapping[str, Iterable[Any]], out: pathlib.Path | None
     try:
         out.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise InputError(f"{flag} {out}: can not be written: {error}") from error
+        raise InputError(f"{flag} {out}: cannot be written: {error}") from error

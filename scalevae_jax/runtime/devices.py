@@ -1,10 +1,12 @@
-"""The one file that knows of devices: the named axis "data", the map over it, and what crosses it.
+"""The one file that knows of devices: the named axis "data", the map over it, and the collectives across it.
 
 A step is a function of one device's share of the batch. Sums cross devices, never means, and each is divided once by a
-count that has crossed too; a local loss is this device's share of the global one, so that summed gradients are the
+count that was summed too. A local loss is this device's share of the global loss, so that summed gradients are the
 gradient of the global loss, also where the forward pass itself uses global moments.
 """
 
+import contextlib
+import ctypes
 import functools
 import os
 from collections.abc import Callable, Sequence
@@ -20,20 +22,22 @@ from jaxtyping import Float
 from scalevae_jax.core.types import Array
 
 AXIS = "data"
+MMAP_MAX, TRIM_THRESHOLD, TOP_PAD, ARENA_MAX = -4, -1, -2, -8  # glibc's names for mallopt (malloc.h)
 
 
 def pmap_over_devices(
     step: Callable[..., Any], in_axes: Sequence[int | None], out_axes: Any = None, donate: Sequence[int] = ()
 ) -> Callable[..., Any]:
-    """Map `step` over the local and remote devices: 0 marks what is split over them, None what is the same on all."""
+    """Map `step` over all devices of all processes: 0 marks an argument that is split over them, None one that is the
+    same on all."""
     return jax.pmap(step, axis_name=AXIS, in_axes=tuple(in_axes), out_axes=out_axes, donate_argnums=tuple(donate))
 
 
 def replicate(tree: Any) -> Any:
-    """What is the same on all local devices, placed there, as a mapped step leaves it.
+    """A tree that is the same on all local devices, placed there as a mapped step leaves it.
 
-    For a state that lies elsewhere the step would be compiled once more, and with several processes of several devices
-    pmap (jax 0.10) would delete a donated scalar before its use.
+    A state placed otherwise would compile the step once more, and with several processes of several devices pmap
+    (jax 0.10) would delete a donated scalar before its use.
     """
     return jax.device_put(tree, NamedSharding(Mesh(jax.local_devices(), (AXIS,)), PartitionSpec()))
 
@@ -41,7 +45,8 @@ def replicate(tree: Any) -> Any:
 def start() -> None:
     """Make XLA's CPU thread pool large enough for several virtual devices; call before the first computation.
 
-    XLA sizes the pool by NPROC; with fewer threads than twice the devices, collectives of steps in flight deadlock.
+    XLA sizes the pool by NPROC. With fewer threads than twice the devices, the collectives of two steps that run at
+    once deadlock.
     """
     for flag in os.environ.get("XLA_FLAGS", "").split():
         name, _, count = flag.partition("=")
@@ -50,7 +55,7 @@ def start() -> None:
 
 
 def _alone() -> bool:
-    """Whether the mapped axis has one device: XLA would copy every operand of a collective even then."""
+    """Whether the mapped axis has one device: XLA copies every operand of a collective even then."""
     return jax.lax.axis_size(AXIS) == 1
 
 
@@ -65,12 +70,12 @@ def gather(x: Float[Array, "rows ..."]) -> Float[Array, "all_rows ..."]:
 
 
 def one_over_devices() -> Float[Array, ""]:
-    """1 / devices: the share of a term that every device computes from gathered values."""
+    """1 / devices: each device's share of a term that all of them compute from gathered values."""
     return 1.0 / jax.lax.psum(jnp.float32(1.0), AXIS)
 
 
 class Moments(NamedTuple):
-    """Moments of the real rows of the global batch."""
+    """Moments of the real rows of the global batch (those of weight 1)."""
 
     rows: Float[Array, ""]
     mean: Float[Array, " latent"]
@@ -82,7 +87,7 @@ class Moments(NamedTuple):
 
 
 def batch_moments(x: Float[Array, "batch latent"], weight: Float[Array, " batch"]) -> Moments:
-    """Two passes, so that a small spread round a large mean is not lost to rounding."""
+    """Moments by two passes, so that rounding does not lose a small spread round a large mean."""
     rows = total(jnp.sum(weight))
     mean = total(jnp.sum(weight[:, None] * x, axis=0)) / jnp.maximum(rows, 1.0)
     squares = total(jnp.sum(weight[:, None] * jnp.square(x - mean), axis=0))
@@ -90,46 +95,45 @@ def batch_moments(x: Float[Array, "batch latent"], weight: Float[Array, " batch"
 
 
 def shard(tree: Any) -> Any:
-    """This process's share of the leading axis of host arrays, split over the local devices:
+    """This process's share of the leading axis of host arrays, split over its devices:
     [rows, ..] -> [local devices, rows / devices, ..]."""
     here = jax.local_device_count()
     return jax.tree.map(lambda x: (y := x[rows_here(len(x))]).reshape(here, len(y) // here, *x.shape[1:]), tree)
 
 
 def stack_batches(trees: Sequence[Any]) -> Any:
-    """Sharded trees as one, behind the axis of the devices: [local devices, trees, rows / devices, ..]."""
+    """Sharded trees stacked behind the axis of the devices: [local devices, trees, rows / devices, ..]."""
     return jax.tree.map(lambda *x: np.stack(x, axis=1), *trees)
 
 
 def unshard(tree: Any) -> Any:
-    """The inverse of `shard`, on every host: the rows of all processes."""
+    """The inverse of `shard`: the rows of all processes, on every process."""
     tree = jax.tree.map(np.asarray, tree)
     if jax.process_count() > 1:
         tree = multihost_utils.process_allgather(tree, tiled=True)
     return jax.tree.map(lambda x: np.asarray(x).reshape(x.shape[0] * x.shape[1], *x.shape[2:]), tree)
 
 
-def rows_for(batch_size: int, parts: int = 1) -> int:
-    """The number of rows of a batch: `batch_size`, filled up to a multiple of the parts of all devices."""
-    shares = jax.device_count() * parts
-    return -(-batch_size // shares) * shares
+def rows_for(batch_size: int) -> int:
+    """The number of rows of a batch: `batch_size`, filled up to a multiple of the number of devices."""
+    return -(-batch_size // jax.device_count()) * jax.device_count()
 
 
 def rows_here(rows: int) -> slice:
-    """Which rows of a batch are this process's share."""
+    """The rows of a batch that are this process's share."""
     share = rows // jax.device_count() * jax.local_device_count()
     return slice(jax.process_index() * share, (jax.process_index() + 1) * share)
 
 
 def _on_data(change: Callable[[Any], Any], x: Any) -> Any:
-    """`change` of an array, or of what a key is made of."""
+    """`change` of an array, or of the integers behind a random key."""
     if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
         return jax.random.wrap_key_data(change(jax.random.key_data(x)))
     return change(x)
 
 
 def to_global(tree: Any) -> Any:
-    """What is the same on all processes, as arrays that belong to all of them, which checkpoints want."""
+    """A tree that is the same on all processes, as arrays of all their devices: orbax saves no others."""
     if jax.process_count() == 1:
         return tree
     mesh = Mesh(jax.devices(), (AXIS,))
@@ -140,7 +144,31 @@ def to_global(tree: Any) -> Any:
 
 
 def to_local(tree: Any) -> Any:
-    """The inverse of `spread`: arrays of this process alone."""
+    """The inverse of `to_global`: arrays of this process alone."""
     if jax.process_count() == 1:
         return tree
     return jax.tree.map(functools.partial(_on_data, lambda x: jnp.asarray(np.asarray(x))), tree)
+
+
+def keep_pages() -> None:
+    """Keep freed memory for the next step, where the C library is glibc; elsewhere do nothing.
+
+    On a CPU, XLA takes its buffers from malloc and frees them after every step. glibc gives large ones back to the
+    system at once, and the kernel clears every page again at the next step: a fifth to a third of the step's time.
+    Here they stay on the heap of the one arena that all threads share.
+    """
+    for option, value in ((ARENA_MAX, 1), (MMAP_MAX, 0), (TRIM_THRESHOLD, -1), (TOP_PAD, 2**26)):
+        _call_glibc("mallopt", option, value)
+
+
+def give_back() -> None:
+    """Give the system the memory that is kept and not in use, where the C library is glibc.
+
+    Buffers of many sizes leave holes, which would add up over a long run.
+    """
+    _call_glibc("malloc_trim", 0)
+
+
+def _call_glibc(name: str, *arguments: int) -> None:
+    with contextlib.suppress(AttributeError, OSError, TypeError):  # another C library
+        getattr(ctypes.CDLL(None), name)(*arguments)

@@ -4,12 +4,13 @@ import contextlib
 import os
 import signal
 from collections.abc import Generator
+from typing import Any
 
 import jax
 
 
 class Stopped(Exception):  # noqa: N818 (no error)
-    """The run was stopped by a signal; the message says what became of it."""
+    """A signal stopped the run; the message says in what state."""
 
     def __init__(self, number: int, message: str):
         super().__init__(f"{signal.Signals(number).name}: {message}")
@@ -21,10 +22,10 @@ class Interrupted(Exception):  # noqa: N818 (no error)
 
 
 class Signals:
-    """Catches the first SIGINT or SIGTERM for the loop to see; a second one ends the process at once, by the system.
+    """Catches the first SIGINT or SIGTERM, which the loop reads as `received`; a second one ends the process at once.
 
-    Of several processes none catches SIGTERM: JAX's own service does, for all of them (`Checkpoints.preempted`), and a
-    first SIGINT becomes one.
+    None of several processes catches SIGTERM: JAX's service does, and makes all of them stop at the same step
+    (`Checkpoints.preempted`). A first SIGINT becomes a SIGTERM.
     """
 
     def __init__(self) -> None:
@@ -32,30 +33,31 @@ class Signals:
         self._at_once = False
 
     def __enter__(self) -> "Signals":
-        one = jax.process_count() == 1
-        handlers = {signal.SIGINT: self._handle, signal.SIGTERM: self._handle} if one else {signal.SIGINT: self._to_all}
-        self._before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+        handlers = {signal.SIGINT: self._handle, signal.SIGTERM: self._handle}
+        if jax.process_count() > 1:
+            handlers = {signal.SIGINT: self._send_sigterm}
+        self._previous = {number: signal.signal(number, handler) for number, handler in handlers.items()}
         return self
 
-    def __exit__(self, *_) -> None:
-        for number, handler in self._before.items():
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
             signal.signal(number, handler)
 
-    def _handle(self, number: int, _) -> None:
+    def _handle(self, number: int, _: Any) -> None:
         self.received = number
-        for each in self._before:
-            signal.signal(each, signal.SIG_DFL)
+        for caught in self._previous:
+            signal.signal(caught, signal.SIG_DFL)
         if self._at_once:
             self._at_once = False
             raise Interrupted
 
-    def _to_all(self, number: int, _) -> None:
+    def _send_sigterm(self, number: int, _: Any) -> None:
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGTERM)
 
     @contextlib.contextmanager
     def at_once(self) -> Generator[None, None, None]:
-        """Work that may be broken off: raises Interrupted when a signal comes, or has come."""
+        """Around work that may be given up: a signal in it, or before it, raises Interrupted."""
         self._at_once = True
         try:
             if self.received is not None:

@@ -1,43 +1,68 @@
-"""Saved training states, by orbax: the latest, to go on from, and the best, to use. Kept apart, so that neither evicts
-the other. Beside the arrays stand their digests, which orbax does not check, and what they are arrays of."""
+"""Checkpoints of a run, by orbax: the two newest, to go on from, and the best, to use.
+
+Each holds three items: `model` (parameters and method state), `state` (everything else of the training state), and
+`meta`, a record of what the checkpoint belongs to, with a digest of every array, since orbax checks none.
+"""
 
 import contextlib
-import gc
 import hashlib
+import json
 import logging
 import sys
-from collections.abc import Generator
-from typing import Any, NamedTuple, NoReturn
+from collections.abc import Sequence
+from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
+from etils import epath
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from orbax.checkpoint import checkpoint_managers
 
-from scalevae_jax.core.types import InputError, leaves_by_path
+from scalevae_jax.core.types import InputError, Params, leaves_by_path
 from scalevae_jax.runtime import console, devices, processes, storage
-from scalevae_jax.runtime.storage import Path
+from scalevae_jax.runtime.storage import Path, first_line
 from scalevae_jax.training.state import TrainState
 
 FOLDER = "checkpoints"
-LATEST, BEST, FAULT = "latest", "best", "fault"  # FAULT: the state before a step whose numbers were not finite
-KEPT = {LATEST: 2, BEST: 1, FAULT: 1}
-LARGEST_RATIO = 1000  # bytes of arrays that a byte on disk may become
+MODEL = ("params", "method_state")  # fields of the training state that make the item `model`
+NEWEST = 2  # kept beside the best, so that a damaged or torn checkpoint does not lose the run
+
+logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname)  # it logs what it raises
+_write_unraisable = sys.unraisablehook
 
 
-class Damaged(InputError):  # noqa: N818 (of the file)
-    """A checkpoint that is not what was saved."""
+def _ignore_late_reads(unraisable: Any) -> None:
+    """At the first damaged file, orbax ends the event loop in which its other reads still run; each complains."""
+    if str(unraisable.exc_value) != "Event loop is closed":
+        _write_unraisable(unraisable)
 
 
-class Saved(NamedTuple):
-    """A checkpoint's name."""
+sys.unraisablehook = _ignore_late_reads
 
-    which: str
-    step: int
 
-    def __str__(self) -> str:
-        return f"the {self.which} checkpoint, of step {self.step},"
+class Damaged(InputError):  # noqa: N818 (names the state of a file)
+    """A checkpoint is not what was saved."""
+
+
+class _Best(checkpoint_managers.PreservationPolicy):
+    """Preserves the checkpoint with the lowest validation loss; of equals, the first.
+
+    orbax's own BestN reads each loss from a file of its own, and if one of those is damaged, it opens no checkpoint.
+    """
+
+    def __init__(self, losses: dict[int, float | None]):
+        self._losses = losses
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> Sequence[bool]:
+        best = _lowest({checkpoint.step: self._losses.get(checkpoint.step) for checkpoint in checkpoints})
+        return [checkpoint.step == best for checkpoint in checkpoints]
+
+
+def _lowest(losses: dict[int, float | None]) -> int | None:
+    validated = [(loss, step) for step, loss in losses.items() if loss is not None]
+    return min(validated)[1] if validated else None
 
 
 def _signature(x: Any) -> list[Any]:
@@ -49,244 +74,215 @@ def _digest(x: jax.Array) -> str:
     return hashlib.blake2b(np.ascontiguousarray(data).data, digest_size=16).hexdigest()
 
 
-def describe(state: TrainState) -> dict[str, list[Any]]:
-    """Of every array: dtype, shape, and a digest (BLAKE2b, 128 bits) of its bytes."""
-    return {name: [*_signature(x), _digest(x)] for name, x in leaves_by_path(state).items()}
+def describe(tree: Any) -> dict[str, list[Any]]:
+    """For every array its dtype, its shape, and a digest of its bytes (BLAKE2b, 128 bits)."""
+    return {name: [*_signature(x), _digest(x)] for name, x in leaves_by_path(tree).items()}
 
 
-def _placed(like: TrainState) -> Any:
-    """Shapes, dtypes, and a placement on the devices of now, whichever the state was saved on."""
+def _record_digest(record: dict[str, Any]) -> str:
+    return hashlib.blake2b(json.dumps(record, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+
+def _items(state: TrainState) -> dict[str, dict[str, Any]]:
+    """The fields of a state by the item that holds them."""
+    fields = state._asdict()
+    model = {name: fields.pop(name) for name in MODEL}
+    return {"model": model, "state": fields}
+
+
+def _placed(like: Any) -> Any:
+    """Shapes and types, placed on the present devices, whatever devices the arrays were saved on."""
     everywhere = NamedSharding(Mesh(jax.devices(), ("data",)), PartitionSpec())
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere), like)
 
 
-@contextlib.contextmanager
-def _quiet() -> Generator[None, None, None]:
-    """Without the pages that orbax's reading threads print about a damaged file; the exception says it too."""
-    hook, level = sys.unraisablehook, logging.root.manager.disable
-
-    def mostly(said: Any, hook: Any = hook) -> None:
-        if str(said.exc_value) != "Event loop is closed":  # of threads that outlive the failed read
-            hook(said)
-
-    sys.unraisablehook = lambda _: None
-    logging.disable(logging.CRITICAL)
-    try:
-        yield
-    except Exception:
-        gc.collect()  # or the pages come later
-        hook = mostly
-        logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # which tells the same again at the end
-        raise
-    finally:
-        sys.unraisablehook = hook
-        logging.disable(level)
-
-
-REASONS = {
-    "NOT_FOUND": "a file is missing",
-    "OUT_OF_RANGE": "a file is cut short",
-    "RESOURCE_EXHAUSTED": "no room on the disk",
-    "DATA_LOSS": "a file is cut short or changed",
-    "was not found in the checkpoint": "its folder is missing",
-    "JSONDecodeError": "a file is cut short or changed",
-}  # what orbax and tensorstore say, for the reader
-
-
-def _reason(error: BaseException) -> str:
-    text = f"{type(error).__name__}: {error}"
-    known = [reason for code, reason in REASONS.items() if code in text]
-    return known[0] if known else text.splitlines()[0][:200]
-
-
 class Checkpoints:
-    """The keepers of a run's states, under `workdir/checkpoints`. `about` names what the states belong to (method,
-    vocabulary) and must agree when one is read. Saving goes on behind; `close` waits for it.
+    """The checkpoints in `workdir/checkpoints`.
 
-    Without `writing` nothing on the disk is touched.
+    `about` names what they belong to (method, vocabulary), and is compared when one is read. Saving goes on in the
+    background; `close` waits for it. Nothing on disk changes unless `writing`.
     """
 
     def __init__(self, workdir: Path, about: dict[str, str], writing: bool = False):
-        self._root, self._about, self._writing = storage.absolute(workdir / FOLDER), about, writing
-        there = [which for which in KEPT if writing or (self._root / which).is_dir()]
-        with _quiet():
-            self._managers = {which: self._manager(which) for which in there}
+        self._workdir, self._about, self._writing = workdir, about, writing
+        self._root = epath.Path(workdir / FOLDER)
+        if not storage.is_remote(workdir):
+            self._root = self._root.resolve()  # orbax takes no relative path
+        self._losses: dict[int, float | None] = {}
+        newest = checkpoint_managers.LatestN(NEWEST)
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=checkpoint_managers.AnyPreservationPolicy([newest, _Best(self._losses)]),
+            cleanup_tmp_directories=writing,
+            create=writing,
+            read_only=not writing,
+        )
+        self._manager = ocp.CheckpointManager(self._root, options=options)
+        for step in self.steps():
+            with contextlib.suppress(Damaged):  # reading it says so
+                self._record(step)
 
-    def _manager(self, which: str) -> ocp.CheckpointManager:
-        apart = ocp.options.MultiprocessingOptions(barrier_sync_key_prefix=which)  # from the other managers' threads
-        if self._writing:
-            options = ocp.CheckpointManagerOptions(
-                max_to_keep=KEPT[which], cleanup_tmp_directories=True, multiprocessing_options=apart
-            )
-        else:
-            options = ocp.CheckpointManagerOptions(read_only=True, multiprocessing_options=apart)
-        return ocp.CheckpointManager(self._root / which, options=options)
+    def steps(self) -> list[int]:
+        """The steps at which there is a checkpoint, the newest first."""
+        return sorted(self._manager.all_steps(), reverse=True)
 
-    def save(self, which: str, state: TrainState) -> None:
-        """Keep this state, instead of another one of the same step. Raises InputError where it can not be written.
+    def save(self, state: TrainState, valid_loss: float | None = None) -> None:
+        """Save a state; one at the end of an epoch has a validation loss, in nats a sentence.
 
-        The latest is written when the best is whole on disk, so that no latest state speaks of a best that is not.
+        The state replaces another one of the same step. Raises InputError if it cannot be written.
         """
-        manager, step = self._managers[which], int(state.step)
-        meta = {"about": self._about, "arrays": describe(state)}
+        step, items = int(state.step), _items(state)
+        record: dict[str, Any] = {
+            "about": self._about,
+            "epoch": int(state.epoch) - 1,
+            "valid_loss": None if valid_loss is None else float(np.float32(valid_loss)),
+            "arrays": {item: describe(tree) for item, tree in items.items()},
+        }
+        arrays = {item: ocp.args.StandardSave(devices.to_global(tree)) for item, tree in items.items()}
+        meta = ocp.args.JsonSave(record | {"digest": _record_digest(record)})
         try:
-            with _quiet():  # orbax warns of every wait
-                if which == LATEST:
-                    self._managers[BEST].wait_until_finished()
-                manager.wait_until_finished()
-                for there in manager.all_steps():
-                    if there == step and self._read_meta(Saved(which, step)) == meta:
-                        return
-                    if there >= step:
-                        manager.delete(there)
-                arrays = ocp.args.StandardSave(devices.to_global(state))
-                args = ocp.args.Composite(state=arrays, meta=ocp.args.JsonSave(meta))
-                written = manager.save(step, args=args, force=True)
-        except Exception as error:  # orbax passes on whatever its threads met
-            self._unwritten(error)
-        if not written:
-            raise InputError(f"{self._root / which}: step {step} was not saved: a later step is there")
+            self._manager.wait_until_finished()
+            if step in self.steps() and self._record(step)["arrays"] == record["arrays"]:
+                return  # a signal came just after the end of an epoch
+            for other in self.steps():
+                if other >= step:
+                    self._manager.delete(other)
+            self._losses[step] = record["valid_loss"]
+            self._manager.save(step, args=ocp.args.Composite(meta=meta, **arrays), force=True)
+        except Exception as error:  # orbax passes on whatever its threads raised
+            self._not_written(error)
 
-    def _unwritten(self, error: Exception) -> NoReturn:
-        """Raises what the user can mend as InputError; where another process has gone, the error itself."""
-        if isinstance(error, jax.errors.JaxRuntimeError) or processes.lost(error):
+    def _not_written(self, error: Exception) -> NoReturn:
+        if isinstance(error, jax.errors.JaxRuntimeError):  # another process is lost
             raise error
-        whole = [str(saved.step) for saved in self.saved() if saved.which == LATEST]
+        steps = self.steps()
         raise InputError(
-            f"{self._root}: a checkpoint could not be written ({_reason(error)}); whole on disk: "
-            f"{'step ' + whole[0] if whole else 'none'}. Make room, then the same command goes on"
+            f"{self._root}: a checkpoint could not be written ({first_line(error)}); the newest whole one is "
+            f"{f'of step {steps[0]}' if steps else 'missing'}. Make room, then the same command goes on"
         ) from error
 
-    def saved(self) -> list[Saved]:
-        """All that can be gone on from, the newest first."""
-        kept = [Saved(which, step) for which in (LATEST, BEST) for step in self._steps(which)]
-        return sorted(kept, key=lambda saved: -saved.step)
-
-    def _steps(self, which: str) -> list[int]:
-        root = self._root / which
-        there = [path for path in root.iterdir() if path.name.isdecimal()] if root.is_dir() else []
-        return [int(path.name) for path in there if ocp.utils.is_checkpoint_finalized(path)]
-
-    def _read_meta(self, saved: Saved) -> Any:
-        with _quiet():
+    def _record(self, step: int) -> dict[str, Any]:
+        try:
             args = ocp.args.Composite(meta=ocp.args.JsonRestore())
-            return self._managers[saved.which].restore(saved.step, args=args)["meta"]
-
-    def restore(self, saved: Saved, like: TrainState) -> TrainState:
-        """The kept state, in the shape of `like`, every array compared with its digest.
-
-        Raises Damaged where it is not what was saved, InputError where it belongs to another model or method.
-        """
-        manager = self._managers[saved.which]
-        try:
-            meta = self._read_meta(saved)
-            arrays = {
-                name: ([str(dtype), list(shape)], str(digest))
-                for name, (dtype, shape, digest) in meta["arrays"].items()
-            }
-            about = dict(meta["about"])
+            record = dict(self._manager.restore(step, args=args)["meta"])
+            if record.pop("digest") != _record_digest(record):
+                raise ValueError("its digest differs")
         except Exception as error:  # orbax has no error of its own for damage
-            raise self._damaged(saved, f"its record is not readable ({_reason(error)})") from error
-        self._compare(saved, arrays, about, like)
-        try:
-            with _quiet():
-                args = ocp.args.Composite(state=ocp.args.StandardRestore(_placed(like)))
-                state: Any = manager.restore(saved.step, args=args)["state"]
-        except Exception as error:
-            raise self._damaged(saved, f"its arrays are not readable ({_reason(error)})") from error
-        for name, array in leaves_by_path(state).items():
-            if _digest(array) != arrays[name][1]:
-                raise self._damaged(saved, f"array {name} is not the one that was saved (its digest differs)")
-        return devices.to_local(state)
+            raise self._damaged(step, f"its record is not readable ({first_line(error)})") from error
+        self._losses[step] = record["valid_loss"]
+        return record
 
-    def _damaged(self, saved: Saved, what: str) -> Damaged:
-        return Damaged(f"{self._root.parent}: {saved} is damaged: {what}")
+    def _damaged(self, step: int, what: str) -> Damaged:
+        return Damaged(f"{self._workdir}: the checkpoint of step {step} is damaged: {what}")
 
-    def _compare(self, saved: Saved, arrays: dict[str, Any], about: dict[str, str], like: TrainState) -> None:
-        """Raises where the record speaks of another state than `like`, before anything large is read."""
+    def _restore(self, step: int, item: str, like: Any) -> tuple[Any, int]:
+        """An item in the shape of `like`, each array compared with its digest, and the number of whole epochs.
+
+        Raises Damaged, or InputError if the checkpoint belongs to another method, vocabulary or network.
+        """
+        record = self._record(step)
+        where = f"{self._workdir}: the checkpoint of step {step}"
         for name, value in self._about.items():
-            if about.get(name) != value:
-                raise InputError(f"{self._root.parent}: {saved} has {name} {about.get(name)}, and the run has {value}")
-        wanted = {name: _signature(x) for name, x in leaves_by_path(like).items()}
-        for name in [*wanted, *arrays]:
-            there = arrays[name][0] if name in arrays else None
-            if there != wanted.get(name):
-                is_there, is_wanted = (" of ".join(map(str, x)) if x else "nothing" for x in (there, wanted.get(name)))
-                raise InputError(f"{self._root.parent}: {saved} has {name} as {is_there}; the run wants {is_wanted}")
-        folder = self._root / saved.which / str(saved.step)
-        on_disk = storage.size_below(folder)
-        in_memory = sum(np.prod(shape) for _, shape in wanted.values()) * 4
-        if in_memory > LARGEST_RATIO * on_disk:
-            raise self._damaged(saved, f"{on_disk:,} bytes on disk can not hold arrays of {int(in_memory):,} bytes")
+            if record["about"].get(name) != value:
+                raise InputError(f"{where} has {name} {record['about'].get(name)}, the run has {value}")
+        saved = record["arrays"][item]
+        expected = {name: _signature(x) for name, x in leaves_by_path(like).items()}
+        for name in [*expected, *saved]:
+            is_saved, is_expected = saved.get(name, [])[:2], expected.get(name, [])
+            if is_saved != is_expected:
+                has, needs = (" of ".join(map(str, x)) or "nothing" for x in (is_saved, is_expected))
+                raise InputError(f"{where} has {name} as {has}, the run expects {needs}")
+        try:
+            args = ocp.args.Composite(**{item: ocp.args.StandardRestore(_placed(like))})
+            tree: Any = self._manager.restore(step, args=args)[item]
+        except Exception as error:
+            raise self._damaged(step, f"its arrays are not readable ({first_line(error)})") from error
+        for name, array in leaves_by_path(tree).items():
+            if _digest(array) != saved[name][2]:
+                raise self._damaged(step, f"array {name} is not the one that was saved (its digest differs)")
+        return devices.to_local(tree), record["epoch"]
+
+    def _restore_model(self, step: int, like: tuple[Params, Any]) -> tuple[Params, Any, int]:
+        model, epoch = self._restore(step, "model", dict(zip(MODEL, like, strict=True)))
+        return model["params"], model["method_state"], epoch
+
+    def best_step(self) -> int | None:
+        """The step of the epoch with the lowest validation loss, None before the first epoch's end. Raises Damaged."""
+        self.wait()
+        return _lowest({step: self._record(step)["valid_loss"] for step in self.steps()})
+
+    def best_model(self, like: tuple[Params, Any]) -> tuple[Params, Any, int]:
+        """Parameters, method state and number of the epoch with the lowest validation loss; `like` has their shapes.
+
+        Raises InputError if there is none yet, Damaged if it is not whole.
+        """
+        step = self.best_step()
+        if step is None:
+            raise InputError(f"{self._root}: no epoch has ended yet; train first")
+        return self._restore_model(step, like)
+
+    def newest_model(self, like: tuple[Params, Any]) -> tuple[Params, Any, int]:
+        """The model of the newest whole checkpoint, in place of a damaged best one. Raises Damaged if none is whole."""
+        problems: list[Damaged] = []
+        for step in self.steps():
+            try:
+                return self._restore_model(step, like)
+            except Damaged as damaged:
+                problems.append(damaged)
+        raise self._none_whole(problems)
 
     def newest(self, like: TrainState) -> TrainState | None:
-        """The newest whole checkpoint, loudly where a newer one is damaged; None where there is none at all.
+        """The newest whole state, with a warning for every damaged checkpoint; None if there is no checkpoint at all.
 
-        Where this run writes, the damaged one is moved to `checkpoints/damaged`, since a step that is there is not
-        written again. Raises Damaged where none is whole.
+        A run that writes reads all of its checkpoints here, and renames the damaged ones: so it learns at its start
+        that its best one is damaged, and can save the step of a damaged one again. Raises Damaged if none is whole.
         """
-        damaged: dict[Saved, str] = {}
-        for saved in self.saved():
+        items, problems = _items(like), dict[int, Damaged]()
+        state: TrainState | None = None
+        for step in self.steps():
             try:
-                state = self.restore(saved, like)
-            except Damaged as damage:
-                damaged[saved] = str(damage)
-                continue
-            for bad, what in damaged.items():
-                console.warn(f"{what}; {saved} is whole and taken instead")
-                if self._writing:
-                    self._set_aside(bad)
-            return state
-        if damaged:
-            raise Damaged(f"{'; '.join(damaged.values())}; no whole checkpoint is left")
-        return None
+                fields = [self._restore(step, item, tree)[0] for item, tree in items.items()]
+                state = state or TrainState(**fields[0], **fields[1])
+            except Damaged as damaged:
+                problems[step] = damaged
+            if state is not None and not self._writing:
+                break
+        if state is None:
+            if problems:
+                raise self._none_whole(list(problems.values()))
+            return None
+        for step, damaged in problems.items():
+            console.warn(f"{damaged}; the newest whole one, of step {int(state.step)}, is used")
+            if self._writing:
+                self._rename(step)
+        return state
 
-    def only(self, which: str, like: TrainState) -> TrainState:
-        """The checkpoint of this kind. Raises InputError where there is none, Damaged where it is not whole."""
-        if self._writing:
-            self._managers[which].wait_until_finished()
-        kept = self._steps(which)
-        if not kept:
-            raise InputError(f"{self._root}: no {which} checkpoint here; train first")
-        return self.restore(Saved(which, max(kept)), like)
+    def _none_whole(self, problems: list[Damaged]) -> Damaged:
+        return Damaged(f"{'; '.join(map(str, problems))}; no whole checkpoint is left")
 
-    def check_best(self, like: TrainState) -> bool:
-        """Whether there is a whole best checkpoint; a damaged one is moved aside, loudly."""
-        try:
-            if not self._steps(BEST):
-                return False
-            self.only(BEST, like)
-        except Damaged as damage:
-            console.warn(f"{damage}; it is put aside, and the next epoch becomes the best")
-            self._set_aside(Saved(BEST, max(self._steps(BEST))))
-            return False
-        return True
-
-    def _set_aside(self, saved: Saved) -> None:
-        processes.barrier("a damaged checkpoint is seen by all")
+    def _rename(self, step: int) -> None:
+        processes.barrier("all processes have read the damaged checkpoint")
         if processes.is_main_process():
-            aside = self._root / "damaged" / f"{saved.which}-{saved.step}"
-            storage.move(self._root / saved.which / str(saved.step), aside)
-        processes.barrier("a damaged checkpoint is put aside")
-        self._managers[saved.which].reload()
+            aside = self._root / f"damaged-{step}"  # not in a folder of its own, which a bucket could not make
+            aside.rmtree(missing_ok=True)
+            (self._root / str(step)).rename(aside)
+        processes.barrier("the damaged checkpoint is renamed")
+        self._manager.reload()
 
     def preempted(self, step: int) -> bool:
-        """Whether all processes are to save and stop at this step; SIGTERM at one of several tells all of them."""
-        return jax.process_count() > 1 and self._managers[LATEST].reached_preemption(step)
+        """Whether all processes must save and stop at this step: one of them received SIGTERM."""
+        return jax.process_count() > 1 and self._manager.reached_preemption(step)
 
     def wait(self) -> None:
-        """Until all is on disk. Raises InputError where it can not be written."""
+        """Wait until everything is on disk. Raises InputError if it cannot be written."""
         try:
-            for manager in self._managers.values():
-                manager.wait_until_finished()
+            self._manager.wait_until_finished()
         except Exception as error:
-            self._unwritten(error)
+            self._not_written(error)
 
     def close(self) -> None:
-        """Wait, and end orbax's threads. Raises InputError where something can not be written."""
+        """Wait, then end orbax's threads. Raises InputError if something cannot be written."""
         try:
             self.wait()
         finally:
-            for manager in self._managers.values():
-                with contextlib.suppress(Exception):  # `wait` has said it
-                    manager.close()
+            with contextlib.suppress(Exception):  # `wait` has raised it
+                self._manager.close()

@@ -1,5 +1,6 @@
-"""The log of a run: a line an epoch on the console, in metrics.jsonl, and in TensorBoard."""
+"""The log of a run: a line for every epoch on the console, in metrics.jsonl, and in TensorBoard."""
 
+import contextlib
 import json
 import time
 from typing import Any
@@ -9,14 +10,26 @@ from tensorboardX import SummaryWriter
 from scalevae_jax.runtime import storage
 from scalevae_jax.runtime.console import duration, format_number, log
 from scalevae_jax.runtime.storage import Path
-from scalevae_jax.training import journal
 
 METRICS = "metrics.jsonl"
 
 
+def read_metrics(workdir: Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl, none without the file. A line torn by a kill is dropped."""
+    path, lines = workdir / METRICS, []
+    if path.exists():
+        for text in path.read_bytes().decode("utf-8", "replace").splitlines():
+            with contextlib.suppress(ValueError):
+                lines.append(json.loads(text))
+    return lines
+
+
 class EpochLog:
-    """A line an epoch, to metrics.jsonl and TensorBoard. Opened at an epoch, it drops what an earlier, longer life of
-    the run wrote from that epoch on. In a bucket it is metrics.jsonl alone: TensorBoard's files are appended to."""
+    """Writes a line for every epoch, to the console, metrics.jsonl and TensorBoard.
+
+    It opens at an epoch, and drops what an earlier, longer life of the run wrote from that epoch on. A bucket holds
+    metrics.jsonl alone: TensorBoard appends to its files, and nothing can be appended to an object.
+    """
 
     def __init__(self, workdir: Path, epoch: int, step: int, writing: bool = True):
         self._board, self._writing = None, writing
@@ -24,26 +37,26 @@ class EpochLog:
         if not writing:  # another process does
             return
         self._path = workdir / METRICS
-        self._kept = [line for line in journal.read(self._path) if line["epoch"] < epoch]
+        self._lines = [line for line in read_metrics(workdir) if line["epoch"] < epoch]
         self._save()
-        if not storage.remote(workdir):
+        if not storage.is_remote(workdir):
             self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=step)
 
     def _save(self) -> None:
-        storage.write(self._path, "".join(json.dumps(line) + "\n" for line in self._kept))
+        storage.write(self._path, "".join(json.dumps(line) + "\n" for line in self._lines))
 
     def write(self, line: dict[str, Any], max_epochs: int) -> None:
         """Write an epoch, and print it with the time that the epochs left would take."""
         if not self._writing:
             return
-        self._kept.append(line)
+        self._lines.append(line)
         self._save()
         if self._board is not None:
             for key, value in line.items():
                 if isinstance(value, int | float) and key not in ("epoch", "step"):
                     self._board.add_scalar(key, value, line["step"])
             self._board.flush()
-        self._compiling += line["seconds_compiling"]
+        self._compiling += line["seconds_compiling"]  # does not come again in the epochs left
         spent = max(0.0, time.monotonic() - self._started - self._compiling)
         left = spent / (line["epoch"] - self._first + 1) * (max_epochs - line["epoch"])
         factor = "" if line["au_hat"] == line["au"] else f" au_hat {line['au_hat']}"
@@ -56,8 +69,8 @@ class EpochLog:
             f"epoch {line['epoch']}/{max_epochs} step {line['step']} lr {line['lr']:g} beta {line['kl_weight']:.2f} | "
             f"train rec {format_number(line['train_rec'])} kl {format_number(line['train_kl'])} | "
             f"valid rec {format_number(line['valid_rec'])} kl {format_number(line['valid_kl'])} "
-            f"mi {format_number(line['mi'])} au {format_number(line['au'])}{factor} | {speed} tokens/s {line['seconds']:.0f} s"
-            f"{compiling} eta {duration(left)}"
+            f"mi {format_number(line['mi'])} au {format_number(line['au'])}{factor} | {speed} tokens/s "
+            f"{line['seconds']:.0f} s{compiling} eta {duration(left)}"
         )
 
     def close(self) -> None:

@@ -1,44 +1,241 @@
 """The training loop: epochs of Algorithm 1, validation, the learning-rate rule, checkpoints, the log."""
 
 import collections
+import contextlib
 import functools
 import math
 import signal
 import time
+from collections.abc import Callable, Generator
 from typing import Any, NamedTuple, NoReturn
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from scalevae_jax.config import Config
 from scalevae_jax.core.network import Model
-from scalevae_jax.core.types import Batch, InputError
+from scalevae_jax.core.types import InputError, Params
 from scalevae_jax.data.loader import Loader
-from scalevae_jax.inference import posteriors
-from scalevae_jax.inference.posteriors import make_inference
 from scalevae_jax.methods import objective
 from scalevae_jax.methods.method import Method
-from scalevae_jax.methods.plan import Draw
-from scalevae_jax.runtime import allocator, console, devices
+from scalevae_jax.runtime import console, devices
 from scalevae_jax.runtime.signals import Interrupted, Signals, Stopped
 from scalevae_jax.runtime.storage import Path
-from scalevae_jax.training import fault, plateau, workdir
-from scalevae_jax.training.checkpoint import BEST, FAULT, LATEST, Checkpoints
-from scalevae_jax.training.compiling import Compiling
+from scalevae_jax.training import plateau
+from scalevae_jax.training.checkpoint import Checkpoints
 from scalevae_jax.training.log import EpochLog
 from scalevae_jax.training.plateau import Decision
-from scalevae_jax.training.profiler import Profiler
-from scalevae_jax.training.state import TrainState
+from scalevae_jax.training.state import TrainState, optimizer
 from scalevae_jax.training.steps import StepInfo, Steps, make_steps
 
 RUNAWAY_FACTOR = 50.0
-IN_FLIGHT = 1.0  # seconds of training steps given to the device ahead of what the host has seen the end of
-MOST_IN_FLIGHT = 20  # dispatches, however short
-LONG = 0.1  # seconds; on a CPU a dispatch that takes longer is waited for,
-FREED = 0.001  # seconds more, in which XLA frees its memory: the next one would take as much again
+IN_FLIGHT = 4  # dispatches given to the device whose end the host has not seen: it never idles, and soon obeys a signal
+LONG = 0.1  # seconds; on a CPU the host waits for a dispatch that takes longer,
+FREED = 0.001  # and these seconds more, until XLA has freed its memory: the next one would take as much again
 TICK_EVERY = 20  # steps
+
+
+class Training(NamedTuple):
+    """What does not change while a run trains."""
+
+    folder: Path
+    settings: Config
+    model: Model
+    method: Method
+    train: Loader
+    checkpoints: Checkpoints
+    log: EpochLog
+    signals: Signals
+
+
+def fit(run: Training, state: TrainState, validate: Callable[[Params, Any], dict[str, Any]]) -> TrainState:
+    """Train from `state` until the learning-rate rule ends it, or `max_epochs`, or `max_steps`.
+
+    `validate` measures parameters and method state on the validation split, in nats a sentence (the summary of
+    `SplitPosteriors`). Raises Stopped after a signal, with the state saved, and InputError if a loss or gradient is not
+    finite.
+    """
+    settings, method = run.settings, run.method
+    steps = make_steps(run.model, method, optimizer(settings.optim.clip), len(run.train))
+    with seconds_compiling() as compiling:
+        while not finished(settings, state):
+            started, tokens = time.monotonic(), float(state.sums.tokens)
+            compiling()
+            state, signal_number = train_epoch(run, steps, state)
+            if signal_number is not None:
+                _stop(run, state, signal_number)
+            clock = time.monotonic() - started, compiling()
+            method_state = method.posterior.end_epoch(state.method_state)
+            try:
+                with run.signals.at_once():
+                    valid = validate(state.params, method_state)
+            except Interrupted:
+                _stop(run, state, run.signals.received)
+            _check_validation(run, state, valid)
+            state = state._replace(method_state=method_state)
+            line = epoch_line(state, method, valid, len(run.train), *clock, tokens)
+            texts = warnings(line, method)
+            run.log.write(line | {name: text is not None for name, text in texts.items()}, settings.train.max_epochs)
+            for text in filter(None, texts.values()):
+                console.warn(text)
+            state = _end_epoch(run, state, valid)
+            devices.give_back()
+    return state
+
+
+def plateau_rule(settings: Config) -> plateau.Rule:
+    """When the learning rate is cut, and when training ends."""
+    optim = settings.optim
+    return plateau.Rule(optim.patience, optim.decay, optim.max_decays, optim.min_decay_epoch)
+
+
+def finished(settings: Config, state: TrainState) -> bool:
+    """Whether nothing is left to train."""
+    return (
+        int(state.epoch) > settings.train.max_epochs
+        or int(state.step) >= (settings.train.max_steps or math.inf)
+        or plateau.finished(plateau_rule(settings), state.plateau)
+    )
+
+
+@contextlib.contextmanager
+def seconds_compiling() -> Generator[Callable[[], float], None, None]:
+    """A function that returns the seconds spent tracing, lowering and compiling since it was last called."""
+    spent: list[float] = []
+
+    def listen(event: str, duration_secs: float, **_: Any) -> None:
+        if event.startswith("/jax/core/compile/"):
+            spent.append(duration_secs)
+
+    def take() -> float:
+        total = sum(spent, 0.0)
+        spent.clear()
+        return total
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        yield take
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+
+
+def _stop(run: Training, state: TrainState, number: int | None) -> NoReturn:
+    run.checkpoints.save(state)
+    raise Stopped(number or signal.SIGTERM, f"stopped at step {int(state.step)}, and saved")
+
+
+def _check_validation(run: Training, state: TrainState, valid: dict[str, Any]) -> None:
+    if not math.isfinite(valid["loss"]):
+        run.checkpoints.save(state)
+        raise InputError(
+            f"{run.folder}: the validation loss is {valid['loss']} after epoch {int(state.epoch)} (step "
+            f"{int(state.step)}, lr {float(state.plateau.learning_rate):g}), which is saved; train anew with a smaller "
+            "--config.optim.learning_rate"
+        )
+
+
+def _end_epoch(run: Training, state: TrainState, valid: dict[str, Any]) -> TrainState:
+    """Apply the learning-rate rule and save; returns the state at the start of the next epoch."""
+    loss, optim = valid["loss"], run.settings.optim
+    rate, decision = plateau.update(plateau_rule(run.settings), state.plateau, loss, int(state.epoch) - 1)
+    state = state._replace(
+        epoch=state.epoch + 1,
+        position=jnp.zeros_like(state.position),
+        plan=run.method.plan.end_epoch(state.plan, valid["mi"]),
+        plateau=jax.tree.map(jnp.asarray, rate),
+        sums=objective.zero_sums(),
+    )
+    if Decision.DECAY in decision:
+        state = state._replace(opt_state=optimizer(optim.clip).init(state.params))
+        if optim.reload_best and run.checkpoints.best_step() is not None:
+            params, method_state, _ = run.checkpoints.best_model((state.params, state.method_state))
+            state = state._replace(params=params, method_state=method_state)
+            loss = None  # it is not that of these parameters, and must not compete for the best
+    run.checkpoints.save(state, loss)
+    return state
+
+
+def train_epoch(run: Training, steps: Steps, state: TrainState) -> tuple[TrainState, int | None]:
+    """Train the rest of the state's epoch, or less if a signal or the limit of steps comes first.
+
+    Returns the state and the number of the signal. Raises InputError if a step is not finite, unless the configuration
+    says to skip it.
+    """
+    state = devices.replicate(state)
+    epoch, step, position = int(state.epoch), int(state.step), int(state.position)
+    rate = float(state.plateau.learning_rate)
+    settings, often = run.settings.train, run.settings.checkpoint
+    alone = jax.process_count() == 1  # several processes save at the same step, and their clocks differ
+    most = settings.steps_per_dispatch if run.method.plan.scan_steps else 1
+    end = position + max(0, settings.max_steps - step) if settings.max_steps else None
+    in_flight: collections.deque[tuple[int, StepInfo]] = collections.deque()
+    saved = landed = time.monotonic()
+    room, seen, number = 0, _seen(state), None
+
+    def wait_until(left: int) -> None:
+        while len(in_flight) > left:
+            first, info = in_flight.popleft()
+            finite = np.atleast_1d(info.finite)  # waits for the device
+            if not (finite.all() or settings.skip_nonfinite):
+                _not_finite(run, first + int(np.argmin(finite)), epoch, rate, info)
+
+    with console.Progress(f"epoch {epoch}/{settings.max_epochs}", len(run.train), position) as progress:
+        for batches in run.train.groups(epoch, position, end, most):
+            number = run.signals.received or (signal.SIGTERM if run.checkpoints.preempted(step) else None)
+            if number is not None:
+                break
+            draw, count = functools.partial(run.train.draw, epoch, step), len(batches)
+            sharded = [devices.shard(batch) for batch in batches]
+            if count > 1:
+                state, info = steps.scan_steps(state, devices.stack_batches(sharded))
+            else:
+                state, info = run.method.plan.step(
+                    steps, state, sharded[0], lambda k, draw=draw: devices.shard(draw(k))
+                )
+            in_flight.append((step + 1, info))
+            step, position = step + count, position + count
+            wait_until(room)
+            room, landed = dispatches_ahead(time.monotonic() - landed), time.monotonic()
+            if step % TICK_EVERY < count and progress.due:
+                before, seen = seen, _seen(state)
+                progress.tick(position, f"loss {(seen[0] - before[0]) / max(seen[1] - before[1], 1):.2f}")
+            late = alone and often.every_minutes and time.monotonic() - saved > 60 * often.every_minutes
+            due = late or (often.every_steps and step % often.every_steps < count)
+            if due and position < len(run.train):  # the end of the epoch is saved in a moment
+                wait_until(0)
+                run.checkpoints.save(state)
+                saved = time.monotonic()
+    wait_until(0)
+    return state, number
+
+
+def dispatches_ahead(seconds: float) -> int:
+    """How many dispatches the device may be given before the host waits, when the last one took so many seconds."""
+    if jax.default_backend() != "cpu":
+        return IN_FLIGHT
+    if jax.device_count() > 1:  # virtual devices deadlock with many collectives in flight
+        return 0
+    if seconds > LONG:
+        time.sleep(FREED)
+        return 0
+    return IN_FLIGHT
+
+
+def _not_finite(run: Training, step: int, epoch: int, rate: float, info: StepInfo) -> NoReturn:
+    i = int(np.argmin(np.atleast_1d(info.finite)))
+    loss, norm = (float(np.atleast_1d(x)[i]) for x in (info.loss, info.norm))
+    weight = float(run.method.kl_weight(jnp.float32(step) / len(run.train)))
+    raise InputError(
+        f"{run.folder}: step {step} of epoch {epoch} is not finite: loss {loss:g}, gradient norm {norm:g}, lr "
+        f"{rate:g}, KL weight {weight:g}. The last checkpoint is as it was: go on from it with "
+        "--config.train.skip_nonfinite, or train anew with a smaller --config.optim.learning_rate"
+    )
+
+
+def _seen(state: TrainState) -> tuple[float, float]:
+    """Loss and sentences of the epoch so far; numbers, since the next step reuses the memory of the state's arrays."""
+    return float(state.sums.loss), float(state.sums.sentences)
 
 
 def epoch_line(
@@ -50,8 +247,10 @@ def epoch_line(
     compiling: float,
     tokens: float,
 ) -> dict[str, Any]:
-    """What is logged of an epoch, nats a sentence; of it, `seconds` were trained in this life of the run, from the
-    token on that is given, `compiling` of them before there was a program to run."""
+    """What is logged of an epoch, in nats a sentence.
+
+    This life of the run trained for `seconds`, `compiling` among them, and began when the epoch had had `tokens`.
+    """
     sums = jax.tree.map(float, state.sums)
     count = max(sums.sentences, 1.0)
     return {
@@ -70,14 +269,14 @@ def epoch_line(
         "skipped": int(state.skipped),
         "seconds": seconds,
         "seconds_compiling": compiling,
-        "tokens_per_second": (sums.tokens - tokens) / seconds or None,  # of a life that began at the epoch's end
+        "tokens_per_second": (sums.tokens - tokens) / seconds or None,  # a life may begin at the end of an epoch
     }
 
 
 def warnings(line: dict[str, Any], method: Method) -> dict[str, str | None]:
-    """What a user should not discover a day later: for each ill its remedy, or None where all is well."""
+    """What a user should not discover a day later: for each problem its text with a remedy, None if there is none."""
     collapsed = runaway = None
-    full = float(method.kl_weight(jnp.float32(1e6)))  # that of a late epoch: 1, but for beta_vae
+    full = float(method.kl_weight(jnp.float32(1e6)))  # the weight of a late epoch: 1, except for beta_vae
     if line["mi"] is not None and line["kl_weight"] >= full and (line["mi"] < 0.1 or line["au_hat"] == 0):
         collapsed = (
             f"the posterior has collapsed (mi {line['mi']:.3f} nats, {line['au_hat']} active units of q_hat): z is "
@@ -90,208 +289,3 @@ def warnings(line: dict[str, Any], method: Method) -> dict[str, str | None]:
             "Try a smaller --config.method.des_std, more steps an epoch, or --config.method.factor_average=population"
         )
     return {"collapsed": collapsed, "runaway": runaway}
-
-
-class Training(NamedTuple):
-    """What does not change while a run trains."""
-
-    folder: Path
-    settings: Config
-    model: Model
-    method: Method
-    train: Loader
-    valid: Loader
-    keeper: Checkpoints
-    log: EpochLog
-    signals: Signals
-    profiler: Profiler
-    compiling: Compiling
-
-
-class Flight:
-    """Training steps that the device has been given, one or several a dispatch, and that the host has not seen the end
-    of: about IN_FLIGHT seconds of them, so that a signal is soon obeyed, and always one dispatch, so that the device
-    never waits; but on a CPU none that is LONG, and none at all of several virtual devices, which deadlock with many
-    collectives in flight."""
-
-    def __init__(self) -> None:
-        self._steps: collections.deque[tuple[StepInfo, list[Batch], Draw]] = collections.deque()
-        self._room, self._seen = 0, time.monotonic()
-        cpu = jax.default_backend() == "cpu"
-        self._wait, self._long = cpu and jax.device_count() > 1, LONG if cpu else math.inf
-
-    def add(self, told: StepInfo, batches: list[Batch], draw: Draw) -> None:
-        """One more; waits for older ones. Raises Faulted where one of them was not taken."""
-        self._steps.append((told, batches, draw))
-        self.land(0 if self._wait else self._room)
-
-    def land(self, room: int = 0) -> None:
-        """Wait until at most so many are left. Raises Faulted where one was not taken."""
-        while len(self._steps) > room:
-            told, batches, draw = self._steps.popleft()
-            faults = np.atleast_1d(told.fault)
-            if faults.any():
-                raise Faulted(batches[int(np.argmax(faults > 0))], draw)
-            now = time.monotonic()
-            took = now - self._seen
-            if took > self._long:
-                self._room = 0
-                time.sleep(FREED)
-            else:
-                self._room = max(1, min(self._room + 1, int(IN_FLIGHT / (took + 1e-6)), MOST_IN_FLIGHT))
-            self._seen = now
-
-
-class Faulted(Exception):  # noqa: N818 (of the numbers, not of the program)
-    """A step's numbers were not finite; its batch, and the draws of its inner steps."""
-
-    def __init__(self, batch: Batch, draw: Draw):
-        super().__init__()
-        self.batch, self.draw = batch, draw
-
-
-def fit(run: Training, state: TrainState) -> TrainState:
-    """Train from `state` until the rule stops it, or `max_epochs`, or `max_steps`.
-
-    Raises command.Stopped after a signal, and InputError when the loss or a gradient is not finite; the state is saved.
-    """
-    settings, method = run.settings, run.method
-    optimizer = workdir.optimizer(settings)
-    steps = make_steps(run.model, method, optimizer, len(run.train), settings.train.skip_nonfinite)
-    inference = make_inference(run.model, method)
-    valid_key = jax.random.key(settings.train.seed)
-    while not finished(settings, state):
-        started, tokens = time.monotonic(), float(state.sums.tokens)
-        run.compiling.take()
-        state, signal_number = train_epoch(run, steps, state)
-        if signal_number is not None:
-            _stop(run, state, signal_number)
-        seconds, compiling = time.monotonic() - started, run.compiling.take()
-        method_state = method.posterior.end_epoch(state.method_state)
-        try:
-            with run.signals.at_once():
-                valid = posteriors.infer(
-                    inference, method, state.params, method_state, run.valid, valid_key, run.model.latent
-                ).summary(method)
-        except Interrupted:
-            _stop(run, state, run.signals.received)
-        _check(run, state, valid)
-        state = state._replace(method_state=method_state)
-        line = epoch_line(state, method, valid, len(run.train), seconds, compiling, tokens)
-        ills = warnings(line, method)
-        run.log.write(line | {ill: text is not None for ill, text in ills.items()}, settings.train.max_epochs)
-        for text in filter(None, ills.values()):
-            console.warn(text)
-        state, decision = _end_epoch(run, optimizer, state, valid)
-        if Decision.BEST in decision:
-            run.keeper.save(BEST, state)
-        if Decision.DECAY in decision and settings.optim.reload_best:
-            best = run.keeper.only(BEST, state)
-            state = state._replace(params=best.params, method_state=best.method_state)
-        run.keeper.save(LATEST, state)
-        allocator.give_back()
-    return state
-
-
-def finished(settings: Config, state: TrainState) -> bool:
-    """Whether there is nothing left to train."""
-    return (
-        int(state.epoch) > settings.train.max_epochs
-        or int(state.step) >= (settings.train.max_steps or math.inf)
-        or plateau.finished(workdir.rule(settings), state.plateau)
-    )
-
-
-def _stop(run: Training, state: TrainState, number: int | None) -> NoReturn:
-    run.keeper.save(LATEST, state)
-    raise Stopped(number or signal.SIGTERM, f"stopped at step {int(state.step)}, and saved")
-
-
-def _check(run: Training, state: TrainState, valid: dict[str, Any]) -> None:
-    if not math.isfinite(valid["loss"]):
-        run.keeper.save(LATEST, state)
-        raise InputError(
-            f"{run.folder}: the validation loss is {valid['loss']} after epoch {int(state.epoch)} (step "
-            f"{int(state.step)}, lr {float(state.plateau.learning_rate):g}), which is saved; train anew with a smaller "
-            "--config.optim.learning_rate"
-        )
-
-
-def _end_epoch(
-    run: Training, optimizer: optax.GradientTransformation, state: TrainState, valid: dict[str, Any]
-) -> tuple[TrainState, Decision]:
-    """The state at the start of the next epoch."""
-    rate, decision = plateau.update(workdir.rule(run.settings), state.plateau, valid["loss"], int(state.epoch) - 1)
-    state = state._replace(
-        epoch=state.epoch + 1,
-        position=jnp.zeros_like(state.position),
-        plan=run.method.plan.end_epoch(state.plan, valid["mi"]),
-        plateau=jax.tree.map(jnp.asarray, rate),
-        sums=objective.zero_sums(),
-    )
-    if Decision.DECAY in decision:
-        state = state._replace(opt_state=optimizer.init(state.params))
-    return state, decision
-
-
-def train_epoch(run: Training, steps: Steps, state: TrainState) -> tuple[TrainState, int | None]:
-    """The rest of the state's epoch, or less where a signal or the limit of steps comes first; the signal's number."""
-    state = devices.replicate(state)
-    epoch, step, position = int(state.epoch), int(state.step), int(state.position)
-    often = run.settings.checkpoint
-    saved, seen = time.monotonic(), _seen(state)
-    flight = Flight()
-    alone = jax.process_count() == 1  # several processes save at the same step, and their clocks differ
-    what = f"epoch {epoch}/{run.settings.train.max_epochs}"
-    number = None
-    most = run.settings.train.steps_per_dispatch if run.method.plan.several else 1
-    end = position + max(0, limit - step) if (limit := run.settings.train.max_steps) else None
-    try:
-        with console.Progress(what, len(run.train), position) as ticker:
-            for batches in run.train.groups(epoch, position, end, most):
-                number = run.signals.received or (signal.SIGTERM if run.keeper.preempted(step) else None)
-                if number is not None:
-                    break
-                draw, count = functools.partial(run.train.draw, epoch, step), len(batches)
-                sharded = [devices.shard(batch) for batch in batches]
-                if count > 1:
-                    state, told = steps.several(state, devices.stack_batches(sharded))
-                else:
-                    state, told = run.method.plan.step(
-                        steps, state, sharded[0], lambda k, draw=draw: devices.shard(draw(k))
-                    )
-                flight.add(told, batches, draw)
-                step, position = step + count, position + count
-                run.profiler.after_dispatch(flight.land)
-                if step % TICK_EVERY < count and ticker.due:
-                    before, seen = seen, _seen(state)
-                    ticker.tick(position, f"loss {(seen[0] - before[0]) / max(seen[1] - before[1], 1):.2f}")
-                late = alone and often.every_minutes and time.monotonic() - saved > 60 * often.every_minutes
-                due = late or (often.every_steps and step % often.every_steps < count)
-                if due and position < len(run.train):  # the end of the epoch is saved in a moment
-                    flight.land()
-                    run.keeper.save(LATEST, state)
-                    saved = time.monotonic()
-        flight.land()
-    except Faulted as faulted:
-        _fault(run, steps, fault.find(state, faulted.batch, faulted.draw))
-    return state, number
-
-
-def _fault(run: Training, steps: Steps, found: fault.Fault) -> NoReturn:
-    """Keep all that the step was made of, and stop."""
-    run.keeper.save(FAULT, found.state)
-    run.keeper.save(LATEST, found.state._replace(substep=jnp.zeros_like(found.state.substep)))
-    found = found._replace(batch=run.train.whole(found.batch))
-    facts = fault.take_again(found, steps, run.method, len(run.train))
-    fault.write(run.folder, found, facts)
-    raise InputError(
-        f"{run.folder}: numbers that are not finite in {fault.line(facts)}. Nothing was trained on them, all before is "
-        f"saved; look with python -m scalevae_jax.replay --workdir {run.folder}, then go on with "
-        "--config.train.skip_nonfinite, or train anew with a smaller --config.optim.learning_rate"
-    )
-
-
-def _seen(state: TrainState) -> tuple[float, float]:
-    """Loss and sentences of the epoch so far; numbers, since the state's own arrays are donated to the next step."""
-    return float(state.sums.loss), float(state.sums.sentences)

@@ -1,90 +1,91 @@
-"""What training reads: the text of a configuration as batches."""
+"""What training starts from: the text as batches, the workdir's record of the run, and the state to go on from."""
 
-import contextlib
-import pathlib
 import sys
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
+import numpy as np
+from rich.table import Table
 
 from scalevae_jax import config
 from scalevae_jax.config import Config
 from scalevae_jax.core.network import Model
-from scalevae_jax.core.types import InputError
+from scalevae_jax.core.types import InputError, leaves_by_path
 from scalevae_jax.data import corpus, loader, vocab
 from scalevae_jax.methods.method import Method
 from scalevae_jax.runtime import console, devices, processes, storage
 from scalevae_jax.runtime.storage import Path
 from scalevae_jax.training import workdir
-from scalevae_jax.training.checkpoint import LATEST, Checkpoints
-from scalevae_jax.training.lock import Lock
-from scalevae_jax.training.loop import finished
-from scalevae_jax.training.state import TrainState
+from scalevae_jax.training.checkpoint import Checkpoints
+from scalevae_jax.training.state import TrainState, abstract_state, create_state, optimizer
+from scalevae_jax.training.steps import make_steps
+
+MIB = 2**20
 
 
 class TrainingData(NamedTuple):
-    """What training reads: the words and batches of the two splits."""
+    """The words, and the batches of the two splits that training reads."""
 
     words: vocab.Vocabulary
     train: loader.Loader
     valid: loader.Loader
-    digests: dict[str, str]
+    digests: dict[str, str]  # of every split's text, sha256
 
 
 def read(settings: Config, words: vocab.Vocabulary | None = None) -> TrainingData:
-    """The feed of a configuration, said on the screen; the vocabulary is built from the training split unless given."""
+    """Read the text of a configuration, and print what it is; without `words`, the training split gives them."""
     data = settings.data
     text = corpus.open(data)
-    about = {split: text.about(split) for split in corpus.SPLITS}
+    metadata = {split: text.metadata(split) for split in corpus.SPLITS}
     words = text.vocabulary() if words is None else words
     loaders = {}
-    for split, size, parts, seed in (
-        ("train", settings.train.batch_size, settings.optim.accumulate, settings.train.seed),
-        ("valid", settings.eval.batch_size, 1, None),
+    for split, size, seed in (
+        ("train", settings.train.batch_size, settings.train.seed),
+        ("valid", settings.eval.batch_size, None),
     ):
         rows = text.split(split, words)
         edges = loader.bucket_lengths(rows.lengths, data.buckets)
-        whole = devices.rows_for(size, parts)
-        here = devices.rows_here(whole)
-        loaders[split] = loader.Loader(rows, edges, size, whole, seed, data.partition, here)
+        whole = devices.rows_for(size)
+        local_rows = devices.rows_here(whole)
+        loaders[split] = loader.Loader(rows, edges, size, whole, seed, data.partition, local_rows)
     train, valid = loaders["train"], loaders["valid"]
     counts = " ".join(
-        f"{split} {len(loaders[split].split) if split in loaders else found['sentences']:,}"
-        for split, found in about.items()
+        f"{split} {len(loaders[split].split) if split in loaders else known['sentences']:,}"
+        for split, known in metadata.items()
     )
     unknown = f"{train.split.unknown:.1%} unknown (valid {valid.split.unknown:.1%})"
     console.log(f"data: {text.source.place}: {counts} sentences, {len(words):,} words, {unknown}")
-    for remark in corpus.remarks(text, {split: of.split for split, of in loaders.items()}):
+    for remark in corpus.remarks(text, {split: batches.split for split, batches in loaders.items()}):
         console.warn(f"data: {remark}")
     padding = loader.padding_share(train.split.lengths, train.edges)
     console.log(
         f"buckets: {' '.join(map(str, train.edges))} tokens, {padding:.1%} padding, {len(train):,} batches an epoch, "
         "one compilation a bucket"
     )
-    return TrainingData(words, train, valid, {split: found["sha256"] for split, found in about.items()})
+    return TrainingData(words, train, valid, {split: known["sha256"] for split, known in metadata.items()})
 
 
 def introduce(settings: Config, folder: Path) -> dict[str, Any]:
-    """The run's first line; what it is made of, for the record."""
+    """Print the run's first line; returns versions, git commit and devices."""
     devices.start()
     about = workdir.provenance()
     versions = " ".join(f"{name} {version}" for name, version in about["versions"].items())
     size = settings.train.batch_size
-    share = devices.rows_for(size, settings.optim.accumulate) // jax.device_count()
-    batch = f"batch {size}, {share} a device"
+    batch = f"batch {size}, {devices.rows_for(size) // jax.device_count()} a device"
     console.log(f"{versions} | {about['device']} | {batch} | seed {settings.train.seed} | workdir {folder}")
     return about
 
 
-def prepare(settings: Config, folder: Path, timeout: int = 300) -> tuple[TrainingData, Model, Method]:
-    """Feed, model and method, and the workdir's own record of them; an older record is kept and must agree."""
+def prepare(settings: Config, folder: Path, timeout_seconds: int = 300) -> tuple[TrainingData, Model, Method]:
+    """Read the data, build model and method, and record them in the workdir; an older record must agree with them.
+
+    All processes must agree on them within `timeout_seconds`. Raises InputError.
+    """
     about = introduce(settings, folder)
     method = config.build_method(settings)
-    begun = workdir.begun(folder)
-    if begun:
-        before = config.from_json(folder / workdir.CONFIG)
-        changed = config.differences(before, settings)
+    resuming = workdir.has_checkpoint(folder)
+    if resuming:
+        changed = config.differences(config.from_json(folder / workdir.CONFIG), settings)
         if changed:
             raise InputError(
                 f"{folder}: trained with another configuration: {'; '.join(changed)}; choose another --workdir"
@@ -95,37 +96,57 @@ def prepare(settings: Config, folder: Path, timeout: int = 300) -> tuple[Trainin
                 raise InputError(f"{folder}: trained on another {split} file than {settings.data.path} holds now")
     else:
         data = read(settings)
-    facts = {"configuration": config.to_json(settings), "workdir": "begun" if begun else "new"}
+    facts = {"configuration": config.to_json(settings), "workdir": "with checkpoints" if resuming else "new"}
     facts |= {f"{split} data": digest for split, digest in data.digests.items()}
-    processes.assert_same(facts, timeout)
-    if not begun:
+    processes.assert_same(facts, timeout_seconds)
+    if not resuming:
         if processes.is_main_process():
             data.words.save(folder / workdir.VOCABULARY)
         record = {**about, "command": sys.argv, "data": data.digests, "steps_per_epoch": len(data.train)}
         storage.write_json(folder / workdir.RUN, record)
-    storage.write_text(folder / workdir.CONFIG, config.to_json(settings))
+    storage.write_text(folder / workdir.CONFIG, config.to_json(settings))  # some fields may change when a run resumes
     processes.barrier("the workdir is written")
     if not (folder / workdir.CONFIG).exists():
         raise InputError(f"{folder}: not on storage that all hosts see; give a --workdir that is")
     return data, config.build_model(settings, method, len(data.words)), method
 
 
-def _lock(folder: Path) -> contextlib.AbstractContextManager[Any]:
-    if not processes.is_main_process():
-        return contextlib.nullcontext()
-    if isinstance(folder, pathlib.Path):
-        return Lock(folder)
-    console.warn(f"{folder}: nothing can be locked in a bucket; see to it that no other run has this --workdir")
-    return contextlib.nullcontext()
+def begin(settings: Config, model: Model, method: Method, steps_per_epoch: int, checkpoints: Checkpoints) -> TrainState:
+    """The newest whole state of the run, or the state before its first step."""
+    state = checkpoints.newest(abstract_state(settings, model, method, steps_per_epoch))
+    return create_state(settings, model, method, steps_per_epoch) if state is None else state
 
 
-def _begin(settings: Config, model: Model, method: Method, data: TrainingData, keeper: Checkpoints) -> TrainState:
-    """The newest whole state of the run, or that before its first step."""
-    like = workdir.abstract_state(settings, model, method, len(data.train))
-    state = keeper.newest(like)
-    if state is None:
-        return workdir.create_state(settings, model, method, len(data.train))
-    keeper.save(LATEST, state)  # where it was the best that was newest
-    if not finished(settings, state) and not keeper.check_best(like):  # the next epoch becomes the best
-        state = state._replace(plateau=state.plateau._replace(best=jnp.full_like(state.plateau.best, jnp.inf)))
-    return state
+def describe(settings: Config, data: TrainingData) -> None:
+    """Print what a run would take: parameters, buckets, memory of the longest step. Trains and writes nothing."""
+    console.log(config.to_json(settings))
+    method, train = config.build_method(settings), data.train
+    model = config.build_model(settings, method, len(data.words))
+    state = abstract_state(settings, model, method, len(train))
+    console.console.print(_parameters(state.params))
+    batches = train.partition(1)
+    table = Table("tokens", "batches", "padding", title="buckets")
+    for edge in train.edges:
+        bucket = [rows for rows, length in zip(batches.rows, batches.lengths, strict=True) if length == edge]
+        tokens = sum(int(train.split.lengths[rows].sum()) for rows in bucket)
+        table.add_row(str(edge), f"{len(bucket):,}", f"{1 - tokens / (len(bucket) * train.batch_size * edge):.1%}")
+    console.console.print(table)
+    longest = train.batch(batches, int(np.argmax(batches.lengths)))
+    step: Any = make_steps(model, method, optimizer(settings.optim.clip), len(train)).joint
+    memory = step.lower(state, devices.shard(longest)).compile().memory_analysis()
+    held = (memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes) / MIB
+    working = memory.temp_size_in_bytes / MIB
+    console.log(
+        f"memory of a device in a step of {train.edges[-1]} tokens: {held:,.0f} MiB state and batch, "
+        f"{working:,.0f} MiB while it runs, {held + working:,.0f} MiB in all"
+    )
+
+
+def _parameters(params: Any) -> Table:
+    table = Table("parameter", "shape", "numbers", "MiB", title="parameters, float32")
+    leaves = leaves_by_path(params)
+    for name, x in leaves.items():
+        table.add_row(name, " x ".join(map(str, x.shape)), f"{x.size:,}", f"{4 * x.size / MIB:.2f}")
+    total = sum(x.size for x in leaves.values())
+    table.add_row("all", "", f"{total:,}", f"{4 * total / MIB:.2f}")
+    return table

@@ -1,5 +1,6 @@
 """The training state: everything that must be saved for a run to go on as if it had never stopped."""
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -7,6 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Int
 
+from scalevae_jax.config import Config
 from scalevae_jax.core.network import Model
 from scalevae_jax.core.types import Array, Keys, Params
 from scalevae_jax.methods.method import Method
@@ -15,23 +17,29 @@ from scalevae_jax.training import plateau
 
 
 class TrainState(NamedTuple):
-    """`method_state` holds Scale-VAE's factor accumulator and f_bar, BN's running moments, and their like."""
+    """`method_state` holds Scale-VAE's factor accumulator and f_bar, BN-VAE's running moments, and their like."""
 
     step: Int[Array, ""]  # batches trained on
     substep: Int[Array, ""]  # encoder-only steps taken on this batch (Agg-VAE)
     epoch: Int[Array, ""]  # the present one, counted from 1
-    position: Int[Array, ""]  # batches of this epoch done
+    position: Int[Array, ""]  # batches of this epoch trained on
     params: Params  # encoder, decoder, posterior
     opt_state: Any
     method_state: Any
     plan: Any
     plateau: plateau.Plateau
     sums: Sums  # of this epoch so far
-    fault: Int[Array, ""]  # 0, or the move (1 + its place in steps.MOVES) whose numbers were not finite: nothing moves
-    skipped: Int[Array, ""]  # steps not taken for that reason, where the configuration says to skip them
+    skipped: Int[Array, ""]  # steps not taken because their numbers were not finite
     key: Keys
 
 
+@functools.cache
+def optimizer(clip: float) -> optax.GradientTransformation:
+    """From gradients to directions. The learning rate is part of the state: the plateau rule cuts it."""
+    return optax.clip_by_global_norm(clip)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3, 4, 5))
 def create(
     model: Model,
     method: Method,
@@ -54,7 +62,17 @@ def create(
         plan=method.plan.init(),
         plateau=jax.tree.map(jnp.asarray, plateau.start(learning_rate)),
         sums=zero_sums(),
-        fault=jnp.int32(0),
         skipped=jnp.int32(0),
         key=step_key,
     )
+
+
+def create_state(settings: Config, model: Model, method: Method, steps_per_epoch: int) -> TrainState:
+    """The state of a configuration before the first step."""
+    optim = settings.optim
+    return create(model, method, optimizer(optim.clip), optim.learning_rate, steps_per_epoch, settings.train.seed)
+
+
+def abstract_state(settings: Config, model: Model, method: Method, steps_per_epoch: int) -> TrainState:
+    """Its shapes and types, without its numbers."""
+    return jax.eval_shape(lambda: create_state(settings, model, method, steps_per_epoch))

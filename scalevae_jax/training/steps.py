@@ -1,4 +1,4 @@
-"""The steps of training and evaluation, each one device's view, mapped over the devices by `parallel.spmd`."""
+"""One optimiser step as a single device sees it, and the training steps made of it, mapped over all devices."""
 
 import functools
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Int
+from jaxtyping import Bool
 
 from scalevae_jax.core.network import Model
 from scalevae_jax.core.types import Array, Batch, Scalar
@@ -16,119 +16,106 @@ from scalevae_jax.methods.method import Method
 from scalevae_jax.runtime import devices
 from scalevae_jax.training.state import TrainState
 
-
-class StepInfo(NamedTuple):
-    """What a step says of itself, apart from the state, which the next step consumes."""
-
-    sums: objective.Sums  # over the batch; 0 where the step was not taken
-    loss: Scalar  # nats a sentence
-    norm: Scalar  # of the gradient, before it is clipped
-    fault: Int[Array, ""]  # the state's
-
-
-class Steps(NamedTuple):
-    """Mapped functions; batches are sharded, everything else is the same on all devices. State is donated.
-
-    `several` takes joint steps over the second axis of its batches, [devices, steps, rows / devices, ..], and tells of
-    each.
-    """
-
-    joint: Callable[[TrainState, Batch], tuple[TrainState, StepInfo]]
-    several: Callable[[TrainState, Batch], tuple[TrainState, StepInfo]]
-    encoder: Callable[[TrainState, Batch], tuple[TrainState, StepInfo]]
-    decoder: Callable[[TrainState, Batch], tuple[TrainState, StepInfo]]
-
-
 PARAM_GROUPS = {
     "joint": ("encoder", "decoder", "posterior"),
     "encoder": ("encoder", "posterior"),
     "decoder": ("decoder",),
-}  # the parts of the parameters that each step moves
+}  # the parts of the parameters that each kind of step trains
+
+
+class StepInfo(NamedTuple):
+    """The outcome of a step. It outlives the state, whose memory the next step reuses."""
+
+    sums: objective.Sums  # over the batch; 0 if the step was not finite
+    loss: Scalar  # nats a sentence
+    norm: Scalar  # of the gradient, before clipping
+    finite: Bool[Array, ""]  # whether loss and norm are; otherwise the step was not taken
+
+
+Step = Callable[[TrainState, Batch], tuple[TrainState, StepInfo]]
+
+
+class Steps(NamedTuple):
+    """Steps mapped over the devices; batches are sharded, the state is the same on all devices and is donated."""
+
+    joint: Step
+    scan_steps: Step  # joint steps over axis 1 of its batches, [devices, steps, rows / devices, ...]; so is the info
+    encoder: Step  # an inner step: the batch does not count as trained on
+    decoder: Step
 
 
 def device_update(
-    model: Model,
-    method: Method,
-    optimizer: optax.GradientTransformation,
-    steps_per_epoch: int,
-    move: str = "joint",
-    skip: bool = False,
-) -> Callable[[TrainState, Batch], tuple[TrainState, StepInfo]]:
-    """One optimiser step on the parts of a move; clipping sees the gradients of all parts.
+    model: Model, method: Method, optimizer: optax.GradientTransformation, steps_per_epoch: int, group: str = "joint"
+) -> Step:
+    """An optimiser step on one group of parameters; the gradients of all parameters are clipped together.
 
-    A step whose loss or gradient is not finite is not taken: with `skip` it is counted, without it the state keeps the
-    move as its fault, and no later step is taken either.
+    A step whose loss or gradient is not finite is not taken. It is only counted, in `skipped`.
     """
-    fault = 1 + list(PARAM_GROUPS).index(move)
 
     def update(state: TrainState, batch: Batch) -> tuple[TrainState, StepInfo]:
         key = jax.random.fold_in(jax.random.fold_in(state.key, state.step), state.substep)
         done = (state.step + 1).astype(jnp.float32)
-        setting = objective.Phase(method.kl_weight(done / steps_per_epoch), state.epoch, train=True)
+        phase = objective.Phase(method.kl_weight(done / steps_per_epoch), state.epoch, train=True)
         gradient: Any = jax.grad(objective.objective, has_aux=True)
-        local, (method_state, sums) = gradient(state.params, model, method, state.method_state, batch, key, setting)
+        local, (method_state, sums) = gradient(state.params, model, method, state.method_state, batch, key, phase)
         grads, sums = devices.total((local, sums))
         norm = optax.tree.norm(grads)
         loss = sums.loss / jnp.maximum(sums.sentences, 1.0)
         finite = jnp.isfinite(loss) & jnp.isfinite(norm)
-        taken = finite & (state.fault == 0)
         updates: Any
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         rate: Any = state.plateau.learning_rate
 
-        def choose(new: Any, old: Any) -> Any:
-            return jax.tree.map(lambda x, y: jnp.where(taken, x, y), new, old)
+        def if_finite(new: Any, old: Any) -> Any:
+            return jax.tree.map(lambda x, y: jnp.where(finite, x, y), new, old)
 
         params = {
-            part: choose(optax.apply_updates(old, jax.tree.map(lambda u: -rate * u, updates[part])), old)
-            if part in PARAM_GROUPS[move]
+            part: if_finite(optax.apply_updates(old, jax.tree.map(lambda u: -rate * u, updates[part])), old)
+            if part in PARAM_GROUPS[group]
             else old
             for part, old in state.params.items()
         }
         state = state._replace(
             params=params,
-            opt_state=choose(opt_state, state.opt_state),
-            method_state=choose(method_state, state.method_state),
-            fault=state.fault if skip else jnp.where(finite | (state.fault > 0), state.fault, fault),
-            skipped=state.skipped + (skip & ~finite),
+            opt_state=if_finite(opt_state, state.opt_state),
+            method_state=if_finite(method_state, state.method_state),
+            skipped=state.skipped + ~finite,
         )
-        return state, StepInfo(choose(sums, objective.zero_sums()), loss, norm, state.fault)
+        return state, StepInfo(if_finite(sums, objective.zero_sums()), loss, norm, finite)
 
     return update
 
 
-def make_steps(
-    model: Model, method: Method, optimizer: optax.GradientTransformation, steps_per_epoch: int, skip: bool = False
-) -> Steps:
-    """The training steps of a method; counters stand still in a state that has a fault."""
+@functools.cache  # so that equal runs in one process compile once
+def make_steps(model: Model, method: Method, optimizer: optax.GradientTransformation, steps_per_epoch: int) -> Steps:
+    """The training steps of a method."""
+    update = functools.partial(device_update, model, method, optimizer, steps_per_epoch)
 
-    def device_step(move: str) -> Callable[..., Any]:
-        update = device_update(model, method, optimizer, steps_per_epoch, move, skip)
+    def whole(group: str) -> Step:
+        """A step after which the batch counts as trained on."""
+        update_group = update(group)
 
         def step(state: TrainState, batch: Batch) -> tuple[TrainState, StepInfo]:
-            state, told = update(state, batch)
-            well = state.fault == 0
+            state, info = update_group(state, batch)
             state = state._replace(
-                step=state.step + well,
-                position=state.position + well,
-                substep=jnp.where(well, 0, state.substep),
-                sums=jax.tree.map(jnp.add, state.sums, told.sums),
+                step=state.step + 1,
+                position=state.position + 1,
+                substep=jnp.zeros_like(state.substep),
+                sums=jax.tree.map(jnp.add, state.sums, info.sums),
             )
-            return state, told
+            return state, info
 
         return step
 
-    mapped = functools.partial(devices.pmap_over_devices, in_axes=(None, 0), donate=(0,))
-    joint = device_step("joint")
-    update = device_update(model, method, optimizer, steps_per_epoch, "encoder", skip)
-
     def inner(state: TrainState, batch: Batch) -> tuple[TrainState, StepInfo]:
-        state, told = update(state, batch)
-        return state._replace(substep=state.substep + (state.fault == 0)), told
+        state, info = update_encoder(state, batch)
+        return state._replace(substep=state.substep + 1), info
 
+    update_encoder, joint = update("encoder"), whole("joint")
+    mapped = functools.partial(devices.pmap_over_devices, in_axes=(None, 0), donate=(0,))
     return Steps(
         joint=mapped(joint),
-        several=mapped(functools.partial(jax.lax.scan, joint)),
+        scan_steps=mapped(functools.partial(jax.lax.scan, joint)),
         encoder=mapped(inner),
-        decoder=mapped(device_step("decoder")),
+        decoder=mapped(whole("decoder")),
     )

@@ -1,44 +1,34 @@
-"""The folder of a run: everything it writes, and everything that using it later needs."""
+"""The folder of a run: its files, what they belong to, and the lock that keeps a second process out."""
 
+import contextlib
+import fcntl
 import hashlib
 import importlib.metadata
 import os
 import pathlib
+import socket
 import subprocess
-from typing import Any
+import threading
+import time
+from typing import Any, TextIO
 
 import jax
-import optax
 
 import scalevae_jax
-from scalevae_jax import config
-from scalevae_jax.core.network import Model
+from scalevae_jax.config import Config
 from scalevae_jax.core.types import InputError
-from scalevae_jax.data import vocab
-from scalevae_jax.methods.method import Method
-from scalevae_jax.runtime import storage
+from scalevae_jax.data.vocab import Vocabulary
+from scalevae_jax.runtime import console, processes, storage
 from scalevae_jax.runtime.storage import Path
-from scalevae_jax.training import plateau
-from scalevae_jax.training import state as training
 from scalevae_jax.training.checkpoint import FOLDER, Checkpoints
 
-CONFIG, VOCABULARY, RUN = "config.json", "vocab.txt", "run.json"
-LARGEST_EPOCH = 2**31  # steps
-
-
-def optimizer(settings: config.Config) -> optax.GradientTransformation:
-    """What turns gradients into directions; the learning rate is the plateau's."""
-    return optax.clip_by_global_norm(settings.optim.clip)
-
-
-def rule(settings: config.Config) -> plateau.Rule:
-    """When the learning rate is cut, and training ends."""
-    optim = settings.optim
-    return plateau.Rule(optim.patience, optim.decay, optim.max_decays, optim.min_decay_epoch)
+CONFIG, VOCABULARY, RUN, LOCK = "config.json", "vocab.txt", "run.json", "lock"
+HEARTBEAT = 60.0  # seconds
+SILENCE = 10 * HEARTBEAT  # after which a process on another host counts as dead
 
 
 def provenance() -> dict[str, Any]:
-    """Versions of what the numbers depend on, the git commit where there is one, and the device."""
+    """Versions of what the numbers depend on, the git commit if there is one, and the devices."""
     names = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
     device = jax.devices()[0]
     return {
@@ -50,13 +40,13 @@ def provenance() -> dict[str, Any]:
 
 
 def _commit() -> str | None:
-    checkout = pathlib.Path(__file__).parents[1]
-    if not (checkout / ".git").exists():  # installed; a repository further up is another's
+    checkout = pathlib.Path(scalevae_jax.__file__).parents[1]
+    if not (checkout / ".git").exists():  # an installed package; a repository further up is not its own
         return None
     try:
-        line = ["git", "-C", str(checkout), "rev-parse", "HEAD"]
-        git = subprocess.run(line, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):  # no git
+        command = ["git", "-C", str(checkout), "rev-parse", "HEAD"]
+        git = subprocess.run(command, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):  # git is missing or refuses
         return None
     return git.stdout.strip()
 
@@ -64,44 +54,80 @@ def _commit() -> str | None:
 def read_record(workdir: Path) -> dict[str, Any]:
     """run.json: versions, git commit, device and command of the run's first start, digests of its corpus."""
     path = workdir / RUN
-    try:
-        record = storage.read_json(path)
-        steps = record["steps_per_epoch"]
-        if type(steps) is not int or not 0 < steps < LARGEST_EPOCH or type(record["data"]) is not dict:
-            raise ValueError("steps_per_epoch or data is out of range")
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: not a readable record of a run ({error})") from error
+    record = storage.read_json(path)
+    steps = record.get("steps_per_epoch")
+    if type(steps) is not int or not 0 < steps < 2**31 or type(record.get("data")) is not dict:
+        raise InputError(f"{path}: not a readable record of a run (steps_per_epoch or data is out of range)")
     return record
 
 
-def begun(workdir: Path) -> bool:
+def has_checkpoint(workdir: Path) -> bool:
     """Whether a run has saved a state there."""
-    return (workdir / CONFIG).exists() and any((workdir / FOLDER).glob("*/[0-9]*"))
+    folder = workdir / FOLDER
+    return (workdir / CONFIG).exists() and folder.is_dir() and any(path.name.isdecimal() for path in folder.iterdir())
 
 
-def refuse_links(workdir: Path) -> None:
-    """Raises InputError for a symbolic link that leaves the folder: it could make a command read or write elsewhere."""
-    if not isinstance(workdir, pathlib.Path):  # a bucket has none
-        return
-    home = pathlib.Path(os.path.realpath(workdir))
-    for path in workdir.rglob("*"):
-        if path.is_symlink() and not pathlib.Path(os.path.realpath(path)).is_relative_to(home):
-            raise InputError(f"{path}: a symbolic link that leaves the folder of the run; put the file itself there")
-
-
-def checkpoints(workdir: Path, settings: config.Config, words: vocab.Vocabulary, writing: bool = False) -> Checkpoints:
-    """The keepers of a run's states, which belong to its method and vocabulary."""
-    text = hashlib.blake2b("\n".join(words.words).encode(), digest_size=16).hexdigest()
-    about = {"method": settings.method.name, "vocabulary": f"{len(words)} words with digest {text}"}
+def checkpoints(workdir: Path, settings: Config, words: Vocabulary, writing: bool = False) -> Checkpoints:
+    """The checkpoints of a run, which belong to its method and vocabulary."""
+    digest = hashlib.blake2b("\n".join(words.words).encode(), digest_size=16).hexdigest()
+    about = {"method": settings.method.name, "vocabulary": f"{len(words)} words with digest {digest}"}
     return Checkpoints(workdir, about, writing)
 
 
-def create_state(settings: config.Config, model: Model, method: Method, steps_per_epoch: int) -> training.TrainState:
-    """The training state before the first step."""
-    rate, seed = settings.optim.learning_rate, settings.train.seed
-    return jax.jit(lambda: training.create(model, method, optimizer(settings), rate, steps_per_epoch, seed))()
+def lock(workdir: Path) -> contextlib.AbstractContextManager[Any]:
+    """Keeps every other run out of the folder. The main process holds it for all; a bucket has no locks."""
+    if not processes.is_main_process():
+        return contextlib.nullcontext()
+    if isinstance(workdir, pathlib.Path):
+        return Lock(workdir)
+    console.warn(f"{workdir}: nothing can be locked in a bucket; make sure that no other run has this --workdir")
+    return contextlib.nullcontext()
 
 
-def abstract_state(settings: config.Config, model: Model, method: Method, steps_per_epoch: int) -> training.TrainState:
-    """Its shapes alone."""
-    return jax.eval_shape(lambda: create_state(settings, model, method, steps_per_epoch))
+class Lock:
+    """A locked file with the holder's process id and host. The system unlocks it however the process ends.
+
+    Where hosts do not see each other's locks, they see the file's time, which its holder sets every minute. Raises
+    InputError if another process holds it.
+    """
+
+    def __init__(self, workdir: pathlib.Path):
+        self._path = workdir / LOCK
+        self._ended = threading.Event()
+
+    def __enter__(self) -> "Lock":
+        self._file = self._path.open("a+", encoding="utf-8")
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._refuse("wait for it, stop it, or choose another --workdir")
+        if os.fstat(self._file.fileno()).st_nlink == 0:  # its last holder deleted it after it was opened here
+            self._file.close()
+            return self.__enter__()
+        silent = time.time() - os.fstat(self._file.fileno()).st_mtime
+        if self._holder()[1] not in ("", socket.gethostname()) and silent < SILENCE:
+            self._refuse(f"if it is gone, delete {self._path}, or wait {SILENCE - silent:.0f} s")
+        self._file.truncate(0)
+        self._file.write(f"{os.getpid()} {socket.gethostname()}\n")
+        self._file.flush()
+        threading.Thread(target=self._beat, args=(self._file,), daemon=True).start()
+        return self
+
+    def _holder(self) -> tuple[str, str]:
+        self._file.seek(0)
+        process, _, host = self._file.read(1000).strip().partition(" ")
+        return process, host
+
+    def _refuse(self, remedy: str) -> None:
+        process, host = self._holder()
+        self._file.close()
+        raise InputError(f"{self._path.parent}: process {process} on {host} is training here; {remedy}")
+
+    def _beat(self, file: TextIO) -> None:
+        while not self._ended.wait(HEARTBEAT):
+            os.utime(file.fileno())
+
+    def __exit__(self, *_: Any) -> None:
+        self._ended.set()
+        self._path.unlink(missing_ok=True)
+        self._file.close()

@@ -1,4 +1,4 @@
-"""Configurations: the files, the JSON round trip, what is refused."""
+"""Configurations: the files, what the command line changes, the JSON round trip, what is refused."""
 
 import dataclasses
 import json
@@ -9,15 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from scalevae_jax import config
+from scalevae_jax import config, train
 from scalevae_jax.core.types import InputError
 from scalevae_jax.methods.method import MEANINGS, METHODS, hyperparameters
 
 FILES = sorted((Path(__file__).parents[2] / "configs").glob("*.py"))
-
-
-def load(path: Path) -> config.Config:
-    return runpy.run_path(str(path))["get_config"]()
 
 
 def test_the_promised_files_are_there():
@@ -26,17 +22,19 @@ def test_the_promised_files_are_there():
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_every_file_is_valid_and_survives_json(path, tmp_path):
-    settings = load(path)
+def test_every_file_is_found_by_its_name_is_valid_and_survives_json(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert config.find(path.stem) == path
+    settings = config.read(path)
     config.validate(settings)
-    (tmp_path / "config.json").write_text(config.to_json(settings))
-    assert config.from_json(tmp_path / "config.json") == settings
+    Path("config.json").write_text(config.to_json(settings))
+    assert config.from_json(Path("config.json")) == settings
     assert "COMMAND" in runpy.run_path(str(path))["__doc__"]
 
 
 @pytest.mark.parametrize("name", ["yahoo", "yelp"])
 def test_the_paper_configurations_are_section_4_1(name):
-    settings = load(next(path for path in FILES if path.stem == name))
+    settings = config.read(config.find(name))
     network, optim, train = settings.model, settings.optim, settings.train
     assert (network.embedding, network.hidden, network.latent) == (512, 1024, 32)
     assert (network.dropout_words, network.dropout_outputs) == (0.5, 0.5)
@@ -44,12 +42,6 @@ def test_the_paper_configurations_are_section_4_1(name):
     assert (train.batch_size, train.max_epochs, settings.data.vocab_size) == (32, 120, 20_000)
     method = config.with_defaults(settings).method
     assert (method.des_std, method.f_epo, method.warm_up) == (1.1, {"yahoo": 1, "yelp": 7}[name], 10.0)
-
-
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_a_name_is_found_from_any_folder(path, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert config.find(path.stem) == path
 
 
 def test_a_path_is_taken_as_it_is(tmp_path, monkeypatch):
@@ -60,11 +52,64 @@ def test_a_path_is_taken_as_it_is(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["smok", "smoke.py", "configs/none.py", ".", ""])
-def test_what_is_neither_is_refused_with_the_names(name, tmp_path, monkeypatch):
+def test_an_unknown_name_is_refused_with_the_known_ones(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     known = ", ".join(path.stem for path in FILES)
     with pytest.raises(InputError, match=f"^--config {re.escape(name)}: no such file; by name there are {known}$"):
         config.find(name)
+
+
+HEAD = "from scalevae_jax.config import Config, Train\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", ": defines no get_config()"),
+        ("get_config = dict", ": get_config() returns dict; expected scalevae_jax.config.Config"),
+        ("made = Config()\nmade.data = None\nget_config = lambda: made", ": config.data: expected Data, got None"),
+        ("def get_config(:\n    pass", ", line 2: SyntaxError: invalid syntax"),
+        ("import no_such_module", ", line 2: ModuleNotFoundError: No module named 'no_such_module'"),
+        ("def get_config():\n    return Config(\n        modle=1)", ", line 3: TypeError: "),
+        ("def get_config():\n    return Train().maxepochs", ", line 3: AttributeError: "),
+        ("def get_config():\n    raise KeyError", ", line 3: KeyError: KeyError"),
+    ],
+)
+def test_a_file_at_fault_is_named_with_its_line(text, message, tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(f"{HEAD}{text}\n")
+    with pytest.raises(InputError) as error:
+        config.read(path)
+    assert str(error.value).startswith(f"{path}{message}")
+
+
+def test_a_file_is_executed_once(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(f"{HEAD}open({str(tmp_path / 'log')!r}, 'a').write('x')\nget_config = Config\n")
+    assert train.main(["--config", str(path), "--config.data.path=nowhere", "--dry_run"]) == 2
+    assert (tmp_path / "log").read_text() == "x"
+
+
+def test_the_command_line_changes_fields_of_every_type():
+    line = "--config=smoke --config.train.seed=3 --config.optim.learning_rate 0.5 --config.data.raw"
+    line += " --config.optim.reload_best=false --config.method.warm_up=2 --config.model.compute_dtype=bfloat16"
+    changes = config.read_arguments(train.parser().parse(line.split()))
+    settings, dropped = config.override(config.Config(), changes)
+    assert dropped == []
+    expected = config.Config()
+    expected.train.seed, expected.optim.learning_rate, expected.data.raw = 3, 0.5, True
+    expected.optim.reload_best, expected.method.warm_up = False, 2.0
+    expected.model.compute_dtype = "bfloat16"
+    assert settings == expected
+
+
+def test_another_method_drops_the_hyperparameters_of_the_file_and_keeps_those_of_the_command_line():
+    from_file = config.Config(method=config.MethodConfig(name="scale_vae", des_std=0.7, warm_up=3.0))
+    settings, dropped = config.override(from_file, {"method.name": "vae", "method.warm_up": 5.0})
+    assert dropped == ["des_std"]
+    assert config.hyperparameters(settings) == {"warm_up": 5.0}
+    assert config.override(from_file, {"method.name": "scale_vae"}) == (from_file, [])
+    assert config.hyperparameters(from_file) == {"des_std": 0.7, "warm_up": 3.0}
 
 
 def test_defaults_are_written_out_for_every_method():
@@ -74,22 +119,11 @@ def test_defaults_are_written_out_for_every_method():
         constructor(**config.hyperparameters(settings))
 
 
-def test_help_says_what_every_hyperparameter_means():
-    assert set(MEANINGS) == {key for name in METHODS for key in hyperparameters(name)}
-    assert (
-        "--config.method.threshold: nats a dimension under which a KL has no gradient (of free_bits)"
-        in config.describe()
-    )
-    assert "--config.method.kl_start=0.0: KL weight at the first step" in config.describe_methods()
-
-
-def test_another_method_drops_the_hyperparameters_of_the_file_and_keeps_those_of_the_command_line():
-    from_file = config.Config(method=config.MethodConfig(name="scale_vae", des_std=0.7, warm_up=3.0))
-    now = dataclasses.replace(from_file, method=config.MethodConfig(name="vae", des_std=0.7, warm_up=5.0))
-    settings, dropped = config.override_method(now, from_file, {"method.name", "method.warm_up"})
-    assert dropped == ["des_std"]
-    assert config.hyperparameters(settings) == {"warm_up": 5.0}
-    assert config.override_method(from_file, from_file, {"method.des_std"}) == (from_file, [])
+def test_equal_configurations_give_one_method():
+    written_out = config.with_defaults(config.Config())
+    assert config.build_method(config.Config()) is config.build_method(written_out)
+    written_out.method.des_std = 0.9
+    assert config.build_method(config.Config()) is not config.build_method(written_out)
 
 
 @pytest.mark.parametrize(
@@ -97,22 +131,25 @@ def test_another_method_drops_the_hyperparameters_of_the_file_and_keeps_those_of
     [
         ("train.batch_size", 0, "config.train.batch_size: must be more than 0"),
         ("train.seed", -1, "config.train.seed: must be 0 or more"),
+        ("train.seed", 2**40, "config.train.seed: must be under 2,147,483,648"),
+        ("train.max_epochs", "3", "config.train.max_epochs: '3' is not of type int"),
+        ("train.batch_size", 2.5, "config.train.batch_size: 2.5 is not of type int"),
         ("model.dropout_words", 1.0, "config.model.dropout_words: must be in"),
         ("optim.decay", 1.0, "config.optim.decay: must be in"),
-        ("data.partition", "sorted", "config.data.partition: one of fixed, repartitioned"),
+        ("data.partition", "sorted", "config.data.partition: expected one of fixed, repartitioned"),
         ("method.name", "gan", "config.method.name: no method 'gan'"),
         ("method.gamma", 0.6, "config.method.gamma: scale_vae has no such hyperparameter"),
         ("method.des_std", -1.0, "des_std > 0"),
-        ("method.des_std", math.nan, "config.method.des_std: a finite number"),
+        ("method.des_std", math.nan, "config.method.des_std: expected a finite number"),
         ("train.batch_size", 15, "config.train.batch_size: 15; scale_vae takes the moments of batches of 16"),
         ("method", config.MethodConfig(name="agg_vae", window=0), "window of 1 or more"),
-        ("method", config.MethodConfig(name="sa_vae", svi_steps=-1), "can not take -1 steps"),
+        ("method", config.MethodConfig(name="sa_vae", svi_steps=-1), "cannot take -1 steps"),
         ("method", config.MethodConfig(name="du_vae", alpha=0.0), "alpha > 0"),
         ("method.factor_average", "mode", "factor_average is one of"),
         ("method", config.MethodConfig(name="bn_vae", encoder_init="zeros"), "encoder_init is one of paper, torch"),
     ],
 )
-def test_a_value_that_can_not_be_is_named(path, value, message):
+def test_a_wrong_value_is_named(path, value, message):
     settings = config.Config()
     *section, name = path.split(".")
     setattr(getattr(settings, section[0]) if section else settings, name, value)
@@ -124,9 +161,9 @@ def test_a_value_that_can_not_be_is_named(path, value, message):
     ("change", "message"),
     [
         ({"model": {"hiden": 3}}, "model.hiden: no such field"),
-        ({"modle": {}}, "modle: no such section"),
+        ({"modle": {"hidden": 3}}, "modle.hidden: no such field"),
         ({"model": {"hidden": "3"}}, "model.hidden: '3' is not of type int"),
-        ({"model": 3}, "model: a JSON object is wanted"),
+        ({"model": 3}, "model: expected a JSON object"),
         ({"train": {"seed": True}}, "train.seed: True is not of type int"),
     ],
 )
@@ -138,11 +175,19 @@ def test_a_broken_config_json_names_file_and_field(change, message, tmp_path):
     assert str(path) in str(error.value)
 
 
-def test_help_lists_every_field_and_every_method():
-    text = config.describe()
-    for section, kind in config.SECTIONS.items():
-        for field in dataclasses.fields(kind):
-            assert f"--config.{section}.{field.name}" in text
-            assert field.metadata["help"]
+def test_help_lists_every_field_and_what_every_hyperparameter_means():
+    text = " ".join(train.parser().format_help().split())
+    for field in config.FIELDS:
+        assert f"--config.{field} " in text
+    for kind in config.SECTIONS.values():
+        assert all(field.metadata["help"] for field in dataclasses.fields(kind))
+    assert set(MEANINGS) == {key for name in METHODS for key in hyperparameters(name)}
+    assert "--config.method.threshold X nats a dimension under which a KL has no gradient (of free_bits)" in text
+
+
+def test_list_methods_gives_every_method_with_its_defaults(capsys):
+    assert train.main(["--list_methods"]) == 0
+    out = capsys.readouterr().out
     for name in METHODS:
-        assert f"{name}: " in config.describe_methods()
+        assert f"\n{name}: " in f"\n{out}"
+    assert "--config.method.kl_start=0.0: KL weight at the first step" in out

@@ -1,10 +1,11 @@
-"""The linear classifier: both protocols find what is linear and nothing where there is nothing; subsets are fair."""
+"""The linear classifier: both protocols find what is linear, and nothing where there is nothing; subsets are fair."""
 
 import json
 
+import jax
 import numpy as np
 import pytest
-from small import make_run, run_command
+from small import make_run, run_command, shared_model
 
 from scalevae_jax import probe
 from scalevae_jax.core.types import InputError
@@ -34,8 +35,6 @@ def test_sgd_reaches_the_optimum_that_logistic_regression_has(rng):
 
 def test_an_epoch_is_a_loop_over_clipped_batches(rng):
     """Against NumPy, one order of 19 rows: a batch of 16 and one of 3."""
-    import jax
-
     x, y = 30 * rng.normal(size=(19, 4)).astype(np.float32), rng.integers(0, 3, 19)
     params = {"kernel": rng.normal(size=(4, 3)).astype(np.float32), "bias": np.zeros(3, np.float32)}
     key = jax.random.key(3)
@@ -59,36 +58,41 @@ def test_subsets_are_without_replacement_and_even_where_asked(rng):
     assert len(np.unique(rows)) == 60
     even = probe.subset(labels, 20, rng, even=True)
     assert np.bincount(labels[even]).tolist() == [10, 10]
-    for size, message in ((101, "has 100 sentences"), (24, "label 1 has 10 sentences, 12 are wanted")):
+    for size, message in ((101, "has 100 sentences"), (24, "label 1 has 10 sentences, expected 12")):
         with pytest.raises(InputError, match=message):
             probe.subset(labels, size, rng, even=size < 100)
 
 
-def test_features_are_the_means_of_q_hat(tmp_path):
-    model = TrainedModel(make_run(tmp_path, labels=True))
+def test_features_are_the_means_of_q_hat():
+    model = shared_model()
     part = probe.features(model, "test")
-    text = [line.split("\t") for line in (tmp_path / "data" / "test.txt").read_text().splitlines()]
-    np.testing.assert_allclose(part.x, model.encode([sentence for _, sentence in text])[0], rtol=1e-5, atol=1e-6)
-    assert part.y.tolist() == [int(label) for label, _ in text]
-    results = probe.probe(model, [4, 8], draws=2)
-    assert {name: {size: len(a) for size, a in by.items()} for name, by in results.items()} == {
-        name: {4: 2, 8: 2} for name in probe.PROTOCOLS
-    }
+    text = (model.run.workdir / "data" / "test.txt").read_text()
+    lines = [line.split("\t") for line in text.splitlines()]
+    np.testing.assert_allclose(part.x, model.encode([sentence for _, sentence in lines])[0], rtol=1e-5, atol=1e-6)
+    assert part.y.tolist() == [int(label) for label, _ in lines]
 
 
-def test_a_corpus_without_labels_is_refused(tmp_path):
+def test_a_corpus_without_labels_or_with_one_label_is_refused(tmp_path):
+    model = TrainedModel(make_run(tmp_path))
     with pytest.raises(InputError, match="train: no labels"):
-        probe.features(TrainedModel(make_run(tmp_path)), "train")
+        probe.features(model, "train")
+    for split in ("train", "valid", "test"):
+        (tmp_path / "data" / f"{split}.txt").write_text("3\tthe dog runs .\n" * 20)
+    with pytest.raises(InputError, match="expected two labels or more"):
+        probe.probe(model, [4], draws=1)
 
 
 def test_the_command_writes_every_accuracy(tmp_path, monkeypatch, capsys):
-    run, folder = make_run(tmp_path / "run", labels=True), tmp_path / "model"
-    assert run_command(probe, run, folder, monkeypatch, "--sizes", "4,8", "--draws", "2", "--split_even") == 0
+    model, folder = shared_model(), tmp_path / "model"
+    assert run_command(probe, model.run, folder, monkeypatch, "--sizes", "4,8", "--draws", "2", "--split_even") == 0
     written = json.loads((folder / "probe.json").read_text())
-    expected = probe.probe(TrainedModel(run), [4, 8], draws=2, even=True)
+    expected = probe.probe(model, [4, 8], draws=2, even=True)
+    assert {name: {size: len(x) for size, x in by_size.items()} for name, by_size in expected.items()} == {
+        name: {4: 2, 8: 2} for name in probe.PROTOCOLS
+    }
     assert written["accuracy_percent"] == json.loads(json.dumps(expected))
     assert (written["draws"], written["seed"], written["split_even"]) == (2, 0, True)
     assert "sgd" in capsys.readouterr().err
-    for sizes, message in (("4,many", "numbers with commas"), ("1", "two labelled sentences at least")):
-        assert run_command(probe, run, tmp_path / sizes, monkeypatch, f"--sizes={sizes}") == 2
-        assert message in capsys.readouterr().err
+    for sizes in ("4,many", "1"):
+        assert probe.main(["--workdir", str(folder), f"--sizes={sizes}"]) == 2
+        assert "--sizes" in capsys.readouterr().err

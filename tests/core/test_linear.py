@@ -17,26 +17,26 @@ def _rounded(x):
 @pytest.mark.parametrize("rows", [(), (5,), (2, 3)])
 def test_bfloat16_rounds_operands_and_nothing_else(rng, rows):
     x, kernel = np.float32(rng.normal(size=(*rows, 300))), np.float32(rng.normal(size=(300, 7)))
-    of = np.float32(rng.normal(size=(*rows, 7)))
+    cotangent = np.float32(rng.normal(size=(*rows, 7)))
     value, pull = jax.vjp(lambda x, kernel: linear(x, kernel, "bfloat16"), x, kernel)
-    dx, dkernel = pull(jnp.asarray(of))
-    flat_x, flat_of = _rounded(x).reshape(-1, 300), _rounded(of).reshape(-1, 7)
+    dx, dkernel = pull(jnp.asarray(cotangent))
+    x_rows, cotangent_rows = _rounded(x).reshape(-1, 300), _rounded(cotangent).reshape(-1, 7)
     for actual, expected in (
         (value, _rounded(x) @ _rounded(kernel)),
-        (dx, _rounded(of) @ _rounded(kernel).T),
-        (dkernel, flat_x.T @ flat_of),
+        (dx, _rounded(cotangent) @ _rounded(kernel).T),
+        (dkernel, x_rows.T @ cotangent_rows),
     ):
         assert actual.dtype == jnp.float32
         np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_without_a_type_it_is_plain_in_value_and_gradient(rng):
-    x, kernel, of = (rng.normal(size=shape) for shape in ((2, 3, 4), (4, 5), (2, 3, 5)))
+def test_without_a_type_it_is_a_plain_product_in_value_and_gradient(rng):
+    x, kernel, cotangent = (rng.normal(size=shape) for shape in ((2, 3, 4), (4, 5), (2, 3, 5)))
     with jax.enable_x64(True):
-        value, pull = jax.vjp(linear, x, kernel)
-        expected, pull_plain = jax.vjp(jnp.matmul, x, kernel)
+        (value, pull), (expected, pull_plain) = (jax.vjp(product, x, kernel) for product in (linear, jnp.matmul))
         assert value.dtype == jnp.float64
-        for a, b in zip((value, *pull(jnp.asarray(of))), (expected, *pull_plain(jnp.asarray(of))), strict=True):
+        np.testing.assert_allclose(value, expected, rtol=1e-12)
+        for a, b in zip(pull(jnp.asarray(cotangent)), pull_plain(jnp.asarray(cotangent)), strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-12)
 
 

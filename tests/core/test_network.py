@@ -14,19 +14,13 @@ from scalevae_jax.core import gaussian
 from scalevae_jax.core.network import Decoder, Encoder, Model
 from scalevae_jax.core.types import Batch, Inject
 
-GOLDEN = Path(__file__).parent / "golden" / "model.npz"
+GOLDEN = Path(__file__).parents[1] / "golden" / "model.npz"
 WORDS, EMBEDDING, HIDDEN, LATENT = 11, 4, 6, 3
 
 
-@pytest.fixture
-def golden():
-    with np.load(GOLDEN) as values:
-        return dict(values)
-
-
-def _model(inject=Inject.STATE | Inject.INPUT, latent=LATENT, **of_decoder):
+def _model(inject=Inject.STATE | Inject.INPUT, latent=LATENT, **decoder):
     sizes = {"vocabulary": WORDS, "embedding": EMBEDDING, "hidden": HIDDEN, "latent": latent}
-    return Model(Encoder(**sizes), Decoder(**sizes, inject=inject, **of_decoder))
+    return Model(Encoder(**sizes), Decoder(**sizes, inject=inject, **decoder))
 
 
 def _params(model, rng):
@@ -36,7 +30,7 @@ def _params(model, rng):
 
 
 def _batch(sentences, time, rows=None, index=None):
-    """The sentences padded to `time` tokens by words, which no result may depend on, and to `rows` rows."""
+    """The sentences, padded with words to `time` tokens and with such rows to `rows`: no result may depend on them."""
     rows = rows or len(sentences)
     tokens = np.full((rows, time), 7, np.int32)
     lengths, weight, row = np.ones(rows, np.int32), np.zeros(rows, np.float32), np.zeros(rows, np.int32)
@@ -54,33 +48,35 @@ def _row_keys(rows):
     return jax.vmap(functools.partial(jax.random.fold_in, jax.random.key(3)))(np.asarray(rows))
 
 
-def _of_torch(values, prefix=""):
+def _from_torch(values, prefix=""):
     """Torch's parameters or gradients in our layout; its W_ih has z's share in the last columns."""
 
-    def at(name):
+    def get(name):
         return values[prefix + name]
 
     def lstm(side):
         return {
-            "embedding": at(f"{side}_embedding.weight"),
-            "recurrent": at(f"{side}_lstm.weight_hh_l0").T,
-            "input_bias": at(f"{side}_lstm.bias_ih_l0"),
-            "recurrent_bias": at(f"{side}_lstm.bias_hh_l0"),
+            "embedding": get(f"{side}_embedding.weight"),
+            "recurrent": get(f"{side}_lstm.weight_hh_l0").T,
+            "input_bias": get(f"{side}_lstm.bias_ih_l0"),
+            "recurrent_bias": get(f"{side}_lstm.bias_hh_l0"),
         }
 
-    of_decoder = at("decoder_lstm.weight_ih_l0").T
-    encoder = lstm("encoder") | {"input": at("encoder_lstm.weight_ih_l0").T, "posterior": at("posterior.weight").T}
+    word_and_z = get("decoder_lstm.weight_ih_l0").T
+    encoder = lstm("encoder") | {"input": get("encoder_lstm.weight_ih_l0").T, "posterior": get("posterior.weight").T}
     decoder = lstm("decoder") | {
-        "input": of_decoder[:EMBEDDING],
-        "latent_input": of_decoder[EMBEDDING:],
-        "latent_state": at("state.weight").T,
-        "output": at("output.weight").T,
+        "input": word_and_z[:EMBEDDING],
+        "latent_input": word_and_z[EMBEDDING:],
+        "latent_state": get("state.weight").T,
+        "output": get("output.weight").T,
     }
     return jax.tree.map(np.float32, {"encoder": encoder, "decoder": decoder})
 
 
-def test_posteriors_nll_and_every_gradient_are_torchs(golden):
-    model, params = _model(), _of_torch(golden)
+def test_posteriors_nll_and_every_gradient_are_torchs():
+    with np.load(GOLDEN) as values:
+        golden = dict(values)
+    model, params = _model(), _from_torch(golden)
     rows = [row[:length] for row, length in zip(golden["tokens"], golden["lengths"], strict=True)]
     batch = _batch(rows, time=9, rows=5)
     noise = np.zeros((5, LATENT), np.float32)
@@ -100,12 +96,12 @@ def test_posteriors_nll_and_every_gradient_are_torchs(golden):
         np.testing.assert_allclose(got[:4], golden[name], rtol=1e-5, atol=1e-6, err_msg=name)
     assert outputs[2][4] == 0
     np.testing.assert_allclose(loss, np.sum(golden["nll"] + golden["kl"]), rtol=1e-5)
-    wanted = _of_torch(golden, "grad_")
+    expected = _from_torch(golden, "grad_")
     for side in ("encoder", "decoder"):
-        assert set(gradients[side]) == set(wanted[side])
+        assert set(gradients[side]) == set(expected[side])
         for name, gradient in gradients[side].items():
             error = f"{side} {name}"
-            np.testing.assert_allclose(gradient, wanted[side][name], rtol=2e-4, atol=1e-5, err_msg=error)
+            np.testing.assert_allclose(gradient, expected[side][name], rtol=2e-4, atol=1e-5, err_msg=error)
 
 
 def _nll_by_loop(params, inject, sentence, z):
@@ -134,12 +130,21 @@ def test_z_enters_where_inject_says(rng, inject):
     params, sentences = _params(model, rng), _sentences(rng, 6, 2, 4)
     for name, place in (("latent_state", Inject.STATE), ("latent_input", Inject.INPUT)):
         assert (name in params["decoder"]) is (place in inject)
-    batch = _batch(sentences, time=8)
-    z = np.float32(rng.normal(size=(3, LATENT)))
-    evaluate = jax.jit(lambda z: model.decode(params, "weighted_nll", z, batch, batch.mask, None)[1])
-    expected = [_nll_by_loop(params, inject, *pair) for pair in zip(sentences, z, strict=True)]
-    np.testing.assert_allclose(evaluate(z), expected, rtol=1e-5)
-    changed = np.abs(evaluate(z + 1) - evaluate(z))
+    batch, z = _batch(sentences, time=8, rows=4), np.float32(rng.normal(size=(4, LATENT)))
+
+    @jax.jit
+    def evaluate(z):
+        """By the path of training without dropout, and by that of evaluation."""
+        words = model.decode(params, "project", batch.inputs.T)
+        nll = model.decode(params, "weighted_nll", z, batch, batch.mask, None)
+        return *nll, -model.decode(params, "log_likelihood", z, words, batch)
+
+    expected = [*(_nll_by_loop(params, inject, *pair) for pair in zip(sentences, z[:3], strict=True)), 0]
+    total, nll, evaluated = evaluate(z)
+    np.testing.assert_allclose(nll, expected, rtol=1e-5)
+    np.testing.assert_allclose(evaluated, expected, rtol=1e-5)
+    np.testing.assert_allclose(total, np.sum(expected), rtol=1e-5)
+    changed = np.abs(evaluate(z + 1)[1] - nll)[:3]
     assert np.all(changed == 0) if inject == Inject.NONE else np.all(changed > 1e-3)
 
 
@@ -156,46 +161,26 @@ def test_without_latent_dimensions_there_is_no_encoder_and_no_latent_parameter(r
     np.testing.assert_allclose(nll, [_nll_by_loop(params, Inject.NONE, sentence, np.zeros(0))], rtol=1e-5)
 
 
-@pytest.mark.parametrize("inject", [Inject.STATE | Inject.INPUT, EVERYWHERE], ids=str)
-def test_the_evaluation_path_is_the_training_path_without_dropout(rng, inject):
-    model = _model(inject)
-    params, batch = _params(model, rng), _batch(_sentences(rng, 6, 2, 4), time=8, rows=4)
-    z = np.float32(rng.normal(size=(4, LATENT)))
-    words = model.decode(params, "project", batch.inputs.T)
-    total, nll = model.decode(params, "weighted_nll", z, batch, batch.mask, None)
-    evaluated = model.decode(params, "log_likelihood", z, words, batch)
-    np.testing.assert_allclose(evaluated, -nll, rtol=1e-5)
-    np.testing.assert_allclose(total, np.sum(nll), rtol=1e-5)
-    assert evaluated[3] == 0
-
-
-def test_padding_and_the_other_rows_change_nothing_of_a_sentence(rng):
+def test_a_sentences_dropout_depends_neither_on_padding_nor_on_the_other_rows(rng):
     model = _model()
     params = _params(model, rng)
     short, *others = _sentences(rng, 4, 9, 6, 4)
     z = np.float32(rng.normal(size=(4, LATENT)))
 
     @jax.jit
-    def of(batch, z, keys):
-        first = batch.mask * (jnp.arange(len(z)) == 0)[:, None]
+    def evaluate(batch, z, keys):
+        """Each sentence's nll with and without dropout."""
+        return [model.decode(params, "weighted_nll", z, batch, batch.mask, k)[1] for k in (keys, None)]
 
-        def loss(params, z):
-            total, nll = model.decode(params, "weighted_nll", z, batch, first, keys)
-            return total, nll[0]
-
-        (_, nll), gradients = jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)(params, z)
-        _, evaluated = model.decode(params, "weighted_nll", z, batch, batch.mask, None)
-        q = model.encode(params, batch)
-        return nll, evaluated[0], q.mean[0], q.logvar[0], gradients[0]["decoder"], gradients[1][0]
-
-    alone = of(_batch([short], time=4), z[:1], _row_keys([0]))
-    among = of(_batch([short, *others], time=10), z, _row_keys([0, 5, 6, 7]))
-    assert abs(alone[0] - alone[1]) > 1e-2
-    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5), among, alone)
+    alone, plain = evaluate(_batch([short], time=4), z[:1], _row_keys([0]))
+    among, _ = evaluate(_batch([short, *others], time=10), z, _row_keys([0, 5, 6, 7]))
+    assert abs(alone[0] - plain[0]) > 1e-2
+    np.testing.assert_allclose(among[0], alone[0], rtol=1e-5)
 
 
 @pytest.mark.parametrize("place", ["words", "outputs"])
 def test_dropout_drops_the_rate_and_scales_what_it_keeps(place):
+    """Parameters by hand, so that a kept feature and a dropped one each give one known nll: the two are counted."""
     rows, steps, rate, word = 6, 40, 0.25, 5
     rates = {"dropout_words": 0.0, "dropout_outputs": 0.0} | {f"dropout_{place}": rate}
     model = _model(Inject.NONE, **rates)
@@ -249,7 +234,7 @@ def test_initial_values_of_pytorch():
 
 
 def test_initial_values_differ_between_keys_and_between_parameters():
-    one, same, other = (_initial("paper", seed) for seed in (0, 0, 1))
-    jax.tree.map(np.testing.assert_array_equal, one, same)
-    starts = [values[:8] for values in (*one.values(), *other.values())]
+    first, same, other = (_initial("paper", seed) for seed in (0, 0, 1))
+    jax.tree.map(np.testing.assert_array_equal, first, same)
+    starts = [values[:8] for values in (*first.values(), *other.values())]
     assert len(np.unique(starts, axis=0)) == len(starts)

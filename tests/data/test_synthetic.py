@@ -1,4 +1,4 @@
-"""The generator of section 4.4: a distribution over sentences, whose draws follow it."""
+"""The generator of section 4.4 and the distribution of its sentences (studies/synthetic_evidence.py)."""
 
 from itertools import product
 
@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import scipy.special
 import scipy.stats
+import synthetic_evidence
 
 from scalevae_jax.data import synthetic
 
@@ -38,18 +39,18 @@ def _by_hand(parameters, tokens, z):
 def test_the_likelihood_is_that_of_the_lstm_written_out(tiny, rng):
     z = rng.normal(size=(len(EVERY), 2))
     expected = [_by_hand(tiny, *pair) for pair in zip(EVERY, z, strict=True)]
-    got = synthetic.log_likelihood(tiny, EVERY, z.astype(np.float32))
+    got = synthetic_evidence.log_likelihood(tiny, EVERY, z.astype(np.float32))
     np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_the_prior_is_the_mixture_of_four_gaussians(rng):
     z = rng.normal(scale=3, size=(20, 2)).astype(np.float32)
     expected = np.log(np.mean([scipy.stats.multivariate_normal(mean).pdf(z) for mean in synthetic.MEANS], axis=0))
-    np.testing.assert_allclose(synthetic.log_prior(z), expected, rtol=1e-5)
+    np.testing.assert_allclose(synthetic_evidence.log_prior(z), expected, rtol=1e-5)
 
 
 def test_the_evidence_of_all_sentences_adds_up_to_one(tiny):
-    evidence = synthetic.log_evidence(tiny, EVERY, 7.0, 0.25)
+    evidence = synthetic_evidence.log_evidence(tiny, EVERY, 7.0, 0.25)
     np.testing.assert_allclose(np.sum(np.exp(evidence)), 1, atol=1e-4)
 
 
@@ -57,14 +58,14 @@ def test_draws_follow_the_evidence_and_the_mixture(tiny):
     rows = 20_000
     drawn = synthetic.sample(tiny, jax.random.key(2), rows, LENGTH)
     counts = np.bincount(drawn.tokens @ np.array([WORDS, 1]), minlength=len(EVERY))
-    expected = rows * np.exp(np.asarray(synthetic.log_evidence(tiny, EVERY, 7.0, 0.25), np.float64))
+    expected = rows * np.exp(np.asarray(synthetic_evidence.log_evidence(tiny, EVERY, 7.0, 0.25), np.float64))
     assert np.sum((counts - expected) ** 2 / expected) < scipy.stats.chi2(len(EVERY) - 1).ppf(0.9999)
     noise = drawn.z - synthetic.MEANS[drawn.component]
     np.testing.assert_allclose(np.cov(noise.T), np.eye(2), atol=0.05)
     np.testing.assert_allclose(np.bincount(drawn.component) / rows, 0.25, atol=0.02)
     # words given z, not given another z
-    likelihood = synthetic.log_likelihood(tiny, drawn.tokens, drawn.z)
-    assert jnp.mean(likelihood) > jnp.mean(synthetic.log_likelihood(tiny, drawn.tokens, drawn.z[::-1])) + 0.5
+    likelihood = synthetic_evidence.log_likelihood(tiny, drawn.tokens, drawn.z)
+    assert jnp.mean(likelihood) > jnp.mean(synthetic_evidence.log_likelihood(tiny, drawn.tokens, drawn.z[::-1])) + 0.5
 
 
 def test_sizes_and_ranges_are_the_papers():
@@ -82,4 +83,4 @@ def test_the_seed_decides(tiny):
 
 def test_words_and_numbers_of_words_are_inverse():
     assert synthetic.words(np.array([0, 17, 999])) == ["w0", "w17", "w999"]
-    assert synthetic.tokens(["w0", "w17", "w999"]) == [0, 17, 999]
+    assert synthetic_evidence.tokens(["w0", "w17", "w999"]) == [0, 17, 999]

@@ -1,4 +1,4 @@
-"""Words and their numbers: what is kept, in which order, and what a damaged file is told."""
+"""Raw text to words and back; which words a vocabulary keeps, in which order; damaged files are refused."""
 
 import re
 
@@ -12,28 +12,13 @@ from scalevae_jax.data.vocab import BEGIN, END, PAD, SPECIALS, UNKNOWN
 TEXT = [["b", "a", "c"], ["a", "b", "d"], ["a"], ["e", "c", "f"]]
 
 
-def test_words_stand_by_count_and_ties_by_first_appearance():
-    made = vocab.build(TEXT, size=100)
-    assert made.words == (*SPECIALS, "a", "b", "c", "d", "e", "f")
+@pytest.mark.parametrize("size", range(11))
+def test_the_commonest_words_are_kept_and_ties_go_to_the_first_seen(size):
+    made = vocab.build(TEXT, size)
+    assert made.words == (*SPECIALS, *"abcdef")[: max(size, len(SPECIALS))]
     assert made.ids == {word: i for i, word in enumerate(made.words)}
     assert [made.ids[word] for word in SPECIALS] == [PAD, BEGIN, END, UNKNOWN]
-
-
-@pytest.mark.parametrize("size", range(11))
-def test_size_counts_the_special_symbols(size):
-    made = vocab.build(TEXT, size)
-    assert len(made) == max(size, len(SPECIALS))
-    assert made.words == (*SPECIALS, *"abcdef")[: max(size, len(SPECIALS))]
-
-
-def test_rare_words_are_left_out():
-    assert vocab.build(TEXT, size=100, min_count=2).words == (*SPECIALS, "a", "b", "c")
-    assert vocab.build(TEXT, size=6, min_count=2).words == (*SPECIALS, "a", "b")
-
-
-def test_building_twice_gives_the_same_words(rng):
-    text = [[f"w{i}" for i in rng.integers(0, 40, 6)] for _ in range(30)]
-    assert vocab.build(text, size=20) == vocab.build(text, size=20)
+    assert vocab.build(TEXT, size, min_count=2).words == made.words[:7]
 
 
 def test_special_symbols_in_the_text_take_no_place_and_read_as_unknown():
@@ -61,25 +46,37 @@ def test_saved_words_are_read_back(tmp_path):
     assert vocab.load(tmp_path / "vocab.txt") == made
 
 
-def test_a_word_that_stands_twice_is_named_with_its_line(tmp_path):
-    path = tmp_path / "vocab.txt"
-    path.write_text("\n".join([*SPECIALS, "a", "b", "c", "b"]) + "\n")
-    with pytest.raises(InputError, match=rf"^{re.escape(str(path))}: line [68]: .*'b'"):
-        vocab.load(path)
+SPECIAL_LINES = " ".join(SPECIALS)
+REFUSED = {
+    "a word twice": ("\n".join([*SPECIALS, "a", "b", "c", "b"]).encode(), "line 8: the word 'b' is already in line 6"),
+    "other words": (b"a\nb\n", SPECIAL_LINES),
+    "nothing": (b"", SPECIAL_LINES),
+    "too few special symbols": ("\n".join(SPECIALS[:3]).encode(), SPECIAL_LINES),
+    "special symbols in another order": (b"<s>\n<pad>\n</s>\n<unk>\na\n", SPECIAL_LINES),
+    "not UTF-8": (b"\xff\xfe\n", "not a readable vocabulary"),
+    "no file": (None, "not a readable vocabulary"),
+}
 
 
-@pytest.mark.parametrize("lines", [["a", "b"], [], SPECIALS[:3], ["<s>", "<pad>", "</s>", "<unk>", "a"]])
-def test_a_file_without_the_special_symbols_is_no_vocabulary(tmp_path, lines):
-    path = tmp_path / "vocab.txt"
-    path.write_text("\n".join(lines) + "\n")
-    with pytest.raises(InputError, match=rf"^{re.escape(str(path))}: line 1: .*<pad> <s> </s> <unk>"):
-        vocab.load(path)
-
-
-@pytest.mark.parametrize("content", [None, b"\xff\xfe\n"])
-def test_an_unreadable_file_is_named(tmp_path, content):
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_bad_file_is_refused_with_its_name_and_line(tmp_path, case):
+    content, message = REFUSED[case]
     path = tmp_path / "vocab.txt"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(InputError, match=re.escape(str(path))):
+    with pytest.raises(InputError, match=rf"^{re.escape(str(path))}: .*{re.escape(message)}"):
         vocab.load(path)
+
+
+@pytest.mark.parametrize(
+    ("raw", "words"),
+    [
+        ("The food is GREAT!", "the food is great !"),
+        ("It's $5, isn't it?", "it 's $ 5 , is n't it ?"),
+        ("(ünï)", "( ünï )"),
+        ("The <UNK> man, <unk>.", "the <unk> man , <unk> ."),
+    ],
+)
+def test_raw_text_to_words_and_back(raw, words):
+    assert vocab.tokenize(raw) == words
+    assert vocab.detokenize(words) == raw.lower()

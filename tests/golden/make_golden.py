@@ -1,6 +1,6 @@
-"""Golden values from PyTorch, a second implementation of the LSTM and of the whole network.
+"""Golden values from PyTorch, a second implementation of the network.
 
-Run with a Python that has torch: `python tests/golden/make_golden.py` writes lstm.npz and model.npz here.
+Run with a Python that has torch: `python tests/golden/make_golden.py` writes model.npz here.
 Everything is float64, but parameters and inputs are exact in float32: a float32 test starts from the same.
 """
 
@@ -22,34 +22,6 @@ def _round(module: nn.Module, limit: float, generator: torch.Generator) -> None:
 
 def _randn(generator: torch.Generator, *shape: int) -> torch.Tensor:
     return torch.randn(*shape, generator=generator).double()
-
-
-def _save(name: str, values: dict[str, torch.Tensor]) -> None:
-    np.savez_compressed(HERE / name, **{key: value.detach().numpy() for key, value in values.items()})
-
-
-def lstm() -> None:
-    """An LSTM and a linear layer, every output and the gradients of a random linear functional of both."""
-    generator = torch.Generator().manual_seed(1)
-    batch, time, features, hidden, out = 3, 6, 4, 5, 7
-    layer, linear = nn.LSTM(features, hidden).double(), nn.Linear(hidden, out).double()
-    _round(layer, 1.0, generator)
-    _round(linear, 1.0, generator)
-    inputs = {
-        "x": _randn(generator, time, batch, features),
-        "h0": _randn(generator, batch, hidden),
-        "c0": _randn(generator, batch, hidden),
-    }
-    for value in inputs.values():
-        value.requires_grad_()
-    hs, _ = layer(inputs["x"], (inputs["h0"][None], inputs["c0"][None]))
-    y = linear(hs)
-    of_hs, of_y = _randn(generator, *hs.shape), _randn(generator, *y.shape)
-    ((hs * of_hs).sum() + (y * of_y).sum()).backward()
-    parameters = dict(layer.named_parameters()) | {f"linear_{k}": v for k, v in linear.named_parameters()}
-    leaves = inputs | parameters
-    gradients = {f"grad_{key}": value.grad for key, value in leaves.items()}
-    _save("lstm.npz", leaves | gradients | {"hs": hs, "y": y, "of_hs": of_hs, "of_y": of_y})
 
 
 class Network(nn.Module):
@@ -80,7 +52,7 @@ class Network(nn.Module):
         return nn.functional.cross_entropy(self.output(hs), sentence[1:], reduction="sum")
 
 
-def model() -> None:
+def write() -> None:
     """Ragged sentences: posteriors, nll, and the gradients of the summed negative ELBO in all parameters."""
     generator = torch.Generator().manual_seed(2)
     vocabulary, embedding, hidden, latent = 11, 4, 6, 3
@@ -102,9 +74,9 @@ def model() -> None:
     parameters = dict(network.named_parameters())
     gradients = {f"grad_{key}": value.grad for key, value in parameters.items()}
     data = {"tokens": tokens, "lengths": torch.tensor(lengths), "noise": noise}
-    _save("model.npz", parameters | gradients | data | {"mu": mu, "logvar": logvar, "nll": nll, "kl": kl})
+    values = parameters | gradients | data | {"mu": mu, "logvar": logvar, "nll": nll, "kl": kl}
+    np.savez_compressed(HERE / "model.npz", **{key: value.detach().numpy() for key, value in values.items()})
 
 
 if __name__ == "__main__":
-    lstm()
-    model()
+    write()

@@ -66,7 +66,7 @@ def _log_probabilities(model, params, z, banned):
 def _beam_by_hand(log_p, beam, length_penalty, longest):
     """Lists and sorting alone: (words without the end) of the best sentence."""
     live, ended = [((), 0.0)], []
-    for at in range(longest):
+    for length in range(longest):
         going = sorted(
             (((*words, w), score + log_p(words)[w]) for words, score in live for w in range(WORDS) if w != END),
             key=lambda hypothesis: -hypothesis[1],
@@ -74,7 +74,7 @@ def _beam_by_hand(log_p, beam, length_penalty, longest):
         for words, score in live:
             finish = score + log_p(words)[END]
             if len(going) < beam or finish >= going[-1][1]:
-                ended.append((words, finish / (at + 1) ** length_penalty))
+                ended.append((words, finish / (length + 1) ** length_penalty))
         live = [hypothesis for hypothesis in going if hypothesis[1] > -np.inf]
     return max(ended or live, key=lambda hypothesis: hypothesis[1])[0]
 
@@ -213,10 +213,10 @@ def test_words_are_drawn_from_the_tempered_truncated_softmax(rng, how):
 
 def test_one_trace_for_every_temperature_and_share(rng):
     params, z = _params(rng, _model()), _z(rng, 3)
-    before = decoding._words._cache_size()
+    before = decoding._sample_tokens._cache_size()
     for temperature, top_p in ((0.3, 0.2), (0.4, 0.9), (1.5, 0.5)):
         _decode(params, z, temperature=temperature, top_p=top_p)
-    assert decoding._words._cache_size() == before + 1
+    assert decoding._sample_tokens._cache_size() == before + 1
 
 
 @given(
@@ -225,20 +225,14 @@ def test_one_trace_for_every_temperature_and_share(rng):
     ),
     data=st.data(),
 )
-def test_pick_is_the_inverse_of_the_running_sum_and_never_picks_a_weight_of_zero(weights, data):
+def test_a_categorical_draw_inverts_the_running_sum_and_never_takes_a_weight_of_zero(weights, data):
     weights[:, data.draw(st.integers(0, weights.shape[1] - 1))] = 1
     u = np.float32(data.draw(st.lists(st.floats(0, 1, exclude_max=True, width=32), min_size=4, max_size=4)))
-    for row, share, at in zip(weights, u, decoding.pick(weights, u[: len(weights)]), strict=False):
+    for row, share, word in zip(weights, u, decoding.sample_categorical(weights, u[: len(weights)]), strict=False):
         running = np.cumsum(np.float64(row)) / np.sum(np.float64(row))
-        assert row[at] > 0
-        assert running[at] >= share - 1e-5
-        assert running[at] - row[at] / row.sum(dtype=np.float64) <= share + 1e-5
-
-
-def test_likeliest_is_argmax(rng):
-    for words in (1, 2, 11, 100, 101):
-        logits = np.float32(rng.integers(-3, 3, (50, words)))  # many equals
-        np.testing.assert_array_equal(decoding.likeliest(logits), logits.argmax(-1))
+        assert row[word] > 0
+        assert running[word] >= share - 1e-5
+        assert running[word] - row[word] / row.sum(dtype=np.float64) <= share + 1e-5
 
 
 def test_nucleus_is_the_fewest_words_that_hold_the_share():

@@ -1,4 +1,4 @@
-"""The readings on a model with a known answer, fitted by the paper's own objective (studies/linear_gaussian.py)."""
+"""The estimates on a model with a known answer, fitted by the paper's own objective (studies/linear_gaussian.py)."""
 
 import linear_gaussian  # of studies/
 import numpy as np
@@ -17,13 +17,13 @@ def rows():
 
 def test_with_the_fitted_encoder_every_bound_lies_on_its_exact_value(rows):
     for row in rows.values():
-        for reading in BOUNDS:
-            estimate, exact, error = (row[reading][key] for key in ("estimate", "exact", "error"))
-            assert abs(estimate - exact) < max(4 * error, 2e-3), reading
+        for bound in BOUNDS:
+            estimate, exact, error = (row[bound][key] for key in ("estimate", "exact", "error"))
+            assert abs(estimate - exact) < max(4 * error, 2e-3), bound
             assert estimate > row["data"]["test_points"] - 0.05
 
 
-def test_the_papers_reading_falls_below_the_entropy_of_the_data(rows):
+def test_the_papers_estimate_falls_below_the_entropy_of_the_data(rows):
     assert rows[0.7]["nll_paper"]["estimate"] > rows[0.7]["data"]["entropy"]
     assert rows[1.1]["nll_paper"]["estimate"] < rows[1.1]["data"]["entropy"] - 0.3
 
@@ -37,8 +37,8 @@ def test_with_any_encoder_no_bound_is_below_its_exact_value_nor_rises_with_draws
     fitted = gaussian.mixture_moments(posteriors.q_hat)
     priors = (Gaussian(np.zeros(6), 2 * np.log(f)), Gaussian(np.zeros(6), np.zeros(6)), fitted)
     few, many = (linear_gaussian.estimates(model, posteriors, fitted, np.float32(x), n) for n in (5, 100))
-    for reading, prior in zip(BOUNDS, priors, strict=True):
-        above = many[reading] - linear_gaussian.exact(model, prior, x)
-        assert above.mean() > -3 * above.std() / np.sqrt(500), reading
-        fall = few[reading] - many[reading]
-        assert fall.mean() > 3 * fall.std() / np.sqrt(500), reading
+    for bound, prior in zip(BOUNDS, priors, strict=True):
+        above = many[bound] - linear_gaussian.exact(model, prior, x)
+        assert above.mean() > -3 * above.std() / np.sqrt(500), bound
+        fall = few[bound] - many[bound]
+        assert fall.mean() > 3 * fall.std() / np.sqrt(500), bound

@@ -1,4 +1,4 @@
-"""The readings of NLL where log p(x) is known exactly; the other measures against plain loops."""
+"""The estimates of NLL where log p(x) is known exactly; the other measures against plain loops."""
 
 import warnings
 
@@ -50,7 +50,7 @@ class Linear:
 
 
 def _weigh(linear, posteriors, rng):
-    """log w of many draws, in each reading."""
+    """log w of many draws, by estimate."""
     noise = np.float32(rng.normal(size=(DRAWS, len(posteriors.factor))))
     z = posteriors.q_hat.mean + np.exp(0.5 * posteriors.q_hat.logvar) * noise
     q = Gaussian(*(np.broadcast_to(np.float32(x), noise.shape) for x in posteriors.q))
@@ -74,8 +74,8 @@ def test_the_bounds_converge_on_the_exact_log_likelihood(rng):
     for _ in range(5):
         linear = Linear(rng)
         weights = _weigh(linear, linear.posteriors(FACTOR, rng), rng)
-        for reading, prior in PRIORS.items():
-            log_w = np.float64(weights[reading])
+        for key, prior in PRIORS.items():
+            log_w = np.float64(weights[key])
             estimate = np.log(DRAWS) - special.logsumexp(log_w)
             error = np.std(np.exp(log_w + estimate)) / np.sqrt(DRAWS)
             assert error < 0.02
@@ -83,7 +83,7 @@ def test_the_bounds_converge_on_the_exact_log_likelihood(rng):
             assert exact - 3 * error < estimate < exact + 4 * error
 
 
-def test_one_sample_expectations_are_rec_plus_the_kl_each_reading_pays(rng):
+def test_one_sample_expectations_are_rec_plus_the_kl_of_each_estimate(rng):
     linear = Linear(rng)
     posteriors = linear.posteriors(FACTOR, rng)
     q, q_hat = posteriors.q, posteriors.q_hat
@@ -95,20 +95,20 @@ def test_one_sample_expectations_are_rec_plus_the_kl_each_reading_pays(rng):
     assert expected["nll"] > -linear.log_p(PRIORS["nll"])
     gap = np.sum(np.log(FACTOR) - 0.5 * np.exp(q.logvar) * (1 - FACTOR**-2.0))
     np.testing.assert_allclose(expected["nll"] - expected["nll_paper"], gap, rtol=1e-6)
-    weights = {reading: np.float64(w) for reading, w in _weigh(linear, posteriors, rng).items()}
-    for reading, value in expected.items():
-        assert abs(np.mean(-weights[reading]) - value) < 4 * np.std(weights[reading]) / np.sqrt(DRAWS), reading
+    weights = {key: np.float64(w) for key, w in _weigh(linear, posteriors, rng).items()}
+    for key, value in expected.items():
+        assert abs(np.mean(-weights[key]) - value) < 4 * np.std(weights[key]) / np.sqrt(DRAWS), key
     difference = weights["nll_paper"] - weights["nll"]
     error = 4 * np.std(difference) / np.sqrt(DRAWS)
     assert abs(np.mean(difference) - gap) < error < abs(gap)
 
 
-def test_all_readings_coincide_when_the_factor_is_one(rng):
+def test_all_estimates_coincide_when_the_factor_is_one(rng):
     linear = Linear(rng)
     weights = _weigh(linear, linear.posteriors(np.ones(2), rng), rng)
-    assert set(weights) == set(metrics.READINGS)
-    for reading in set(metrics.READINGS) - {"nll_fitted_prior"}:
-        np.testing.assert_allclose(weights[reading], weights["nll"], rtol=1e-5, atol=1e-5)
+    assert set(weights) == set(metrics.ESTIMATES)
+    for key in set(metrics.ESTIMATES) - {"nll_fitted_prior"}:
+        np.testing.assert_allclose(weights[key], weights["nll"], rtol=1e-5, atol=1e-5)
 
 
 def _gaussians(rng, rows=13, latent=3, spread=1.0):
@@ -256,7 +256,7 @@ def _estimate(model, params, batch, keys, samples, chunk, factor=(0.5, 1.0, 2.5)
 
 
 def _same(a, b):
-    assert set(a) == set(metrics.READINGS)
+    assert set(a) == set(metrics.ESTIMATES)
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5), a, b)
 
 
@@ -284,18 +284,18 @@ def test_importance_weighted_is_exact_when_nothing_depends_on_z(rng):
     z = np.zeros((3, 3), np.float32)
     _, exact = model.decode(params, "weighted_nll", z, batch, batch.mask, None)
     estimate = _estimate(model, params, batch, _keys(range(3)), 6, 4, factor=(1.0, 1.0, 1.0))
-    _same(estimate | {"nll_fitted_prior": exact}, dict.fromkeys(metrics.READINGS, exact))
+    _same(estimate | {"nll_fitted_prior": exact}, dict.fromkeys(metrics.ESTIMATES, exact))
 
 
 def test_importance_weighted_does_not_rise_with_samples_on_average(rng):
     model = _model()
     params, batch = _params(model, rng, limit=1.5), _batch(SENTENCES[1:2] * 64)
     few, some, many = (_estimate(model, params, batch, _keys(range(64)), n, n) for n in (1, 5, 25))
-    for reading in ("nll", "nll_unit_prior", "nll_fitted_prior"):
+    for key in ("nll", "nll_unit_prior", "nll_fitted_prior"):
 
-        def fall(less, more, reading=reading):
-            error = np.hypot(np.std(less[reading]), np.std(more[reading])) / 8
-            return (np.mean(less[reading]) - np.mean(more[reading])) / error
+        def fall(less, more, key=key):
+            error = np.hypot(np.std(less[key]), np.std(more[key])) / 8
+            return (np.mean(less[key]) - np.mean(more[key])) / error
 
         assert fall(few, some) > -2
         assert fall(some, many) > -2

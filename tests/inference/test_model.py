@@ -7,9 +7,8 @@ import sys
 import jaxtyping
 import numpy as np
 import pytest
-from small import SENTENCES, make_run
+from small import SENTENCES, shared_model
 
-import scalevae_jax
 from scalevae_jax.core.types import InputError
 from scalevae_jax.inference import decoding, posteriors
 from scalevae_jax.inference import model as model_module
@@ -17,13 +16,13 @@ from scalevae_jax.inference.model import TrainedModel
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return TrainedModel(make_run(tmp_path_factory.mktemp("scale")))
+def model():
+    return shared_model()
 
 
 @pytest.fixture(scope="module")
-def language_model(tmp_path_factory):
-    return TrainedModel(make_run(tmp_path_factory.mktemp("lm"), "lstm_lm"))
+def language_model():
+    return shared_model("lstm_lm")
 
 
 def test_importing_the_package_imports_neither_jax_nor_the_rest():
@@ -55,12 +54,12 @@ def test_lists_of_any_length_in_the_order_given(model, n):
     assert sentences[-1:] == model.reconstruct(texts[-1:])
 
 
-def test_few_shapes_are_compiled(model):
+def test_few_batch_sizes_are_compiled(model):
     model.decode(np.zeros((4, 3)))
-    before = decoding._words._cache_size()
+    before = decoding._sample_tokens._cache_size()
     for n in (3, 4, 3):
         model.decode(np.zeros((n, 3)))
-    assert decoding._words._cache_size() == before
+    assert decoding._sample_tokens._cache_size() == before
 
 
 def test_a_run_of_raw_text_reads_raw_sentences(model):
@@ -68,12 +67,12 @@ def test_a_run_of_raw_text_reads_raw_sentences(model):
     raw = TrainedModel(model.run._replace(settings=dataclasses.replace(model.run.settings, data=data)))
     texts = SENTENCES[:5]
     np.testing.assert_array_equal(raw.encode(texts)[0], model.encode(texts)[0])
-    told = [text.capitalize().replace(" .", ".") for text in texts]
-    assert told != texts
-    np.testing.assert_array_equal(raw.encode(told)[0], model.encode(texts)[0])
+    written = [text.capitalize().replace(" .", ".") for text in texts]
+    assert written != texts
+    np.testing.assert_array_equal(raw.encode(written)[0], model.encode(texts)[0])
 
 
-def test_many_sentences_are_decoded_in_parts_that_do_not_matter(model, monkeypatch):
+def test_how_many_sentences_are_decoded_together_does_not_matter(model, monkeypatch):
     z = model.draw(11, seed=3)
     whole = model.decode(z, seed=4, temperature=1.0)
     monkeypatch.setattr(model_module, "AT_ONCE", 4)
@@ -85,14 +84,14 @@ def test_reconstruct_is_decode_of_the_mean(model):
     assert model.reconstruct(SENTENCES[:3], beam=3) == model.decode(model.encode(SENTENCES[:3])[0], beam=3)
 
 
-def test_sentences_are_of_known_words_and_not_longer_than_asked(model):
+def test_sampled_sentences_have_known_words_and_at_most_max_words(model):
     sentences = model.sample(50, max_words=6)
     assert {word for text in sentences for word in text.split()} <= set(model.run.words.words[4:])
     assert max(len(text.split()) for text in sentences) <= 6
     assert len(set(sentences)) > 10
 
 
-def test_chance_is_a_function_of_the_seed_and_the_place(model):
+def test_draws_depend_on_the_seed_and_the_place_only(model):
     assert model.sample(5, seed=1) == model.sample(5, seed=1)
     assert model.sample(5, seed=1) == model.sample(9, seed=1)[:5]
     assert model.sample(5, seed=1) != model.sample(5, seed=2)
@@ -103,7 +102,7 @@ def _fitted(model):
     return np.asarray(p.mean), np.exp(0.5 * np.asarray(p.logvar))
 
 
-def test_priors_model_times_the_factor_unit_and_aggregate(model):
+def test_the_three_priors_have_their_moments(model):
     unit, own = (model.draw(4000, prior=prior) for prior in ("unit", "model"))
     np.testing.assert_allclose(own, unit * np.float32([2, 2.5, 3]), rtol=1e-5)
     np.testing.assert_allclose(unit.std(0), 1, atol=0.05)
@@ -181,25 +180,25 @@ def _unchecked(function, *arguments):
 
 LONG = " ".join(["the"] * 10_000)
 WRONG = {
-    "sentence 2: it is empty": lambda m: m.encode(["the dog runs .", "  "]),
-    "sentence 1: no word of it is in the model's vocabulary: 'xyzzy plugh'": lambda m: m.reconstruct(["xyzzy plugh"]),
+    "sentence 2 is empty": lambda m: m.encode(["the dog runs .", "  "]),
+    "sentence 1: none of its words is in the model's vocabulary: 'xyzzy plugh'": lambda m: m.encode(["xyzzy plugh"]),
     "sentence 1: 10,000 words; this model reads 12 at most": lambda m: m.score([LONG]),
-    "sentence 1: text is wanted, got int": lambda m: _unchecked(m.encode, [3]),
-    "a list of sentences is wanted, got str": lambda m: m.encode("the dog runs ."),
-    "a list of sentences is wanted, got int": lambda m: _unchecked(m.encode, 3),
-    "no sentence is given": lambda m: m.encode([]),
-    "steps: 2 or more": lambda m: m.interpolate(steps=1),
-    "1 sentence or more, got 0": lambda m: m.sample(0),
-    "samples: 1 or more": lambda m: m.score(SENTENCES, samples=0),
-    "prior: one of model, unit, aggregate; got 'flat'": lambda m: m.sample(1, prior="flat"),
-    r"z: \[n, 3\] is wanted, got \[2, 5\]": lambda m: m.decode(np.zeros((2, 5))),
+    "sentence 1: expected text, got int": lambda m: _unchecked(m.encode, [3]),
+    "expected a list of sentences, got str": lambda m: m.encode("the dog runs ."),
+    "expected a list of sentences, got int": lambda m: _unchecked(m.encode, 3),
+    "expected at least one sentence": lambda m: m.encode([]),
+    "steps: expected 2 or more": lambda m: m.interpolate(steps=1),
+    "expected 1 sentence or more, got 0": lambda m: m.sample(0),
+    "samples: expected 1 or more": lambda m: m.score(SENTENCES, samples=0),
+    "prior: expected one of model, unit, aggregate, got 'flat'": lambda m: m.sample(1, prior="flat"),
+    r"z: expected shape \[n, 3\], got \[2, 5\]": lambda m: m.decode(np.zeros((2, 5))),
     "choose one of them": lambda m: m.sample(1, beam=2, temperature=0.5),
-    "top_p: from 0 to 1": lambda m: m.sample(1, top_p=2.0),
+    "top_p: expected 0 to 1": lambda m: m.sample(1, top_p=2.0),
 }
 
 
 @pytest.mark.parametrize("message", WRONG)
-def test_wrong_input_is_said_in_a_line(model, message):
+def test_wrong_input_is_one_line(model, message):
     with pytest.raises(InputError, match=message) as raised:
         WRONG[message](model)
     assert "\n" not in str(raised.value)
@@ -225,13 +224,5 @@ def test_unknown_words_among_known_ones_are_read(model):
     assert model.encode(["the zebra runs ."])[0].shape == (1, 3)
 
 
-def test_a_folder_without_a_model_is_refused(tmp_path):
-    with pytest.raises(InputError, match="not the folder of a run"):
-        scalevae_jax.load(tmp_path)
-    make_run(tmp_path / "run")
-    with pytest.raises(InputError, match="no best checkpoint here; train first"):
-        scalevae_jax.load(tmp_path / "run")
-
-
-def test_what_it_is_shows(model):
+def test_the_representation_names_the_method(model):
     assert repr(model).startswith("<scale_vae of ")

@@ -2,195 +2,177 @@
 
 import dataclasses
 import functools
+from types import SimpleNamespace
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
+from conftest import on_axis
 
+from scalevae_jax.config import Config, MethodConfig, build_method, build_model, with_defaults
+from scalevae_jax.core.types import Gaussian, Inject, Posteriors, StepContext
 from scalevae_jax.methods import objective, schedule
 from scalevae_jax.methods.method import METHODS, Method, hyperparameters
-from scalevae_jax.runtime import devices
-from scalevae_jax.training import steps
 
-ALL_METHODS = [
-    "lstm_lm",
-    "vae",
-    "cyclical",
-    "beta_vae",
-    "free_bits",
-    "delta_vae",
-    "sa_vae",
-    "skip_vae",
-    "agg_vae",
-    "mae",
-    "bn_vae",
-    "du_vae",
-    "scale_vae",
-    "scale_vae_matched",
-]
+ALL_METHODS = (
+    "lstm_lm vae cyclical beta_vae free_bits delta_vae sa_vae skip_vae agg_vae mae bn_vae du_vae scale_vae "
+    "scale_vae_matched"
+).split()
+TRAINING = objective.Phase(np.float32(1), np.int32(1), train=True)
 
 
-@pytest.fixture(scope="module", params=ALL_METHODS)
-def name(request) -> str:
-    """Of the module, so that the tests of one method follow each other and share what they compile."""
-    return request.param
-
-
-def test_the_list_of_methods_is_whole():
+def test_the_list_of_methods_is_complete():
     assert list(METHODS) == ALL_METHODS
 
 
-def test_every_method_is_a_record_with_a_documented_constructor(name):
-    assert isinstance(METHODS[name](), Method)
+@functools.cache
+def _compiled(method: Method):
+    """(params, state, batch) -> loss, gradients and next state of training; the posteriors of evaluation."""
+    model, key = tiny.make_model(method), jax.random.key(7)
+
+    def run(params, state, batch):
+        def loss(params):
+            return objective.objective(params, model, method, state, batch, key, TRAINING)
+
+        (value, (after, _)), gradients = jax.value_and_grad(loss, has_aux=True)(params)
+        posteriors, _ = objective.infer(model, method, params, state, batch, objective.row_keys(key, batch.row))
+        return (value, gradients, after), posteriors.q_hat
+
+    return on_axis(jax.jit(run))
+
+
+def _replace_rows(batch, other, rows):
+    """The batch with the tokens and lengths of another one in the marked rows."""
+    tokens = np.where(rows[:, None], other.tokens, batch.tokens)
+    return batch._replace(tokens=tokens, lengths=np.where(rows, other.lengths, batch.lengths))
+
+
+@pytest.mark.parametrize("name", ALL_METHODS)
+def test_every_method_keeps_the_protocol(name, rng):
     assert METHODS[name].__doc__
     for parameter in hyperparameters(name).values():
         assert parameter.kind is parameter.KEYWORD_ONLY
         assert type(parameter.default) is parameter.annotation
-
-
-def test_one_device_and_four_give_the_same_numbers(name, rng):
     method = tiny.make_method(name)
-    batches = [tiny.make_batch(rng, real) for real in (8, 6, 7, 5)]
-    one, loss = tiny.train(method, batches, tiny.on_mesh(method, devices=1))
-    update = steps.device_update(tiny.make_model(method), method, tiny.OPTIMIZER, tiny.STEPS_PER_EPOCH)
-    mapped = devices.pmap_over_devices(update, (None, 0))
-
-    def on_four(state, batch):
-        return mapped(devices.replicate(state), devices.shard(batch))
-
-    four, loss_of_four = tiny.train(method, batches, on_four)
-    np.testing.assert_allclose(loss_of_four, loss, rtol=1e-5)
-    for part in ("params", "method_state"):
-        np.testing.assert_allclose(tiny.flat(getattr(four, part)), tiny.flat(getattr(one, part)), rtol=1e-5, atol=1e-5)
-
-
-@pytest.mark.parametrize("name", ["scale_vae", "mae"])
-def test_the_same_functions_run_under_shard_map(name, rng):
-    method = tiny.make_method(name)
-    batches = [tiny.make_batch(rng) for _ in range(2)]
-    one, _ = tiny.train(method, batches, tiny.on_mesh(method, devices=1))
-    four, _ = tiny.train(method, batches, tiny.on_mesh(method, devices=4))
-    np.testing.assert_allclose(tiny.flat(four.params), tiny.flat(one.params), rtol=1e-5, atol=1e-5)
-
-
-def test_padding_rows_and_padding_tokens_change_nothing(name, rng):
-    method = tiny.make_method(name)
-    batch = tiny.make_batch(rng, real=6)
-    other = tiny.make_batch(rng, real=6)
-    fill = batch.weight == 0
-    refilled = jax.tree.map(lambda a, b: np.where(fill.reshape(-1, *[1] * (a.ndim - 1)), b, a), batch, other)
-    longer = refilled._replace(tokens=np.pad(refilled.tokens, [(0, 0), (0, 2)]))
-    step = tiny.on_mesh(method, devices=1)
-    expected, _ = tiny.train(method, [batch], step)
-    for same in (refilled, longer):
-        state, _ = tiny.train(method, [same], step)
-        np.testing.assert_allclose(tiny.flat(state.params), tiny.flat(expected.params), rtol=1e-5, atol=1e-6)
-
-
-def test_evaluation_is_of_each_sentence_alone_and_of_the_methods_own_posterior(name, rng):
-    """No batch statistic and no dropout is left, except in SVI, whose step is scaled by the batch (Kim et al.)."""
-    if name == "sa_vae":
-        pytest.skip("SVI's step is of the batch mean, by its authors' convention")
-    method = tiny.make_method(name)
-    state, batch = tiny.make_state(method), tiny.make_batch(rng, real=8)
-    model = tiny.make_model(method)
-
-    def infer(batch):
-        keys = objective.row_keys(state.key, batch.row)
-        posteriors, _ = objective.infer(model, method, state.params, state.method_state, batch, keys)
-        return posteriors.q_hat
-
-    on_one = jax.vmap(infer, axis_name="data")
-    whole = on_one(jax.tree.map(lambda x: x[None], batch))
-    first = on_one(jax.tree.map(lambda x: x[None, :1], batch))
-    for all_rows, one_row in zip(whole, first, strict=True):
-        np.testing.assert_allclose(one_row[0, 0], all_rows[0, 0], rtol=1e-5, atol=1e-6)
-
-
-# the settings in which a hyperparameter can be seen within three epochs: of a method, or of one hyperparameter
-BASES = {
-    "cyclical": {"cycle_epochs": 1.5, "cycles": 2, "kl_start": 0.3},
-    "free_bits": {"threshold": 2e-4},
-    "du_vae": {"warm_up": 1.0},
-    "svi_clip": {"svi_clip": 0.1},
-}
-OTHERS = {
-    "warm_up": 3.0,
-    "kl_start": 0.5,
-    "cycle_epochs": 1.7,
-    "ratio": 0.9,
-    "cycles": 1,
-    "beta": 0.9,
-    "threshold": 2.0,
-    "fb_mode": "total",
-    "delta": 0.4,
-    "svi_steps": 2,
-    "svi_learning_rate": 0.4,
-    "svi_momentum": 0.1,
-    "svi_clip": 0.001,
-    "first_order": True,
-    "inner_steps": 1,
-    "window": 1,
-    "diversity": 3.0,
-    "smoothness": 0.9,
-    "gamma": 1.3,
-    "shift": 0.4,
-    "train_shift": False,
-    "encoder_init": None,
-    "decoder_init": None,
-    "keep": 0.3,
-    "alpha": 6.0,
-    "des_std": 1.4,
-    "f_epo": 2,
-    "std_ddof": 0,
-    "factor_average": "population",
-    "factor_min_batch": 7,
-    "stop_gradient_factor": True,
-}
-FORWARDED = "scale_vae_matched"  # hands all that it takes to scale_vae
-CASES = [(name, key) for name in ALL_METHODS if name != FORWARDED for key in hyperparameters(name)]
-
-
-@functools.cache
-def final(name: str, hyper: tuple) -> np.ndarray:
-    """Encoder and decoder after three epochs of two steps."""
-    rng = np.random.default_rng(5)
-    batches = [tiny.make_batch(rng, real) for real in (8, 6, 8, 5, 7, 8)]
-    method = tiny.make_method(name, **dict(hyper))
-    step, inner = (tiny.on_mesh(method, devices=1, move=move) for move in ("joint", "encoder"))
-    state = tiny.make_state(method)
-    for i, batch in enumerate(batches):
-        taken = steps.Steps(joint=step, several=None, encoder=inner, decoder=step)
-        state, _ = method.plan.step(taken, state, batch, lambda k: batches[k % len(batches)])
-        state = tiny.advance(state, method, epoch_done=i % 2 == 1)
-    return tiny.flat({part: state.params[part] for part in ("encoder", "decoder")})
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("name", "key"), CASES)
-def test_every_hyperparameter_changes_training(name, key):
-    base = BASES.get(name, {}) | BASES.get(key, {})
-    other = OTHERS[key]
-    if key.endswith("_init"):
-        other = "torch" if hyperparameters(name)[key].default == "paper" else "paper"
-    changed = final(name, tuple((base | {key: other}).items()))
-    assert np.any(final(name, tuple(base.items())) != changed)
-
-
-def test_an_ablation_is_a_replace(rng):
-    annealed = tiny.make_method("scale_vae")
-    plain = dataclasses.replace(annealed, kl_weight=schedule.constant(1.0))
-    batch = tiny.make_batch(rng)
-    _, with_annealing = tiny.train(annealed, [batch], tiny.on_mesh(annealed, devices=1))
-    _, without = tiny.train(plain, [batch], tiny.on_mesh(plain, devices=1))
-    assert without[0] > with_annealing[0]
+    start, batch, other = tiny.make_state(method), tiny.make_batch(rng), tiny.make_batch(rng)
+    run = functools.partial(_compiled(method), start.params, start.method_state)
+    trained, evaluated = run(batch)
+    assert np.all(np.isfinite(tiny.flat((trained, evaluated))))
+    # a state keeps its shape, so that a step is compiled once
+    after = method.posterior.end_epoch(trained[2])
+    assert jax.tree.map(jnp.shape, after) == jax.tree.map(jnp.shape, start.method_state)
+    assert jax.tree.structure(after) == jax.tree.structure(start.method_state)
+    # neither rows of weight 0 nor tokens after the last count
+    filled = _replace_rows(batch, other, batch.weight == 0)
+    words = rng.integers(4, tiny.VOCABULARY, batch.tokens.shape)
+    filled = filled._replace(tokens=np.where(np.arange(tiny.TIME) < filled.lengths[:, None], filled.tokens, words))
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6), run(filled)[0], trained)
+    # evaluation is of each sentence alone: no batch statistic is left
+    if name != "sa_vae":  # SVI's step is of the batch mean, by its authors' convention
+        _, among_others = run(_replace_rows(batch, other, np.arange(tiny.ROWS) > 0))
+        np.testing.assert_allclose(among_others.mean[0], evaluated.mean[0], rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(among_others.logvar[0], evaluated.logvar[0], rtol=1e-5, atol=1e-6)
 
 
 def test_vae_is_scale_vae_whose_factor_stays_one(rng):
-    """A batch too small for a factor leaves f at 1, and Scale-VAE is the VAE."""
+    """A batch too small for a factor leaves f at 1, and Eq. 7 is Eq. 1."""
     vae, scaled = tiny.make_method("vae"), tiny.make_method("scale_vae", factor_min_batch=100, encoder_init="paper")
-    batches = [tiny.make_batch(rng) for _ in range(4)]
-    expected, _ = tiny.train(vae, batches, tiny.on_mesh(vae, devices=1))
-    state, _ = tiny.train(scaled, batches, tiny.on_mesh(scaled, devices=1))
-    np.testing.assert_allclose(tiny.flat(state.params), tiny.flat(expected.params), rtol=1e-6, atol=1e-7)
+    params, batch = tiny.make_state(vae).params, tiny.make_batch(rng)
+    (loss, gradients, _), _ = _compiled(vae)(params, (), batch)
+    (same_loss, same_gradients, _), _ = _compiled(scaled)(params, tiny.make_state(scaled).method_state, batch)
+    np.testing.assert_allclose(same_loss, loss, rtol=1e-6)
+    np.testing.assert_allclose(tiny.flat(same_gradients), tiny.flat(gradients), rtol=1e-5, atol=1e-7)
+
+
+def test_an_ablation_is_a_replace():
+    plain = dataclasses.replace(METHODS["scale_vae"](), kl_weight=schedule.constant(1.0))
+    assert plain.kl_weight(jnp.float32(0.1)) == 1
+    assert plain.posterior.own_epochs == 3
+
+
+def test_equal_configurations_give_one_method():
+    config = Config(method=MethodConfig(name="scale_vae", f_epo=5, des_std=0.9))
+    same = Config(method=MethodConfig(name="scale_vae", des_std=0.9, f_epo=5))
+    assert build_method(config) is build_method(same) is build_method(with_defaults(config))
+    assert build_method(config) is not build_method(Config())
+    assert hash(build_method(config)) != hash(build_method(Config()))
+
+
+def test_the_network_is_built_as_the_method_says():
+    model = build_model(Config(), METHODS["scale_vae"](), words=50)
+    assert (model.latent, model.encoder.vocabulary, model.decoder.hidden) == (32, 50, 1024)
+    assert (model.encoder.init_kind, model.decoder.init_kind) == ("torch", "paper")
+    assert build_model(Config(), METHODS["skip_vae"](), words=50).decoder.inject == ~Inject.NONE
+    assert build_model(Config(), METHODS["lstm_lm"](), words=50).latent == 0
+
+
+CASES = [(name, key) for name in ALL_METHODS for key in hyperparameters(name)]
+
+
+def _other(default):
+    """Another value of a hyperparameter."""
+    if isinstance(default, str):
+        return {"paper": "torch", "torch": "paper", "example": "total", "mean": "population"}[default]
+    if isinstance(default, bool):
+        return not default
+    return default - 1 if isinstance(default, int) else 0.5 * default + 0.03
+
+
+def _encoder_steps(plan, turn: int) -> int:
+    """Those that a plan takes on a batch when the loss a token falls until a step and then rises."""
+    taken = []
+
+    def encoder(state, batch):
+        taken.append(batch)
+        loss = np.float32(abs(turn - len(taken)))
+        return state, SimpleNamespace(sums=SimpleNamespace(loss=loss, tokens=np.float32(1)), finite=True)
+
+    def stay(state, batch):
+        return state, None
+
+    steps = SimpleNamespace(joint=stay, encoder=encoder, decoder=stay)
+    plan.step(steps, SimpleNamespace(plan=plan.init()), "batch", lambda k: k)
+    return len(taken)
+
+
+def _slots(method: Method) -> np.ndarray:
+    """What the slots make of fixed Gaussians, gradients included: three epochs of a batch of 24 and one of 15."""
+    rng, keys, latent = np.random.default_rng(5), jax.random.split(jax.random.key(0), 24), tiny.LATENT
+    params, state = method.posterior.init_params(latent), method.posterior.init(latent, 2)
+
+    def run(state, q, weight, epoch):
+        context = StepContext(jnp.float32(1), epoch, weight, keys)
+
+        def loss(q):
+            before = Posteriors(q, jnp.ones(latent))
+            posteriors, after = method.posterior.apply(params, state, before, context, True)
+            posteriors = method.refine(lambda q, k: jnp.sum((q.mean - k) ** 2 + q.logvar**2), posteriors)
+            read = jnp.sum(jnp.sin(posteriors.q_hat.mean) + jnp.cos(posteriors.q_hat.logvar))
+            return read + method.penalty(method.rate(posteriors), posteriors, context), after
+
+        return jax.value_and_grad(loss, has_aux=True)(q)
+
+    run, outputs = on_axis(jax.jit(run)), [params]
+    for epoch in (1, 2, 3):
+        for real in (24, 15):
+            q = Gaussian(*np.float32(rng.normal(size=(2, 24, latent))))
+            (value, state), gradient = run(state, q, np.float32(np.arange(24) < real), np.int32(epoch))
+            outputs += [value, gradient]
+        state = method.posterior.end_epoch(state)
+    weights = [method.kl_weight(jnp.float32(epoch)) for epoch in np.linspace(0.1, 45, 60)]
+    inits = [kind == "paper" for kind in (method.encoder_init, method.decoder_init)]
+    taken = [_encoder_steps(method.plan, turn) for turn in (60, 1000)]
+    return tiny.flat([outputs, weights, taken, inits])
+
+
+@functools.cache
+def _default_slots(name: str) -> np.ndarray:
+    return _slots(METHODS[name]())
+
+
+@pytest.mark.parametrize(("name", "key"), CASES)
+def test_every_hyperparameter_changes_what_a_slot_gives(name, key):
+    other = _other(hyperparameters(name)[key].default)
+    assert not np.array_equal(_slots(METHODS[name](**{key: other})), _default_slots(name))

@@ -36,16 +36,16 @@ def _state(method):
     return method.posterior.init(tiny.LATENT, 2)._replace(f_bar=F_BAR)
 
 
-def _keys(key, rows, *stream):
+def _keys(key, rows, *streams):
     """A row's key is the run's, folded with its place; each stream folds further."""
     keys = [jax.random.fold_in(key, row) for row in rows]
-    for number in stream:
-        keys = [jax.random.fold_in(key, number) for key in keys]
+    for stream in streams:
+        keys = [jax.random.fold_in(key, stream) for key in keys]
     return jnp.stack(keys)
 
 
-def _noise(key, rows, *stream):
-    return np.stack([jax.random.normal(key, (tiny.LATENT,)) for key in _keys(key, rows, *stream)])
+def _noise(key, rows, *streams):
+    return np.stack([jax.random.normal(key, (tiny.LATENT,)) for key in _keys(key, rows, *streams)])
 
 
 def _nll(model, params, q, batch, noise, dropout=None):
@@ -61,20 +61,19 @@ def _nll(model, params, q, batch, noise, dropout=None):
     return np.float64(nll(params, np.float32(F_BAR * q.mean + np.exp(0.5 * q.logvar) * noise), batch))
 
 
-def _kl(q):
-    mean, logvar = np.float64(q.mean), np.float64(q.logvar)
-    return 0.5 * (mean**2 + np.exp(logvar) - 1 - logvar)
-
-
 def _matched(q):
     """KL(N(f mu, s2) || N(0, f^2))."""
-    return _kl(Gaussian(q.mean, q.logvar - 2 * np.log(F_BAR)))
+    return tiny.kl_dims(Gaussian(q.mean, q.logvar - 2 * np.log(F_BAR)))
 
 
 def test_every_use_of_a_key_has_a_stream_of_its_own_and_keeps_it():
     """A run that was stopped must go on with the draws it would have had."""
     streams = {"NOISE": 0, "DROPOUT": 1, "POSTERIOR": 2, "REFINE": 3, "SAMPLE": 4, "PENALTY": 5}
-    assert {purpose.name: int(purpose) for purpose in KeyStream} == streams
+    assert {stream.name: int(stream) for stream in KeyStream} == streams
+
+
+def test_evaluation_is_at_kl_weight_one_without_training():
+    assert (float(objective.EVALUATION.kl_weight), objective.EVALUATION.train) == (1.0, False)
 
 
 @pytest.mark.parametrize(("real", "rate"), [(0, 0.0), (1, 0.0), (6, 0.0), (6, 0.5)])
@@ -93,7 +92,7 @@ def test_the_loss_is_rec_of_q_hat_plus_the_weighted_rate_over_the_real_rows(real
     np.testing.assert_allclose(total, loss / max(real, 1), rtol=1e-5)
     np.testing.assert_allclose(sums.loss, loss, rtol=1e-5)
     np.testing.assert_allclose(sums.rec, rec, rtol=1e-5)
-    np.testing.assert_allclose(sums.kl, _kl(q)[:real].sum(), rtol=1e-5)  # of q against N(0, I), whatever is paid
+    np.testing.assert_allclose(sums.kl, tiny.kl_dims(q)[:real].sum(), rtol=1e-5)  # KL(q || N(0, I)), whatever is paid
     assert (sums.sentences, sums.tokens) == (real, np.sum(batch.lengths[:real] - 1))
 
 
@@ -110,8 +109,8 @@ def test_a_refinement_step_sees_the_loss_of_a_posterior_with_its_own_draws(rng, 
     params, key = _params(model, rng), jax.random.key(11)
 
     def infer(params, batch):
-        keys, setting = objective.row_keys(key, batch.row), TRAINING._replace(train=train)
-        return objective.infer(model, method, params, _state(method), batch, keys, setting)[0].q
+        keys, phase = objective.row_keys(key, batch.row), TRAINING._replace(train=train)
+        return objective.infer(model, method, params, _state(method), batch, keys, phase)[0].q
 
     seen = on_axis(jax.jit(infer))(params, batch)
     noise = _noise(key, batch.row, KeyStream.REFINE, 7, KeyStream.NOISE)
@@ -122,48 +121,27 @@ def test_a_refinement_step_sees_the_loss_of_a_posterior_with_its_own_draws(rng, 
 
 
 @pytest.mark.parametrize("train", [True, False])
-def test_a_posterior_transform_is_told_the_setting_and_draws_from_its_own_stream(rng, train):
-    """The transform here writes its noise into the mean, and what else it is told into its state."""
+def test_a_transform_and_a_penalty_see_the_phase_and_draw_from_their_own_streams(rng, train):
+    """The transform here writes all that it sees into its state; the penalty is the sum of its noise."""
+
+    def noise(context):
+        return jax.vmap(lambda key: jax.random.normal(key, (tiny.LATENT,)))(context.keys)
 
     def apply(params, state, posteriors, context, train):
-        noise = jax.vmap(lambda key: jax.random.normal(key, (tiny.LATENT,)))(context.keys)
-        told = (context.kl_weight, context.epoch, context.weight, jnp.bool_(train))
-        return posteriors._replace(q=posteriors.q._replace(mean=noise)), told
+        return posteriors, (noise(context), context.kl_weight, context.epoch, context.weight, jnp.bool_(train))
 
-    model, batch, key = _model(0.5), tiny.make_batch(rng), jax.random.key(2)
-    method = Method(posterior=posterior.PosteriorTransform(apply=apply))
-
-    def infer(params, batch):
-        keys, setting = objective.row_keys(key, batch.row), TRAINING._replace(train=train)
-        posteriors, told = objective.infer(model, method, params, (), batch, keys, setting)
-        return posteriors.q.mean, told
-
-    mean, told = on_axis(jax.jit(infer))(_params(model, rng), batch)
-    np.testing.assert_array_equal(mean, _noise(key, batch.row, KeyStream.POSTERIOR))
-    for value, expected in zip(told, (TRAINING.kl_weight, TRAINING.epoch, batch.weight, train), strict=True):
-        np.testing.assert_array_equal(value, expected)
-
-
-def test_a_penalty_draws_from_a_stream_of_its_own(rng):
-    def drawn(rate, posteriors, context):
-        return jnp.sum(jax.vmap(lambda key: jax.random.normal(key, (tiny.LATENT,)))(context.keys))
-
-    def nothing(rate, posteriors, context):
-        return jnp.float32(0)
-
-    model, batch, key = _model(0.0), tiny.make_batch(rng), jax.random.key(4)
-    params = _params(model, rng)
-
-    def loss(params, batch, penalty):
-        return objective.objective(params, model, Method(penalty=penalty), (), batch, key, TRAINING)[0]
-
-    with_it, without = (
-        on_axis(jax.jit(lambda params, batch, own=own: loss(params, batch, own)))(params, batch)
-        for own in (drawn, nothing)
+    model, batch, key = _model(0.0), tiny.make_batch(rng), jax.random.key(2)
+    method = Method(
+        posterior=posterior.PosteriorTransform(apply=apply),
+        penalty=lambda rate, posteriors, context: jnp.sum(noise(context)),
     )
-    expected = _noise(key, batch.row, KeyStream.PENALTY).sum()
-    np.testing.assert_allclose(with_it - without, expected, rtol=1e-4, atol=1e-4)
 
+    def loss(params, batch):
+        phase = TRAINING._replace(train=train)
+        return objective.objective(params, model, method, (), batch, key, phase)
 
-def test_evaluation_is_at_kl_weight_one_without_training():
-    assert (float(objective.EVALUATION.kl_weight), objective.EVALUATION.train) == (1.0, False)
+    total, (seen, sums) = on_axis(jax.jit(loss))(_params(model, rng), batch)
+    expected = _noise(key, batch.row, KeyStream.POSTERIOR), TRAINING.kl_weight, TRAINING.epoch, batch.weight, train
+    jax.tree.map(np.testing.assert_array_equal, seen, expected)
+    drawn = _noise(key, batch.row, KeyStream.PENALTY).sum()
+    np.testing.assert_allclose(total - sums.rec / sums.sentences, drawn, rtol=1e-4, atol=1e-4)

@@ -1,107 +1,136 @@
-"""Real processes: the same numbers on every layout, and a training of two that agrees with a training of one."""
+"""Two real processes train as one: the same numbers, one stop for both, and an end for both where one fails."""
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
-import layouts
+import jax
 import numpy as np
 import pytest
-from typed import SOON_COMPILED
+from jax.experimental import multihost_utils
+from typed import SOON_COMPILED, free_port
+
+from scalevae_jax import evaluate, train
+from scalevae_jax.core.types import InputError
+from scalevae_jax.runtime import processes
 
 ROOT = Path(__file__).parents[2]
 SMALL = [
-    "--config=configs/smoke.py",
-    "--config.train.max_epochs=1",
-    "--config.train.max_steps=6",
+    "--config=smoke",
     "--config.model.hidden=16",
     "--config.model.embedding=16",
-    "--config.data.limit_train=200",
+    "--config.data.limit_train=1500",
     "--config.data.limit_valid=100",
     "--config.data.buckets=1",
+    "--config.eval.iw_samples=4",
 ]
 
 
-def _local(*arguments, processes="2", **more):
-    env = more | os.environ | {"PYTHON": sys.executable, "PYTHONPATH": str(ROOT), "XLA_FLAGS": SOON_COMPILED}
-    line = ["bash", "launch/local.sh", *arguments[:1], processes, *arguments[1:]]
-    return subprocess.run([part for part in line if part], cwd=ROOT, env=env, capture_output=True, text=True)
-
-
-def _largest(tmp_path, names, of):
-    one, other = (layouts.run(layout, tmp_path / layout, names) for layout in ("1x1", of))
-    return layouts.difference(one, other)
-
-
-@pytest.mark.slow
-def test_methods_that_look_across_the_batch_have_the_same_numbers_on_four_processes(tmp_path):
-    assert _largest(tmp_path, ["bn_vae", "mae"], "4x1") < 1e-5
-
-
-def test_scale_vae_on_two_processes_of_two_devices_is_that_of_one_device(tmp_path):
-    assert _largest(tmp_path, ["scale_vae"], "2x2") < 1e-5
-
-
-def test_a_dry_run_prints_a_line_a_process():
-    done = _local("--dry-run", *SMALL)
-    assert done.returncode == 0, done.stderr
-    first, second = done.stdout.splitlines()
-    assert "--process_id=0" in first
-    assert "--process_id=1" in second
-    assert "scalevae_jax.train --distributed" in first
-
-
-@pytest.mark.slow
-def test_two_processes_train_in_parts_and_evaluate_as_one_does_in_one_piece(tmp_path):
-    lines = []
-    for processes, more in (("1", []), ("2", ["--config.optim.accumulate=3"])):
-        folder = tmp_path / processes
-        done = _local("", *SMALL, *more, f"--workdir={folder}", processes=processes)
-        assert done.returncode == 0, done.stderr
-        lines.append(json.loads((folder / "metrics.jsonl").read_text().splitlines()[0]))
-    one, two = lines
-    for key in ("step", "train_loss", "train_rec", "valid_rec", "mi", "factor_median"):
-        np.testing.assert_allclose(two[key], one[key], rtol=1e-4, err_msg=key)
-    _compare_evaluations(tmp_path / "1")
-
-
-def _compare_evaluations(folder):
-    """What one process trained, evaluated by one and by two."""
-    measured = []
-    for processes in ("1", "2"):
-        options = [f"--workdir={folder}", "--limit=100", "--iw_samples=4"]
-        done = _local("", *options, processes=processes, COMMAND="evaluate")
-        assert done.returncode == 0, done.stderr
-        measured.append(json.loads((folder / "eval_test.json").read_text()))
-    one, two = measured
-    assert two["seconds"] != one["seconds"]
-    for key in ("examples", "tokens", "nll", "nll_fitted_prior", "nll_std_error", "rec", "kl", "mi", "au", "mpd"):
-        np.testing.assert_allclose(two[key], one[key], rtol=1e-5, err_msg=key)
-
-
-@pytest.mark.slow
-def test_another_configuration_on_one_process_is_refused_by_all(tmp_path):
-    """Both say so, in one line, with exit code 2, and nothing is begun."""
-    ports = _local("--dry-run", *SMALL).stdout
-    coordinator = next(word for word in ports.split() if word.startswith("--coordinator"))
-    env = os.environ | {"PYTHONPATH": str(ROOT), "XLA_FLAGS": SOON_COMPILED}
-    train = [sys.executable, "-m", "scalevae_jax.train", "--distributed", coordinator, "--num_processes=2"]
-    train += [*SMALL, f"--workdir={tmp_path / 'run'}"]
-    started = [
+def start(arguments, folders=(ROOT, ROOT)) -> list[subprocess.Popen]:
+    """A process of the same training in each folder."""
+    line = [sys.executable, "-m", "scalevae_jax.train", "--distributed", f"--num_processes={len(folders)}", *arguments]
+    line += [f"--coordinator=127.0.0.1:{free_port()}", "--heartbeat_timeout=15", "--initialization_timeout=60"]
+    environment = {"PYTHONPATH": str(ROOT), "XLA_FLAGS": SOON_COMPILED, "JAX_PLATFORMS": "cpu", "NPROC": "8"}
+    return [
         subprocess.Popen(
-            [*train, f"--process_id={i}", f"--config.train.seed={i}"],
-            cwd=ROOT,
-            env=env,
+            [*line, f"--process_id={i}"],
+            cwd=folder,
+            env=os.environ | environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
-        for i in range(2)
+        for i, folder in enumerate(folders)
     ]
-    said = [process.communicate(timeout=200)[1] for process in started]
-    assert [process.returncode for process in started] == [2, 2], said
-    for text in said:
-        assert "configuration of process 1 is not that of process 0" in text
-        assert "Traceback" not in text
+
+
+def end(started: list[subprocess.Popen]) -> tuple[list[int], list[str], list[str]]:
+    """Exit codes, and what each process wrote to standard output and standard error."""
+    out, error = zip(*[process.communicate(timeout=200) for process in started], strict=True)
+    return [process.returncode for process in started], list(out), list(error)
+
+
+def test_two_processes_train_stop_together_resume_and_evaluate_as_one_does(tmp_path):
+    folder, log = tmp_path / "two", tmp_path / "two/metrics.jsonl"
+    running = start([*SMALL, f"--workdir={folder}", "--config.train.max_epochs=100000"])
+    until = time.monotonic() + 200
+    while not log.exists() or not log.read_text():
+        assert all(process.poll() is None for process in running), end(running)
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    running[1].send_signal(signal.SIGTERM)
+    codes, out, error = end(running)
+    assert codes == [143, 143], error
+    stops = [text.partition(";")[0] for text in error]
+    assert stops[0].startswith("SIGTERM: stopped at step ")
+    assert stops[0] == stops[1]
+    assert "process 1 of 2: 1 of 2 devices" in out[1]
+    assert "epoch" not in out[1]
+
+    epochs = len(log.read_text().splitlines()) + 1
+    more = [f"--config.train.max_epochs={epochs}", "--config.eval.at_end=true", f"--workdir={folder}"]
+    codes, out, error = end(start([*SMALL, *more]))
+    assert codes == [0, 0], error
+    assert f"at step {stops[0].rpartition(' ')[2]}" in out[0]
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == list(range(1, epochs + 1))
+
+    alone = tmp_path / "one"
+    assert train.main([*SMALL, "--config.train.max_epochs=1", f"--workdir={alone}"]) == 0
+    one = json.loads((alone / "metrics.jsonl").read_text())
+    for key in ("step", "train_loss", "train_rec", "valid_rec", "mi", "factor_median"):
+        np.testing.assert_allclose(lines[0][key], one[key], rtol=1e-4, err_msg=key)
+    by_two = json.loads((folder / "eval_test.json").read_text())
+    assert evaluate.main([f"--workdir={folder}"]) == 0
+    by_one = json.loads((folder / "eval_test.json").read_text())
+    for key in ("examples", "tokens", "nll", "nll_fitted_prior", "nll_std_error", "rec", "kl", "mi", "au", "mpd"):
+        np.testing.assert_allclose(by_two[key], by_one[key], rtol=1e-5, err_msg=key)
+
+
+def test_an_error_of_one_process_is_its_line_and_the_other_ends_too(tmp_path):
+    """Only the first process has the text."""
+    for name in ("here", "elsewhere"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "here/text.txt").write_text("a b c\n" * 40)
+    arguments = [*SMALL, "--config.data.path=text.txt", f"--workdir={tmp_path / 'run'}"]
+    codes, _, error = end(start(arguments, (tmp_path / "here", tmp_path / "elsewhere")))
+    assert codes[1] == 2
+    assert error[1].splitlines()[-1].startswith("error: no such file or folder: ")
+    assert codes[0] != 0
+    assert not (tmp_path / "run/config.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ({"data": "a", "configuration": "b"}, None),
+        ({"data": "a", "configuration": "c"}, "configuration of process 1, 2 is not that of process 0"),
+        ({"data": "b", "configuration": "c"}, "data of process 1, 2 is not that of process 0"),
+    ],
+)
+def test_what_differs_between_processes_is_named(other, message, monkeypatch):
+    sent = []
+
+    def allgather(x):
+        sent.append(x)
+        return np.stack([sent[0], x, x])
+
+    monkeypatch.setattr(jax, "process_count", lambda: 3)
+    monkeypatch.setattr(multihost_utils, "process_allgather", allgather)
+    processes.assert_same({"data": "a", "configuration": "b"}, 60)  # process 0
+    if message is None:
+        processes.assert_same(other, 60)
+    else:
+        with pytest.raises(InputError, match=f"^{message}; give every host the same$"):
+            processes.assert_same(other, 60)
+
+
+def test_one_process_has_nothing_to_compare(monkeypatch):
+    monkeypatch.setattr(multihost_utils, "process_allgather", None)
+    processes.assert_same({"data": "a"}, 60)
+    processes.barrier("a place")
+    assert processes.is_main_process()

@@ -1,0 +1,28 @@
+"""Commands as a user gives them, called in this process."""
+
+import importlib
+import io
+from typing import NamedTuple
+
+import pytest
+
+
+class Done(NamedTuple):
+    """What a command leaves."""
+
+    code: int
+    out: str
+    error: str
+
+
+@pytest.fixture
+def run(capsys, monkeypatch):
+    """Call `run(module, *arguments, given=...)`: the command with `given` on its standard input, from start to end."""
+
+    def call(module: str, *arguments: str, given: str = "") -> Done:
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(given.encode())))
+        name = {"data": "data.__main__", "reproduce": "reproduce.__main__"}.get(module, module)
+        code = importlib.import_module(f"scalevae_jax.{name}").main(arguments)
+        return Done(code, *capsys.readouterr())
+
+    return call

@@ -1,0 +1,205 @@
+"""Finding the files of a corpus and reading their lines: what is kept, repaired, and refused with its place."""
+
+import gzip
+import json
+import re
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from scalevae_jax.core.types import InputError
+from scalevae_jax.data import files
+from scalevae_jax.data.config import Data
+
+NAMES = [f"train{kind}{gz}" for kind in files.KINDS for gz in ("", ".gz")]
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(content: bytes, name="train.txt") -> Path:
+        path = tmp_path / name
+        path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
+        return path
+
+    return write
+
+
+def _read(path, **options):
+    """Lines and repairs."""
+    repairs = Counter()
+    return list(files.read_lines(path, repairs, **options)), dict(repairs)
+
+
+def _refused(function, *parts):
+    """An error of one line that holds `parts` in this order."""
+    with pytest.raises(InputError) as caught:
+        function()
+    message = str(caught.value)
+    assert "\n" not in message
+    assert re.match(".*".join(map(re.escape, parts)), message), message
+
+
+def _touch(folder, *names):
+    for name in names:
+        (folder / name).write_bytes(b"a\n")
+
+
+def test_a_folder_has_a_file_for_each_split_and_a_single_file_holds_them_all(tmp_path):
+    _touch(tmp_path, "train.txt", "valid.jsonl", "test.tsv", "other.txt")
+    found = files.find(Data(path=str(tmp_path)))
+    names = {"train": "train.txt", "valid": "valid.jsonl", "test": "test.tsv"}
+    assert found.files == {split: tmp_path / name for split, name in names.items()}
+    assert found.seed is None
+    found = files.find(Data(path=str(tmp_path / "other.txt"), split_seed=3))
+    assert found.files == dict.fromkeys(files.SPLITS, tmp_path / "other.txt")
+    assert found.seed == 3
+
+
+def test_plain_files_go_before_compressed_ones_and_bare_names_before_longer_ones(tmp_path):
+    for name in ["yahoo.train.txt", "train.tsv", "train.txt.gz", "train.txt"]:
+        _touch(tmp_path, name)
+        assert files.find(Data(path=str(tmp_path))).files["train"].name == name
+
+
+def test_a_corpus_of_the_paper_without_a_path_is_read_from_its_folder_in_data(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "data/yahoo"
+    data = Data(name="yahoo")
+    _refused(lambda: files.find(data), f"no such file or folder: {folder}: put train.txt, ", "--config.data.path=PATH")
+    folder.mkdir(parents=True)
+    _touch(folder, "yahoo.train.txt")
+    assert set(files.find(data).files) == {"train"}
+
+
+def test_missing_and_ambiguous_files_are_refused_with_the_remedy(tmp_path):
+    def find(path):
+        return lambda: files.find(Data(path=str(path)))
+
+    _refused(find(tmp_path), f"no train.txt or train.txt.gz in {tmp_path}", "data.path=")
+    _refused(find(tmp_path / "no"), f"no such file or folder: {tmp_path / 'no'}")
+    _refused(find("package:nothing"), "package:nothing: no corpus of the package")
+    _refused(find(""), "no text is given: --config.data.path=")
+    _touch(tmp_path, "my.csv", "yahoo.train.txt", "yelp.train.txt")
+    _refused(find(tmp_path / "my.csv"), f"{tmp_path / 'my.csv'}: expected a file name that ends in .txt, .tsv, .jsonl")
+    _refused(find(tmp_path), f"{tmp_path}: expected one file for the train split, got yahoo.train.txt, yelp.train.txt")
+
+
+def test_the_digest_covers_bytes_names_and_how_they_are_read(tmp_path):
+    _touch(tmp_path, "train.txt", "my.txt")
+    folder, file = str(tmp_path), str(tmp_path / "my.txt")
+    ways = [{"path": folder}, {"path": folder, "raw": True}, {"path": folder, "field": "a"}]
+    ways += [{"path": file, "split_seed": seed} for seed in (0, 1)]
+    digests = [files.find(Data(**way)).digest() for way in ways]
+    for name, content in (("valid.txt", b"a\n"), ("valid.txt", b"b\n"), ("valid.txt.gz", gzip.compress(b"b\n"))):
+        (tmp_path / "valid.txt").unlink(missing_ok=True)
+        (tmp_path / name).write_bytes(content)
+        digests.append(files.find(Data(path=folder)).digest())
+    assert len(set(digests)) == len(digests)
+    assert files.find(Data(path=folder)).digest() == digests[-1]
+
+
+def test_sentences_are_words_between_spaces_and_repairs_are_counted(write):
+    content = "\ufeffa  man\u3000sleeps .\r\n\r\n \nc\x00d\x1b\x85\nünï ".encode()
+    sentences = [(None, text) for text in ("a man sleeps .", "c d", "ünï")]
+    assert _read(write(content)) == (sentences, {"crlf": 2, "blank": 2, "control": 1})
+
+
+@pytest.mark.parametrize("name", ["train.txt", "train.tsv.gz"])
+def test_labels_stand_before_a_tab_and_a_label_without_words_is_a_blank_line(write, name):
+    content = b"1\ta b\n-2\tc\n +0 \td\t7\n1\t\n"
+    assert _read(write(content, name)) == ([(1, "a b"), (-2, "c"), (0, "d 7")], {"blank": 1})
+
+
+def test_a_jsonl_line_is_an_object(write):
+    rows = [{"text": "a\nb", "label": 3}, {"label": "4", "text": "ü", "other": []}]
+    content = "\n".join(map(json.dumps, rows)).encode()
+    assert _read(write(content, "train.jsonl")) == ([(3, "a b"), (4, "ü")], {})
+    assert _read(write(b'{"body": "a b"}\n\n', "train.jsonl"), field="body") == ([(None, "a b")], {"blank": 1})
+
+
+def test_a_line_of_a_megabyte_is_read_and_an_empty_gz_has_no_line(write, tmp_path):
+    (line,), repairs = _read(write(b"word " * 200_000))
+    assert len(line[1].split()) == 200_000
+    assert not repairs
+    (tmp_path / "empty.txt.gz").write_bytes(b"")
+    assert _read(tmp_path / "empty.txt.gz") == ([], {})
+
+
+PACKED = gzip.compress(b"a man sleeps .\n" * 100)
+FLIPPED = PACKED[:12] + bytes([PACKED[12] ^ 255, PACKED[13] ^ 255]) + PACKED[14:]
+IN_EVERY_LINE, NO_INTEGER = "expected `label<TAB>` in every line or in none", "is not an integer of at most 18 digits"
+REFUSED = {
+    "not UTF-8": ("train.txt", b"a\nb \xff c\n", ("line 2: byte 3 is not UTF-8",)),
+    "UTF-16": ("train.txt", "a b\n".encode("utf-16"), ("line 1: byte 1 is not UTF-8",)),
+    "a label later": ("train.txt", b"a\nb\n1\tb\n", ("line 3: ", IN_EVERY_LINE)),
+    "no label later": ("train.txt", b"1\ta\n\nb\n", ("line 3: ", IN_EVERY_LINE)),
+    "no label at all": ("train.tsv", b"a\n", ("line 1: ", IN_EVERY_LINE)),
+    "a word for a label": ("train.txt", b"1\ta\ngood\tb\n", ("line 2: label 'good' ", NO_INTEGER)),
+    "a fraction for a label": ("train.tsv", b"1.5\ta\n", ("line 1: label '1.5' ", NO_INTEGER)),
+    "an empty label": ("train.tsv", b"\ta\n", ("line 1: label '' ", NO_INTEGER)),
+    "a huge label": ("train.tsv", b"9999999999999999999\ta\n", ("line 1: ", NO_INTEGER)),
+    "a boolean label": ("train.jsonl", b'{"text": "a", "label": true}', ("line 1: label True ", NO_INTEGER)),
+    "not JSON": ("train.jsonl", b'{"text": "a"}\n{"text"', ("line 2: not JSON",)),
+    "JSON without end": ("train.jsonl", b"[" * 100_000, ("line 1: not JSON",)),
+    "another field": ("train.jsonl", b'{"body": "a"}', ("line 1: ", "a string in the field 'text'", "data.field")),
+    "no object": ("train.jsonl", b'"text"', ("line 1: ", "'text'")),
+    "a surrogate": ("train.jsonl", b'{"text": "\\ud800"}', ("line 1: ", "surrogate")),
+    "too long a line": ("train.txt", b"a\n" + b"b" * 2**20, ("line 2: longer than 1 MiB", "one sentence a line")),
+    "another kind": ("train.csv", b"a", ("expected a file name that ends in .txt, .tsv, .jsonl",)),
+    "a truncated gz": ("train.txt.gz", PACKED[:-12], ("cannot be read: ", "end-of-stream")),
+    "a damaged gz": ("train.txt.gz", FLIPPED, ("cannot be read: ",)),
+    "no gz at all": ("train.txt.gz", b"a man sleeps .\n", ("cannot be read: ", "Not a gzipped file")),
+    "no file": ("train.txt", None, ("cannot be read: ", "No such file")),
+    "a folder": ("folder.txt", None, ("cannot be read: ", "directory")),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_bad_file_is_refused_with_its_name_and_line(tmp_path, monkeypatch, case):
+    name, content, parts = REFUSED[case]
+    monkeypatch.setattr(files, "LONGEST_LINE", 2**20)
+    (tmp_path / "folder.txt").mkdir()
+    path = tmp_path / name
+    if content is not None:
+        path.write_bytes(content)
+    _refused(lambda: _read(path), f"{path}: ", *parts)
+
+
+TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\n\t\r"), max_size=20)
+
+
+def _words(text: str) -> str:
+    return " ".join(files.CONTROL.sub(" ", text).split())
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100)
+@given(texts=st.lists(TEXTS, max_size=20), end=st.sampled_from(["\n", "\r\n"]), name=st.sampled_from(NAMES))
+def test_no_valid_line_is_lost(write, texts, end, name):
+    if "jsonl" in name:
+        rows = [json.dumps({"text": text, "label": i}, ensure_ascii=i % 2 == 0) for i, text in enumerate(texts)]
+    else:
+        rows = [f"{i}\t{text}" for i, text in enumerate(texts)]
+    lines, repairs = _read(write("".join(row + end for row in rows).encode(), name))
+    assert lines == [(i, _words(text)) for i, text in enumerate(texts) if _words(text)]
+    assert repairs.get("blank", 0) == len(texts) - len(lines)
+    assert repairs.get("crlf", 0) == (len(texts) if end == "\r\n" else 0)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200)
+@given(content=st.binary(max_size=200), name=st.sampled_from(NAMES), packed=st.booleans())
+def test_random_bytes_are_read_or_refused_in_one_line(write, content, name, packed):
+    path = write(content, name)
+    if not packed:
+        path.write_bytes(content)
+    try:
+        lines, _ = _read(path)
+    except InputError:
+        _refused(lambda: _read(path), f"{path}: ")
+        return
+    if path.name == "train.txt":
+        kept = [_words(line.rpartition("\t")[2]) for line in content.decode("utf-8-sig").split("\n")]
+        assert len(lines) == sum(map(bool, kept))
+    assert all(text and text == " ".join(text.split()) for _, text in lines)

@@ -1,0 +1,184 @@
+"""An evaluation: stopped and continued, beside another one, of another text, with repeats; its fitted prior."""
+
+import contextlib
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+from small import make_run
+
+from scalevae_jax.core.types import InputError, Posteriors
+from scalevae_jax.data import corpus, loader
+from scalevae_jax.inference import evaluate, metrics, posteriors
+from scalevae_jax.inference.evaluate import EvaluationRequest
+from scalevae_jax.inference.posteriors import FITTED_PRIOR, fitted_prior
+from scalevae_jax.methods import objective
+
+BATCHES = 3  # 20 sentences, 8 at a time
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return make_run(tmp_path_factory.mktemp("evaluate"))
+
+
+@pytest.fixture(scope="module")
+def whole(run):
+    return evaluate.evaluate(run, EvaluationRequest(repeats=2))
+
+
+def _estimates(evaluation):
+    return {key: evaluation.result[key] for key in metrics.ESTIMATES}
+
+
+def _count(monkeypatch, stop=None):
+    """The list of all batches that are added to the finished ones, until `stop` of them are."""
+    added, finished_batches = [], evaluate.finished_batches
+
+    @contextlib.contextmanager
+    def counting(path, identity):
+        with finished_batches(path, identity) as (finished, add):
+
+            def count(entry):
+                if len(added) == stop:
+                    raise KeyboardInterrupt
+                added.append(entry)
+                add(entry)
+
+            yield finished, count
+
+    monkeypatch.setattr(evaluate, "finished_batches", counting)
+    return added
+
+
+@pytest.mark.parametrize("stop", [2, BATCHES + 1])
+def test_a_stopped_evaluation_goes_on_from_its_finished_batches(run, whole, monkeypatch, stop):
+    """Stopped in the first repeat, or in the second."""
+    with monkeypatch.context() as patch:
+        _count(patch, stop)
+        with pytest.raises(KeyboardInterrupt):
+            evaluate.evaluate(run, EvaluationRequest(repeats=2))
+    kept = run.workdir / evaluate.FINISHED
+    assert len(kept.read_text().splitlines()) == 1 + stop
+    kept.write_text(kept.read_text() + '{"rows": [1, ')  # torn by a kill
+    added = _count(monkeypatch)
+    assert _estimates(evaluate.evaluate(run, EvaluationRequest(repeats=2))) == _estimates(whole)
+    assert len(added) == 2 * BATCHES - stop
+    assert not kept.exists()
+
+
+def _stop(path, identity, *entries):
+    """What is known of an evaluation that then adds these batches and is interrupted."""
+    with contextlib.suppress(KeyboardInterrupt), evaluate.finished_batches(path, identity) as (finished, add):
+        known = list(finished)
+        for entry in entries:
+            add(entry)
+        raise KeyboardInterrupt
+    return known
+
+
+def test_the_batches_of_another_evaluation_or_of_a_damaged_file_are_not_used(tmp_path):
+    path = tmp_path / "finished"
+    assert _stop(path, {"seed": 1}, {"rows": [1.5]}) == []
+    assert _stop(path, {"seed": 1}, {"rows": [2]}) == [{"rows": [1.5]}]
+    assert _stop(path, {"seed": 1}) == [{"rows": [1.5]}, {"rows": [2]}]
+    path.write_bytes(path.read_bytes().replace(b"2", b"\0\xff"))
+    assert _stop(path, {"seed": 1}, {"rows": [3]}) == []
+    assert _stop(path, {"seed": 2}) == []
+
+
+def test_two_evaluations_at_once_do_not_disturb_one_another(run, whole, capsys):
+    path = run.workdir / evaluate.FINISHED
+    with evaluate.finished_batches(path, {"the": "first"}) as (_, add):
+        add({"rows": [1]})
+        second = evaluate.evaluate(run, EvaluationRequest(repeats=2))
+        assert "another evaluation of this run is under way" in capsys.readouterr().out
+        add({"rows": [2]})
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert lines == [{"the": "first"}, {"rows": [1]}, {"rows": [2]}]
+    assert _estimates(second) == _estimates(whole)
+
+
+def test_repeats_differ_and_are_averaged(run, whole):
+    once = evaluate.evaluate(run, EvaluationRequest()).result
+    assert (once["spread"], once["repeats"], whole.result["repeats"]) == (None, 1, 2)
+    spread = whole.result["spread"]
+    assert spread["nll"] > 0
+    assert abs(once["nll"] - whole.result["nll"]) == pytest.approx(spread["nll"] / np.sqrt(2), rel=1e-6)
+    assert whole.result["nll"] == pytest.approx(whole.sentences["nll"].mean(), rel=1e-12)
+    assert json.loads((run.workdir / "eval_test.json").read_text()) == json.loads(json.dumps(once))
+
+
+@pytest.mark.parametrize(
+    ("values", "mean"),
+    [([1, 2], 1.5), ([3, 3], 3), ([[1.0, 2.0], [3.0, 2.0]], [2.0, 2.0]), ([None, None], None), ([False, True], True)],
+)
+def test_the_mean_of_repeats(values, mean):
+    assert evaluate._mean(values) == mean
+
+
+def test_a_language_model_has_no_measures_of_z(tmp_path):
+    result = evaluate.evaluate(make_run(tmp_path, "lstm_lm"), EvaluationRequest(repeats=2)).result
+    assert result["nll"] == pytest.approx(result["rec"], rel=1e-6)
+    assert [key for key in ("kl", "mi", "au", "kl_dims", "factor_max") if result[key] is not None] == []
+    assert result["spread"]["nll"] == pytest.approx(0, abs=1e-6)
+
+
+def test_the_fitted_prior_belongs_to_the_model_and_is_computed_once(run, monkeypatch):
+    fitted = fitted_prior(run)
+    assert json.loads((run.workdir / FITTED_PRIOR).read_text())["model"] == run.digest
+    monkeypatch.setattr(posteriors, "infer_by", lambda *_: pytest.fail("computed again"))
+    np.testing.assert_array_equal(fitted_prior(run).logvar, fitted.logvar)
+    with pytest.raises(pytest.fail.Exception, match="computed again"):
+        fitted_prior(run._replace(method_state=run.method_state._replace(f_bar=2 * run.factor)))
+
+
+def test_without_the_training_split_its_estimate_is_left_out_or_refused(run, monkeypatch, capsys):
+    def missing(run):
+        raise InputError("no train.txt")
+
+    monkeypatch.setattr(evaluate, "fitted_prior", missing)
+    result = evaluate.evaluate(run, EvaluationRequest(limit=3)).result
+    assert result["nll_fitted_prior"] is None
+    assert result["nll"] > 0
+    assert "nll_fitted_prior is left out" in capsys.readouterr().out
+    with pytest.raises(InputError, match=r"train\.txt"):
+        evaluate.evaluate(run, EvaluationRequest(limit=3, estimates=("nll_fitted_prior",)))
+
+
+def test_another_text_and_wrong_requests(run, tmp_path):
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "test.txt").write_text("the dog runs .\nthe zebra sings .\n")
+    evaluation = evaluate.evaluate(run, EvaluationRequest(path=str(tmp_path / "other")))
+    assert evaluation.result["examples"] == 2
+    assert (run.workdir / "eval_other_test.json").is_file()
+    assert evaluation.sentences["tokens"].tolist() == [5, 5]
+    for request, message in (
+        (EvaluationRequest(split="dev"), "--split dev: expected one of train, valid, test"),
+        (EvaluationRequest(estimates=("elbo",)), "--readings elbo: expected some of nll, "),
+    ):
+        with pytest.raises(InputError, match=message):
+            evaluate.evaluate(run, request)
+
+
+def test_a_model_that_diverged_is_no_result(run):
+    params = run.params | {"decoder": run.params["decoder"] | {"output": np.nan * run.params["decoder"]["output"]}}
+    with pytest.raises(FloatingPointError, match=r"nll.* is not finite; the model has diverged"):
+        evaluate.evaluate(run._replace(params=params), EvaluationRequest(estimates=("nll",)))
+
+
+def test_estimates_depend_neither_on_batches_nor_on_chunks(run, whole):
+    settings = dataclasses.replace(run.settings, eval=dataclasses.replace(run.settings.eval, batch_size=12))
+    sentences = evaluate.evaluate(run, EvaluationRequest()).sentences
+    other = evaluate.evaluate(run._replace(settings=settings), EvaluationRequest(iw_chunk=2)).sentences
+    split = corpus.read(run.settings.data, "test", run.words)
+    batch = loader.assemble(split, np.arange(20), int(split.lengths.max()), 20)
+    exact = Posteriors(run.model.encode(run.params, batch), run.factor)
+    keys = objective.row_keys(jax.random.fold_in(jax.random.key(run.settings.train.seed), 0), batch.row)
+    weigh = jax.jit(metrics.importance_weighted, static_argnums=(0, 6, 7))
+    direct = weigh(run.model, run.params, exact, batch, keys, fitted_prior(run), 7, 3)
+    for estimate in metrics.ESTIMATES:
+        np.testing.assert_allclose(other[estimate], sentences[estimate], rtol=1e-5)
+        np.testing.assert_allclose(direct[estimate], sentences[estimate], rtol=1e-5)

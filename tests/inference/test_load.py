@@ -1,0 +1,135 @@
+"""Reading a trained model: from a run, from an export, what two loads share, and what is refused."""
+
+import logging
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from small import STEPS_PER_EPOCH, make_run
+
+import scalevae_jax
+from scalevae_jax import export
+from scalevae_jax.core.types import InputError
+from scalevae_jax.inference import load, posteriors
+from scalevae_jax.methods.method import METHODS
+from scalevae_jax.training import state as training
+from scalevae_jax.training import workdir
+
+BEST, NEWEST = 6, 9  # steps
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The best checkpoint of a run holds the parameters of this model, a newer one holds their negatives."""
+    run = make_run(tmp_path_factory.mktemp("run"))
+    state = training.create_state(run.settings, run.model, run.method, STEPS_PER_EPOCH)
+    best = state._replace(params=run.params, method_state=run.method_state, step=np.int32(BEST), epoch=np.int32(3))
+    newest = best._replace(params=jax.tree.map(np.negative, run.params), step=np.int32(NEWEST), epoch=np.int32(4))
+    checkpoints = workdir.checkpoints(run.workdir, run.settings, run.words, writing=True)
+    for saved, loss in ((best, 1.0), (newest, 2.0)):
+        checkpoints.save(jax.tree.map(jax.numpy.asarray, saved), loss)
+    checkpoints.close()
+    return run
+
+
+def _same(one, other):
+    jax.tree.map(np.testing.assert_array_equal, (one.params, one.method_state), (other.params, other.method_state))
+
+
+def test_a_run_is_read_at_its_best_epoch(trained):
+    back = load.load(trained.workdir)
+    _same(back, trained)
+    assert (back.settings, back.words, back.epoch) == (trained.settings, trained.words, trained.epoch)
+    assert back.digest == trained.digest
+
+
+def test_two_loads_of_a_model_share_what_is_compiled(trained, caplog):
+    first = load.load(trained.workdir)
+    with jax.log_compiles(), caplog.at_level(logging.WARNING):
+        second = load.load(trained.workdir)
+    assert not [record for record in caplog.records if "ompil" in record.getMessage()]
+    assert first.model == second.model
+    assert first.method is second.method
+    steps = [posteriors.make_inference(run.model, run.method) for run in (first, second)]
+    assert steps[0] is steps[1]
+
+
+def test_a_damaged_best_checkpoint_is_refused_or_replaced_by_the_newest(trained, tmp_path, capsys):
+    folder = tmp_path / "run"
+    shutil.copytree(trained.workdir, folder)
+    arrays = [path for path in (folder / "checkpoints" / str(BEST) / "model").rglob("*") if path.is_file()]
+    largest = max(arrays, key=lambda path: path.stat().st_size)
+    content = bytearray(largest.read_bytes())
+    content[len(content) // 2] ^= 1
+    largest.write_bytes(content)
+    with pytest.raises(InputError, match=f"step {BEST} is damaged.*--fallback takes the newest whole checkpoint"):
+        load.load(folder)
+    back = load.load(folder, fallback=True)
+    assert "taking the newest whole checkpoint instead" in capsys.readouterr().out
+    assert back.epoch == 3
+    np.testing.assert_array_equal(back.params["decoder"]["output"], -trained.params["decoder"]["output"])
+
+
+def test_a_folder_without_a_model_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"not the folder of a run \(no config\.json\)"):
+        scalevae_jax.load(tmp_path)
+    make_run(tmp_path / "run")
+    with pytest.raises(InputError, match="no epoch has ended yet; train first"):
+        scalevae_jax.load(tmp_path / "run")
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_an_export_of_every_method_holds_all_its_arrays(tmp_path, name):
+    run = make_run(tmp_path / "run", name)
+    (run.workdir / "data" / "train.txt").unlink()  # without it no prior is fitted, and nothing is compiled
+    export.save(run, tmp_path / "out")
+    back = load.load(tmp_path / "out")
+    _same(back, run)
+    assert (back.settings, back.words, back.epoch) == (run.settings, run.words, run.epoch)
+
+
+@pytest.fixture
+def exported(tmp_path):
+    run = make_run(tmp_path / "run")
+    (run.workdir / "data" / "train.txt").unlink()
+    export.save(run, tmp_path / "out")
+    return tmp_path / "out"
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "vocab.txt"])
+def test_a_changed_file_of_an_export_is_named(exported, name):
+    path = exported / name
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    with pytest.raises(InputError, match=f"{name}: changed since the export"):
+        load.load(exported)
+
+
+def test_an_export_without_one_of_its_files_is_refused(exported):
+    (exported / "vocab.txt").unlink()
+    with pytest.raises(InputError, match="not a whole exported model"):
+        load.load(exported)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (load.FORMAT.encode(), b"scalevae_jax 9", "format 'scalevae_jax 9', expected 'scalevae_jax 1'"),
+        (b"decoder.embedding", b"decoder.Embedding", "not weights of this version"),
+    ],
+)
+def test_weights_of_another_version_are_refused(exported, old, new, message):
+    weights, sums = exported / load.WEIGHTS, exported / load.SUMS
+    previous = load.file_digest(weights)
+    weights.write_bytes(weights.read_bytes().replace(old, new))
+    sums.write_text(sums.read_text().replace(previous, load.file_digest(weights)))
+    with pytest.raises(InputError, match=message):
+        load.load(exported)
+
+
+def test_the_products_of_a_loaded_model_can_be_made_in_bfloat16(trained):
+    half = trained.computing_in("bfloat16")
+    assert half.model.decoder.compute_dtype == half.settings.model.compute_dtype == "bfloat16"
+    assert trained.model.decoder.compute_dtype == "float32"
+    with pytest.raises(InputError, match=r"config\.model\.compute_dtype"):
+        trained.computing_in("float8")
