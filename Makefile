@@ -46,11 +46,9 @@ lint: install  ## format, lint, types, shell, workflows
 docs: install  ## the site, into site/; a link that leads nowhere is an error (the variable silences an advertisement)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-notebook: install  ## docs/latent_space.md: the notebook run, with what it prints and shows; three minutes
+notebook: install  ## docs/notebooks/latent_space.ipynb: the script as a notebook, run, with its output; three minutes
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[notebook]'
-	$(BIN)/jupytext --quiet --set-kernel python3 --to ipynb --execute --output - docs/notebooks/latent_space.py | \
-	    $(BIN)/jupyter-nbconvert --log-level ERROR --stdin --to markdown --output-dir docs --output latent_space \
-	    --NbConvertApp.output_files_dir=images --CoalesceStreamsPreprocessor.enabled=True
+	$(BIN)/jupytext --quiet --set-kernel python3 --to ipynb --execute docs/notebooks/latent_space.py
 
 bench: install  ## what this library is to reach, measured; on a machine that does nothing else
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'

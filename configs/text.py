@@ -3,8 +3,8 @@
 COMMAND: python -m scalevae_jax.train --config text --workdir runs/text --config.data.path=my.txt
 DATA: one file (cut into 90/5/5), or a folder with train, valid and test: .txt, .tsv (label<TAB>sentence) or .jsonl, .gz
 or not, one sentence a line. Words are separated by spaces; --config.data.raw=True cuts text that is not tokenised yet.
-DES_STD is 0.3, not the paper's 0.7: with a few hundred steps an epoch the factor stays near 2 and the bounds are lower
-(docs/tutorial.md). With 626 steps an epoch 0.7 held too, and z said more (docs/differences.md).
+DES_STD is 0.3, below the paper's 0.7, so that the factor stays small in epochs of a few hundred steps; a larger one
+lets z say more (docs/tutorial.md trains with 0.7).
 """
 
 from scalevae_jax.config import Config, Data, MethodConfig, Network

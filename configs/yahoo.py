@@ -2,9 +2,9 @@
 
 COMMAND: python -m scalevae_jax.train --config yahoo --workdir runs/yahoo --config.data.path=DIR
 DATA: the corpus of Yang et al. 2017 (100,000 / 10,000 / 10,000 documents): train, valid and test in DIR or
-data/yahoo, or downloaded (a path that could not be tried).
-TIME: meant for a GPU or TPU; on two CPU cores a step takes seconds (see docs/differences.md for what was run here).
-PAPER: NLL 321.3 (our reading nll_paper, which is no bound), KL 8.4, MI 9.2, AU 32.
+data/yahoo. The package does not contain it.
+TIME: meant for a GPU or TPU; on two CPU cores a step takes seconds.
+PAPER: NLL 321.3 (how it is estimated is not stated; docs/metrics.md), KL 8.4, MI 9.2, AU 32.
 """
 
 from scalevae_jax.config import Config, Data, MethodConfig

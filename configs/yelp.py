@@ -2,9 +2,9 @@
 
 COMMAND: python -m scalevae_jax.train --config yelp --workdir runs/yelp --config.data.path=DIR
 DATA: the corpus of Yang et al. 2017 (100,000 / 10,000 / 10,000 reviews): train, valid and test in DIR or
-data/yelp, or downloaded (a path that could not be tried).
+data/yelp. The package does not contain it.
 TIME: meant for a GPU or TPU.
-PAPER: NLL 349.9 (our reading nll_paper, which is no bound), KL 6.7, MI 9.2, AU 32.
+PAPER: NLL 349.9 (how it is estimated is not stated; docs/metrics.md), KL 6.7, MI 9.2, AU 32.
 """
 
 from scalevae_jax.config import Config, Data, MethodConfig

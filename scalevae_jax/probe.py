@@ -83,6 +83,7 @@ def _loss(params: Params, x: Array, y: Array, weight: Array) -> Float[Array, ""]
 def _epoch(params: Params, x: Array, y: Array, key: Keys, rate: Float[Array, ""]) -> Params:
     """SGD with clipped gradients over the batches of one random order; the last batch may be smaller."""
     rows, steps = x.shape[0], -(-x.shape[0] // BATCH)
+    # The last batch is filled up with rows from the beginning of the order, which weigh nothing.
     order = jnp.resize(jax.random.permutation(key, rows), steps * BATCH).reshape(steps, BATCH)
     weight = (jnp.arange(steps * BATCH) < rows).reshape(steps, BATCH).astype(jnp.float32)
     optimizer = optax.chain(optax.clip_by_global_norm(CLIP), optax.sgd(rate))

@@ -1,10 +1,12 @@
 """The page of figures is made of what the programs said, and of nothing else."""
 
+import importlib
 import json
 
 import pytest
 
 from benchmarks import __main__ as benchmarks
+from benchmarks import growth
 
 
 def said(**figures) -> dict:
@@ -33,7 +35,17 @@ def test_every_figure_to_reach_is_one_that_a_program_prints():
         assert benchmarks.value(kept, reach) is not None, reach
 
 
-@pytest.mark.parametrize("name", benchmarks.PROGRAMS)
-def test_every_program_has_an_example_that_runs_it(name):
-    text = (benchmarks.ROOT / f"benchmarks/{name}.py").read_text(encoding="utf-8")
-    assert f"\n  python -m benchmarks.{name}" in text
+@pytest.mark.parametrize("path", sorted(benchmarks.ROOT.glob("benchmarks/[a-z]*.py")), ids=lambda path: path.stem)
+def test_every_program_has_arguments_and_an_example(path):
+    text = path.read_text(encoding="utf-8")
+    if "def parser(" not in text:
+        return
+    assert f"\n  python -m benchmarks.{path.stem}" in text
+    if "import torch" in text:
+        pytest.importorskip("torch")
+    importlib.import_module(f"benchmarks.{path.stem}").parser()
+
+
+def test_operations_of_a_step_are_those_of_its_program():
+    assert growth.Size().operations == 16_353_460_224  # counted in the program that XLA is given
+    assert growth.Size(batch=8, draws=25).operations == 25_658_032_128

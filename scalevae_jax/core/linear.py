@@ -44,8 +44,8 @@ def transposed(x: Float[Array, "rows k"]) -> Float[Array, "k rows"]:
     """x^T as the left operand of a product.
 
     On a CPU, XLA would fold the transpose into the product, which then takes a quarter longer in float32 and falls back
-    to float32 from bfloat16 (docs/performance.md). A barrier keeps the two apart in float32; bfloat16 needs a gather of
-    all rows, which XLA does not see through.
+    to float32 from bfloat16. A barrier keeps the two apart in float32; bfloat16 needs a gather of all rows, which XLA
+    does not see through.
     """
     if jax.default_backend() != "cpu":
         return x.T

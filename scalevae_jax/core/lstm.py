@@ -19,8 +19,7 @@ State = tuple[Float[Array, "*rows hidden"], Float[Array, "*rows hidden"]]  # h, 
 
 
 def unroll() -> int:
-    """Tokens in each turn of the training loops. On a GPU a turn waits longer for its launches than for its products
-    (docs/performance.md)."""
+    """Tokens in each turn of the training loops. On a GPU launching a turn takes longer than its products."""
     return 8 if jax.default_backend() == "gpu" else 1
 
 

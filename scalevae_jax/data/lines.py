@@ -15,7 +15,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import PurePath
-from typing import IO, Any
+from typing import Any
 
 from scalevae_jax.core.types import InputError
 from scalevae_jax.runtime.storage import Path
@@ -88,7 +88,7 @@ def read_lines(path: Path, repairs: Counter[str], field: str = "text") -> Iterat
         raise InputError(f"{path}: cannot be read: {error}") from error
 
 
-def read_texts(file: IO[bytes], name: str, repairs: Counter[str]) -> list[str]:
+def read_texts(file: io.BufferedIOBase, name: str, repairs: Counter[str]) -> list[str]:
     """The sentences of a user's file, one a line, each as `clean_line` gives it; a blank line is an empty sentence.
 
     Where every sentence has a label before a tab, the labels are left out. Raises InputError for what is not text.
@@ -126,7 +126,7 @@ def repaired(counts: Mapping[str, int]) -> list[str]:
     return [f"{counts[key]:,} {text}" for key, text in REPAIRS.items() if counts.get(key)]
 
 
-def _lines(file: IO[bytes]) -> Iterator[bytes]:
+def _lines(file: io.BufferedIOBase) -> Iterator[bytes]:
     """Lines with their ends: LF, CRLF, or CR alone, as in files of old Macintoshes and of some spreadsheets."""
     rest = b""
     while chunk := file.readline(LONGEST_LINE):
@@ -138,7 +138,7 @@ def _lines(file: IO[bytes]) -> Iterator[bytes]:
         yield rest
 
 
-def _decode(file: IO[bytes], name: str, repairs: Counter[str]) -> Iterator[tuple[str, str]]:
+def _decode(file: io.BufferedIOBase, name: str, repairs: Counter[str]) -> Iterator[tuple[str, str]]:
     """The place of each line, `NAME: line N`, and its text, without its end and without a byte order mark before it."""
     for number, raw in enumerate(_lines(file), 1):
         where = f"{name}: line {number}"
@@ -159,8 +159,9 @@ def _decode(file: IO[bytes], name: str, repairs: Counter[str]) -> Iterator[tuple
             repairs["cr"] += 1
         if number > 1 and line.startswith(codecs.BOM_UTF8):  # where files were joined
             repairs["invisible"] += 1
+        line = line.removeprefix(codecs.BOM_UTF8)
         try:
-            yield where, line.decode("utf-8-sig")
+            yield where, line.decode()
         except UnicodeDecodeError as error:
             raise InputError(
                 f"{where}: byte {error.start + 1} is not UTF-8; convert the file from its encoding, for example "

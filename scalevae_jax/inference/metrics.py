@@ -36,6 +36,7 @@ def log_weights(
     unit = gaussian.standard(factor.shape[-1])
     model_prior = Gaussian(unit.mean, 2 * jnp.log(factor))
     log_q_hat = gaussian.log_density(q_hat, z)
+    # The likelihood is that of the decoder's input z, also in `nll_paper`, whose densities are taken at z_q.
     return {
         "nll": log_likelihood + gaussian.log_density(model_prior, z) - log_q_hat,
         "nll_unit_prior": log_likelihood + gaussian.log_density(unit, z) - log_q_hat,
@@ -66,11 +67,12 @@ def importance_weighted(
             stream = jax.random.fold_in(key, KeyStream.SAMPLE)
             return jax.random.normal(jax.random.fold_in(stream, k), (latent,))
 
-        noise = jax.vmap(draw)(keys)
+        noise = jax.vmap(draw)(keys)  # the same for all estimates, so that their differences have little variance
         z = gaussian.sample(posteriors.q_hat, noise)
         log_likelihood = model.decode(params, "log_likelihood", z, words, batch)
         return log_weights(posteriors, noise, log_likelihood, fitted)
 
+    # All draws at once would need the logits of every draw, sentence and word.
     weights = jax.lax.map(weigh, jnp.arange(samples), batch_size=min(chunk, samples))
     return jax.tree.map(lambda w: math.log(samples) - jax.nn.logsumexp(w, axis=0), weights)
 
@@ -116,12 +118,14 @@ def active_units(mean: Float[Array, "rows latent"], threshold: float = 0.01) -> 
 
 def active(mean: Float[Array, "rows latent"], threshold: float = 0.01) -> Bool[np.ndarray, " latent"]:
     """Which dimensions' posterior means vary by more than `threshold` over the split (Burda et al. 2016)."""
-    return np.var(np.asarray(mean, np.float64), axis=0, ddof=min(1, len(mean) - 1)) > threshold
+    ddof = min(1, len(mean) - 1)  # a single sentence has no variance
+    return np.var(np.asarray(mean, np.float64), axis=0, ddof=ddof) > threshold
 
 
 def mutual_posterior_divergence(q: Gaussian) -> float:
     """MPD (Eq. 8) over all pairs of rows in O(rows), by Eq. 9 with -n where the paper prints -1."""
     mean, variance = np.asarray(q.mean, np.float64), np.exp(np.asarray(q.logvar, np.float64))
+    # The mean over j of (mu_i - mu_j)^2 is (mu_i - mean)^2 plus the variance of mu, so that no pair need be formed.
     squares = np.square(mean - mean.mean(0)) + mean.var(0)
     twice = np.mean(squares / variance, axis=0) + variance.mean(0) * np.mean(1 / variance, axis=0) - 1
     return float(0.5 * twice.sum())

@@ -129,6 +129,7 @@ class TrainedModel:
 
     def batches(self, split: corpus.Split) -> loader.Loader:
         """The batches of a split in few shapes: lengths and batch sizes are powers of two."""
+        # A length or size of its own for every list would compile a program for every list.
         edges = np.unique([max(8, 1 << (int(n) - 1).bit_length()) for n in split.lengths])
         size = _batch_size(len(split), self.run.settings.eval.batch_size)
         return loader.Loader(split, edges, size, devices.rows_for(size))
@@ -158,6 +159,7 @@ class TrainedModel:
             if len(words) > longest:
                 raise InputError(f"sentence {number}: {len(words):,} words; this model reads {longest} at most")
             ids = self.run.words.encode(words)
+            # The model would read it as `<unk>` alone and answer with a sentence that has nothing to do with it.
             if set(ids[1:-1]) == {UNKNOWN}:
                 start = " ".join(words[:5])
                 raise InputError(f"sentence {number}: none of its words is in the model's vocabulary: {start!r}")
@@ -174,7 +176,7 @@ class TrainedModel:
         return unit._replace(logvar=2 * jnp.log(self.run.factor)) if name == "model" else unit
 
     def _keys(self, n: int, seed: int) -> tuple[Keys, Keys]:
-        """A key for each z, and one for all words."""
+        """A key for each z, and one for all words: the words of a sentence do not depend on how its z was drawn."""
         if n < 1:
             raise InputError(f"expected 1 sentence or more, got {n}")
         z_key, word_key = jax.random.split(jax.random.key(seed))

@@ -73,6 +73,7 @@ class SplitPosteriors(NamedTuple):
     def summary(self, method: Method) -> dict[str, Any]:
         """Every measure that needs no importance weights; None where the model has no latent variable."""
         posteriors, rows = self.posteriors, len(self.rec)
+        # Summed in float64: over thousands of sentences float32 would lose the digits that are compared.
         kl_dims = np.mean(np.asarray(penalty.unit_rate(posteriors)), axis=0, dtype=np.float64)
         kl = float(kl_dims.sum())
         kl_model = float(np.sum(np.asarray(penalty.matched_rate(posteriors)), dtype=np.float64)) / rows
@@ -126,7 +127,7 @@ def infer(
     rec = np.zeros(rows, np.float32)
     for batch in batches.epoch(1):
         draw = devices.unshard(inference(params, method_state, devices.shard(batch), key))
-        real = batch.weight > 0
+        real = batch.weight > 0  # the other rows only fill the batch
         places = batch.row[real]
         mean[places], logvar[places], z[places], rec[places] = (x[real] for x in (*draw.q, draw.z, draw.rec))
     factor = method.posterior.factor(method_state) * np.ones(latent, np.float32)
@@ -164,7 +165,7 @@ def fitted_prior(run: LoadedModel) -> Gaussian:
     fitted = gaussian.mixture_moments(inferred.posteriors.q_hat)
     kept = {"model": digest, "data": split.digest, "mean": fitted.mean.tolist(), "logvar": fitted.logvar.tolist()}
     storage.write_json(path, kept)
-    processes.barrier("the fitted prior is written")
+    processes.barrier("the fitted prior is written")  # no process may look for it before
     return fitted
 
 

@@ -157,7 +157,7 @@ def scale_vae(
     """The paper's system: decode from f mu, f = des_std / Std[mu], and pay the KL of q (Eq. 2 to 7, Algorithm 1).
 
     With encoder_init="paper" the means hardly differ at first, f begins in the hundreds, and in our runs it ran away
-    (docs/differences.md).
+    (docs/methods.md).
     """
     return Method(
         posterior=posterior.scale(

@@ -26,7 +26,7 @@ def unit_rate(posteriors: Posteriors) -> Float[Array, "batch latent"]:
 def matched_rate(posteriors: Posteriors) -> Float[Array, "batch latent"]:
     """KL(q_hat || N(0, f^2)): the posterior that is decoded, against the prior that z is drawn from and multiplied.
 
-    Paid in place of `unit_rate`, it makes the objective a lower bound of log p(x) again (docs/differences.md).
+    Paid in place of `unit_rate`, it makes the objective a lower bound of log p(x) again (docs/metrics.md).
     """
     return gaussian.kl_dims(posteriors.q_hat, 2 * jnp.log(posteriors.factor))
 

@@ -12,6 +12,7 @@ import os
 import shlex
 import signal
 import sys
+import time
 import traceback
 import types
 import typing
@@ -26,6 +27,7 @@ from scalevae_jax.runtime import console, devices
 from scalevae_jax.runtime.signals import Stopped
 
 LARGEST = 2**31 - 1  # of whole numbers, since arrays hold 32 bits
+GRACE = 3.0  # seconds
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):
@@ -189,5 +191,7 @@ def _fail(code: int, text: str) -> int:
     if jax.distributed.is_initialized():
         sys.stdout.flush()
         sys.stderr.flush()
+        if jax.process_index() == 0:
+            time.sleep(GRACE)  # JAX aborts the others once process 0 has gone; they may have an error of their own
         os._exit(code)
     return code

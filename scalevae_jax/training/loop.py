@@ -30,7 +30,7 @@ from scalevae_jax.training.state import TrainState, optimizer
 from scalevae_jax.training.steps import StepInfo, Steps, make_steps
 
 RUNAWAY_FACTOR = 50.0
-IN_FLIGHT = 4  # dispatches given to the device whose end the host has not seen: it never idles, and soon obeys a signal
+IN_FLIGHT = 8  # dispatches given to the device whose end the host has not seen: it never idles, and soon obeys a signal
 LONG = 0.1  # seconds; on a CPU the host waits for a dispatch that takes longer,
 FREED = 0.001  # and these seconds more, until XLA has freed its memory: the next one would take as much again
 TICK_EVERY = 20  # steps

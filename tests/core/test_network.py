@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy import special, stats
 
-from scalevae_jax.core import gaussian
+from scalevae_jax.core import gaussian, network
 from scalevae_jax.core.network import Decoder, Encoder, Model
 from scalevae_jax.core.types import Batch, Inject
 
@@ -176,6 +176,8 @@ def test_a_sentences_dropout_depends_neither_on_padding_nor_on_the_other_rows(rn
     among, _ = evaluate(_batch([short, *others], time=10), z, _row_keys([0, 5, 6, 7]))
     assert abs(alone[0] - plain[0]) > 1e-2
     np.testing.assert_allclose(among[0], alone[0], rtol=1e-5)
+    masks = [network._dropout(_row_keys([0]), stream, 0.5, (9, 1, 5)) for stream in (0, 1)]
+    assert np.any(masks[0] != masks[1])  # of words and of outputs
 
 
 @pytest.mark.parametrize("place", ["words", "outputs"])

@@ -91,7 +91,7 @@ def test_a_repair_in_a_single_file_counts_once(tmp_path):
     path.write_bytes("\r\n\n".join(rows).encode() + b"\n\n\n")
     text = corpus.open(Data(path=str(path), cache=str(tmp_path)))
     counts = [text.metadata(split) for split in corpus.SPLITS]
-    total = {key: sum(count.get(key, 0) for count in counts) for key in ("sentences", *files.REPAIRS)}
+    total = {key: sum(count.get(key, 0) for count in counts) for key in ("sentences", "blank", "crlf", "control")}
     assert total == {"sentences": 430, "blank": 429 + 2, "crlf": 429, "control": 30}
     assert counts[0]["crlf"] > counts[1]["crlf"] > 0
 
@@ -103,11 +103,12 @@ def test_raw_text_is_tokenized(tmp_path):
     assert _texts(text, "train") == ["i do n't know it , `` he '' said ."]
 
 
-def test_sentences_that_are_in_train_too_are_counted(data, folder):
+def test_sentences_that_are_equal_or_in_train_too_are_counted(data, folder):
+    (folder / "valid.txt").write_text("1\tnew\n" * 3)
     (folder / "test.txt").write_text(f"1\t{SENTENCES[3]}\n0\tnew\n0\t{SENTENCES[299]}\n")
     text = corpus.open(data)
     assert text.metadata("test")["in_train"] == 2
-    assert "test: 2 of 3 sentences are in train too" in corpus.remarks(text, {})
+    assert corpus.remarks(text, {}) == ["valid: all sentences are equal", "test: 2 of 3 sentences are in train too"]
 
 
 def test_labels_of_the_synthetic_set_are_components(tmp_path, monkeypatch):
@@ -141,10 +142,28 @@ def test_a_bad_split_is_refused_and_leaves_nothing(data, folder, case, tmp_path)
     assert _files(tmp_path / "cache") == []
 
 
-def test_too_few_sentences_for_a_split_are_refused(tmp_path):
-    (tmp_path / "my.txt").write_text("only one\n")
-    with pytest.raises(InputError, match=r"my\.txt: too few sentences to split 90/5/5"):
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (["a man sleeps ."], "one line only"),
+        (["a man sleeps ."] * 200, "all 200 lines are equal"),
+        (["a man sleeps .", "b"], r"too few sentences to split 90/5/5 \(\w+ has none\)"),
+        (["\u200b"] * 3, "the file has no sentence; 3 blank lines left out; 3 lines with zero-width characters"),
+    ],
+)
+def test_too_few_sentences_for_a_split_are_refused(tmp_path, rows, message):
+    (tmp_path / "my.txt").write_text("\n".join(rows))
+    with pytest.raises(InputError, match=rf"my\.txt: {message}"):
         corpus.open(Data(path=str(tmp_path / "my.txt"), cache=str(tmp_path)))
+
+
+def test_without_a_home_the_folder_of_the_cache_is_asked_for(monkeypatch):
+    monkeypatch.delenv("HOME")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)  # as for a user who is not in /etc/passwd
+    with pytest.raises(InputError, match=r"^no home folder .*--config\.data\.cache=DIR$"):
+        builder.cache_folder("")
+    assert str(builder.cache_folder("here")) == "here"
 
 
 def test_a_file_that_changes_or_vanishes_while_it_is_read_is_refused(data, folder, tmp_path, monkeypatch):

@@ -93,6 +93,37 @@ def test_a_vocabulary_can_be_given(read, tmp_path):
     assert read(vocab=str(tmp_path / "vocab.txt")).vocabulary().words == (*vocab.SPECIALS, "sentence", "few")
 
 
+def test_a_vocabulary_in_nfd_is_that_of_a_text_in_nfc(read, tmp_path):
+    vocab.vocabulary(["cafe\u0301", "a", "caf\u00e9"]).save(tmp_path / "vocab.txt")
+    assert read(vocab=str(tmp_path / "vocab.txt")).vocabulary().words == (*vocab.SPECIALS, "caf\u00e9", "a")
+
+
+KNOWN = ["a man sleeps .", "the dog runs home ."]
+ROUGH, RARE = "many have capitals or punctuation; config.data.raw=True ", "they are not in train, or too rare there "
+UNKNOWN = {
+    "capitals": ("A MAN Sleeps .", {}, ROUGH),
+    "unsplit punctuation": ("a man, the dog.", {}, ROUGH),
+    "raw already": ("A cow eats!", {"raw": True}, RARE),
+    "a small vocabulary": (KNOWN[1], {"vocab_size": 6}, RARE),
+    "no spaces": ("今天天气好", {}, "most sentences are one word; expected spaces between words"),
+    "special symbols": ("<s> a man </s>", {}, "most are <unk> or another special symbol in the text itself"),
+    "another vocabulary": (KNOWN[0], {"vocab": "vocab.txt"}, "the vocabulary is that of config.data.vocab=vocab.txt"),
+}
+
+
+@pytest.mark.parametrize("case", UNKNOWN)
+def test_why_many_words_are_unknown_is_said(tmp_path, monkeypatch, case):
+    valid, fields, reason = UNKNOWN[case]
+    monkeypatch.chdir(tmp_path)
+    vocab.vocabulary(["sentence"]).save(tmp_path / "vocab.txt")
+    (tmp_path / "train.txt").write_text("\n".join(KNOWN))
+    (tmp_path / "valid.txt").write_text(valid)
+    text = corpus.open(Data(path=".", cache="cache", **fields))
+    split = text.split("valid", text.vocabulary())
+    expected = f"valid: {split.unknown:.1%} of the words are unknown: {reason}"
+    assert any(line.startswith(expected) for line in corpus.remarks(text, {"valid": split}))
+
+
 def test_another_text_is_read_in_the_same_way(path, read, tmp_path):
     (tmp_path / "other.txt").write_text("".join(f"0\ta b c {i}\n" for i in range(300)))
     data = Data(path=str(path), cache=str(tmp_path), name="yelp", max_words=2)
@@ -103,11 +134,14 @@ def test_another_text_is_read_in_the_same_way(path, read, tmp_path):
 
 def test_the_corpora_of_the_package_are_read(tmp_path):
     captions = corpus.open(Data(path="package:snli", cache=str(tmp_path)))
+    digests = [captions.metadata(split)["sha256"][:8] for split in corpus.SPLITS]
+    assert digests == ["bb79550a", "27768c91", "b7380922"]  # runs are recorded with them
     for split in corpus.SPLITS:
         metadata = captions.metadata(split)
         assert metadata["sentences"] >= 1000
         assert not metadata["labelled"]
         assert not metadata.get("in_train")
+    assert corpus.remarks(captions, {}) == []
     reviews = corpus.open(Data(path="package:tiny", cache=str(tmp_path)))
     assert [reviews.metadata(split)["sentences"] for split in corpus.SPLITS] == [666, 100, 100]
     assert set(reviews.split("test", reviews.vocabulary()).labels.tolist()) == {0, 1}

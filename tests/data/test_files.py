@@ -1,6 +1,7 @@
 """Finding the files of a corpus and reading their lines: what is kept, repaired, and refused with its place."""
 
 import gzip
+import io
 import json
 import re
 from collections import Counter
@@ -11,10 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from scalevae_jax.core.types import InputError
-from scalevae_jax.data import files
+from scalevae_jax.data import files, lines
 from scalevae_jax.data.config import Data
 
-NAMES = [f"train{kind}{gz}" for kind in files.KINDS for gz in ("", ".gz")]
+NAMES = [f"train{kind}{gz}" for kind in lines.KINDS for gz in ("", ".gz")]
 
 
 @pytest.fixture
@@ -30,7 +31,7 @@ def write(tmp_path):
 def _read(path, **options):
     """Lines and repairs."""
     repairs = Counter()
-    return list(files.read_lines(path, repairs, **options)), dict(repairs)
+    return list(lines.read_lines(path, repairs, **options)), dict(repairs)
 
 
 def _refused(function, *parts):
@@ -101,16 +102,49 @@ def test_the_digest_covers_bytes_names_and_how_they_are_read(tmp_path):
     assert files.find(Data(path=folder)).digest() == digests[-1]
 
 
-def test_sentences_are_words_between_spaces_and_repairs_are_counted(write):
-    content = "\ufeffa  man\u3000sleeps .\r\n\r\n \nc\x00d\x1b\x85\nünï ".encode()
-    sentences = [(None, text) for text in ("a man sleeps .", "c d", "ünï")]
-    assert _read(write(content)) == (sentences, {"crlf": 2, "blank": 2, "control": 1})
+REPAIRED = {
+    "white space": ("a  man\u3000sleeps .\n", ["a man sleeps ."], {}),
+    "blank lines": ("a\n\n \nb\n", ["a", "b"], {"blank": 2}),
+    "CRLF": ("a b\r\nc\r\n", ["a b", "c"], {"crlf": 2}),
+    "CR alone": ("a b\rc\rd", ["a b", "c", "d"], {"cr": 2}),
+    "control characters": ("c\x00d\x1b\x85\nünï\n", ["c d", "ünï"], {"control": 1}),
+    "a byte order mark at the start": ("\ufeffa b\n", ["a b"], {}),
+    "byte order marks where files were joined": ("a\n\ufeffb c\nd\ufeffe\n", ["a", "b c", "de"], {"invisible": 2}),
+    "zero-width characters": ("runs\u200b so\xadfar\n\u200c\n", ["runs sofar"], {"invisible": 2, "blank": 1}),
+    "a joiner in a Persian word": ("\u0645\u06cc\u200c\u062e\n", ["\u0645\u06cc\u200c\u062e"], {}),
+    "NFD": ("cafe\u0301\ncaf\u00e9\n", ["caf\u00e9", "caf\u00e9"], {"composed": 1}),
+    "special symbols": ("<s> a </s>\na <pad>\na <unk>\n", ["<s> a </s>", "a <pad>", "a <unk>"], {"mark": 2}),
+}
+
+
+@pytest.mark.parametrize("case", REPAIRED)
+def test_what_is_not_as_it_seems_is_repaired_and_counted(write, case):
+    content, sentences, repairs = REPAIRED[case]
+    assert _read(write(content.encode())) == ([(None, text) for text in sentences], repairs)
+    assert len(lines.repaired(repairs)) == len(repairs)
+
+
+def test_a_file_of_cr_ends_is_read_in_chunks(write, monkeypatch):
+    monkeypatch.setattr(lines, "LONGEST_LINE", 10)
+    found = _read(write(b"aaaa\rbbbb\r\ncc\rdd\n"))  # ten bytes end between CR and LF
+    assert found == ([(None, text) for text in ("aaaa", "bbbb", "cc", "dd")], {"cr": 2, "crlf": 1})
+
+
+def test_sentences_from_elsewhere_are_read_like_those_of_a_corpus():
+    def read(content):
+        repairs = Counter()
+        return lines.read_texts(io.BytesIO(content), "--input -", repairs), +repairs
+
+    assert read("\ufeff1\ta b\r\n\n0\tc\n".encode()) == (["a b", "", "c"], {"crlf": 1, "label": 2})
+    assert read(b"1\ta\nthe dog\truns\n") == (["1 a", "the dog runs"], {})
+    assert read(b"") == ([], {})
+    _refused(lambda: read(b"a\n\xff"), "--input -: line 2: byte 1 is not UTF-8")
 
 
 @pytest.mark.parametrize("name", ["train.txt", "train.tsv.gz"])
 def test_labels_stand_before_a_tab_and_a_label_without_words_is_a_blank_line(write, name):
-    content = b"1\ta b\n-2\tc\n +0 \td\t7\n1\t\n"
-    assert _read(write(content, name)) == ([(1, "a b"), (-2, "c"), (0, "d 7")], {"blank": 1})
+    content = b"1\ta b\n-2\tc\n +0 \td\t\n1\t\n"
+    assert _read(write(content, name)) == ([(1, "a b"), (-2, "c"), (0, "d")], {"blank": 1})
 
 
 def test_a_jsonl_line_is_an_object(write):
@@ -131,9 +165,15 @@ def test_a_line_of_a_megabyte_is_read_and_an_empty_gz_has_no_line(write, tmp_pat
 PACKED = gzip.compress(b"a man sleeps .\n" * 100)
 FLIPPED = PACKED[:12] + bytes([PACKED[12] ^ 255, PACKED[13] ^ 255]) + PACKED[14:]
 IN_EVERY_LINE, NO_INTEGER = "expected `label<TAB>` in every line or in none", "is not an integer of at most 18 digits"
+WIDE, ICONV = "a man\nsleeps\n", "if the file is UTF-16 without a byte order mark, convert it (iconv -f UTF-16LE"
 REFUSED = {
     "not UTF-8": ("train.txt", b"a\nb \xff c\n", ("line 2: byte 3 is not UTF-8",)),
-    "UTF-16": ("train.txt", "a b\n".encode("utf-16"), ("line 1: byte 1 is not UTF-8",)),
+    "UTF-16": ("train.txt", WIDE.encode("utf-16"), ("line 1: the file is UTF-16; ", "iconv -f UTF-16 -t UTF-8")),
+    "UTF-16 without a mark": ("train.txt", WIDE.encode("utf-16-le"), ("line 1: ", ICONV)),
+    "UTF-16, big-endian": ("train.txt", WIDE.encode("utf-16-be"), ("line 1: ", ICONV, "UTF-16BE")),
+    "UTF-16 of Cyrillic": ("train.txt", "привет мир\n".encode("utf-16-le"), ("line 1: ", ICONV)),
+    "UTF-16 taken for Latin-1": ("train.txt", WIDE.encode("utf-16").decode("latin-1").encode(), ("line 1: ", ICONV)),
+    "three columns": ("train.tsv", b"0\t1\ta b\n", ("line 1: 3 columns; ", "cut -f2,3")),
     "a label later": ("train.txt", b"a\nb\n1\tb\n", ("line 3: ", IN_EVERY_LINE)),
     "no label later": ("train.txt", b"1\ta\n\nb\n", ("line 3: ", IN_EVERY_LINE)),
     "no label at all": ("train.tsv", b"a\n", ("line 1: ", IN_EVERY_LINE)),
@@ -141,7 +181,12 @@ REFUSED = {
     "a fraction for a label": ("train.tsv", b"1.5\ta\n", ("line 1: label '1.5' ", NO_INTEGER)),
     "an empty label": ("train.tsv", b"\ta\n", ("line 1: label '' ", NO_INTEGER)),
     "a huge label": ("train.tsv", b"9999999999999999999\ta\n", ("line 1: ", NO_INTEGER)),
-    "a boolean label": ("train.jsonl", b'{"text": "a", "label": true}', ("line 1: label True ", NO_INTEGER)),
+    "a boolean label": ("train.jsonl", b'{"text": "a", "label": true}', ("line 1: label True ", NO_INTEGER, "`label`")),
+    "labels in part": (
+        "train.jsonl",
+        b'{"text": "a", "label": 1}\n{"text": "a"}',
+        ("line 2: expected the field `label`",),
+    ),
     "not JSON": ("train.jsonl", b'{"text": "a"}\n{"text"', ("line 2: not JSON",)),
     "JSON without end": ("train.jsonl", b"[" * 100_000, ("line 1: not JSON",)),
     "another field": ("train.jsonl", b'{"body": "a"}', ("line 1: ", "a string in the field 'text'", "data.field")),
@@ -160,7 +205,7 @@ REFUSED = {
 @pytest.mark.parametrize("case", REFUSED)
 def test_a_bad_file_is_refused_with_its_name_and_line(tmp_path, monkeypatch, case):
     name, content, parts = REFUSED[case]
-    monkeypatch.setattr(files, "LONGEST_LINE", 2**20)
+    monkeypatch.setattr(lines, "LONGEST_LINE", 2**20)
     (tmp_path / "folder.txt").mkdir()
     path = tmp_path / name
     if content is not None:
@@ -168,11 +213,11 @@ def test_a_bad_file_is_refused_with_its_name_and_line(tmp_path, monkeypatch, cas
     _refused(lambda: _read(path), f"{path}: ", *parts)
 
 
-TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\n\t\r"), max_size=20)
+TEXTS = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=20)
 
 
 def _words(text: str) -> str:
-    return " ".join(files.CONTROL.sub(" ", text).split())
+    return lines.clean_line(text, Counter())
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100)
@@ -182,9 +227,9 @@ def test_no_valid_line_is_lost(write, texts, end, name):
         rows = [json.dumps({"text": text, "label": i}, ensure_ascii=i % 2 == 0) for i, text in enumerate(texts)]
     else:
         rows = [f"{i}\t{text}" for i, text in enumerate(texts)]
-    lines, repairs = _read(write("".join(row + end for row in rows).encode(), name))
-    assert lines == [(i, _words(text)) for i, text in enumerate(texts) if _words(text)]
-    assert repairs.get("blank", 0) == len(texts) - len(lines)
+    found, repairs = _read(write("".join(row + end for row in rows).encode(), name))
+    assert found == [(i, _words(text)) for i, text in enumerate(texts) if _words(text)]
+    assert repairs.get("blank", 0) == len(texts) - len(found)
     assert repairs.get("crlf", 0) == (len(texts) if end == "\r\n" else 0)
 
 
@@ -195,11 +240,11 @@ def test_random_bytes_are_read_or_refused_in_one_line(write, content, name, pack
     if not packed:
         path.write_bytes(content)
     try:
-        lines, _ = _read(path)
+        found, _ = _read(path)
     except InputError:
         _refused(lambda: _read(path), f"{path}: ")
         return
     if path.name == "train.txt":
-        kept = [_words(line.rpartition("\t")[2]) for line in content.decode("utf-8-sig").split("\n")]
-        assert len(lines) == sum(map(bool, kept))
-    assert all(text and text == " ".join(text.split()) for _, text in lines)
+        kept = [_words(line.rpartition(b"\t")[2].decode()) for line in content.splitlines()]
+        assert len(found) == sum(map(bool, kept))
+    assert all(text and text == " ".join(text.split()) for _, text in found)

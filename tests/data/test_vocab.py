@@ -46,6 +46,11 @@ def test_saved_words_are_read_back(tmp_path):
     assert vocab.load(tmp_path / "vocab.txt") == made
 
 
+def test_a_vocabulary_saved_by_an_editor_of_windows_is_read(tmp_path):
+    (tmp_path / "vocab.txt").write_bytes(b"\xef\xbb\xbf" + "\r\n".join([*SPECIALS, "a", "b", ""]).encode())
+    assert vocab.load(tmp_path / "vocab.txt") == vocab.vocabulary(["a", "b"])
+
+
 SPECIAL_LINES = " ".join(SPECIALS)
 REFUSED = {
     "a word twice": ("\n".join([*SPECIALS, "a", "b", "c", "b"]).encode(), "line 8: the word 'b' is already in line 6"),
@@ -53,6 +58,8 @@ REFUSED = {
     "nothing": (b"", SPECIAL_LINES),
     "too few special symbols": ("\n".join(SPECIALS[:3]).encode(), SPECIAL_LINES),
     "special symbols in another order": (b"<s>\n<pad>\n</s>\n<unk>\na\n", SPECIAL_LINES),
+    "words with counts": ("\n".join([*SPECIALS, "the 120"]).encode(), "line 5: expected one word without white space"),
+    "a blank line": ("\n".join([*SPECIALS, "a", "", "b"]).encode(), "line 6: expected one word"),
     "not UTF-8": (b"\xff\xfe\n", "not a readable vocabulary"),
     "no file": (None, "not a readable vocabulary"),
 }
@@ -75,6 +82,7 @@ def test_a_bad_file_is_refused_with_its_name_and_line(tmp_path, case):
         ("It's $5, isn't it?", "it 's $ 5 , is n't it ?"),
         ("(ünï)", "( ünï )"),
         ("The <UNK> man, <unk>.", "the <unk> man , <unk> ."),
+        ("<s> A man! </s>", "<s> a man ! </s>"),
     ],
 )
 def test_raw_text_to_words_and_back(raw, words):

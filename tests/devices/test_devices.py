@@ -62,7 +62,7 @@ def _on_four(update):
     return lambda state, batch: mapped(devices.replicate(state), devices.shard(batch))
 
 
-@pytest.mark.parametrize(("name", "hyperparameters"), CASES)
+@pytest.mark.parametrize(("name", "hyperparameters"), CASES, ids=str)
 def test_one_device_and_four_give_the_same_numbers(name, hyperparameters, rng):
     """A batch of five leaves a device without a sentence, another with one."""
     method = tiny.make_method(name, **hyperparameters)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -21,8 +22,7 @@ from scalevae_jax.runtime import processes
 ROOT = Path(__file__).parents[2]
 SMALL = [
     "--config=smoke",
-    "--config.model.hidden=16",
-    "--config.model.embedding=16",
+    "--config.method.name=bn_vae",  # looks across the batch, and has no factor that magnifies rounding
     "--config.data.limit_train=1500",
     "--config.data.limit_valid=100",
     "--config.data.buckets=1",
@@ -65,9 +65,8 @@ def test_two_processes_train_stop_together_resume_and_evaluate_as_one_does(tmp_p
     running[1].send_signal(signal.SIGTERM)
     codes, out, error = end(running)
     assert codes == [143, 143], error
-    stops = [text.partition(";")[0] for text in error]
-    assert stops[0].startswith("SIGTERM: stopped at step ")
-    assert stops[0] == stops[1]
+    steps = [re.findall(r"^SIGTERM: stopped at step (\d+)", text, re.MULTILINE) for text in error]
+    assert steps[0] == steps[1] != []
     assert "process 1 of 2: 1 of 2 devices" in out[1]
     assert "epoch" not in out[1]
 
@@ -75,32 +74,32 @@ def test_two_processes_train_stop_together_resume_and_evaluate_as_one_does(tmp_p
     more = [f"--config.train.max_epochs={epochs}", "--config.eval.at_end=true", f"--workdir={folder}"]
     codes, out, error = end(start([*SMALL, *more]))
     assert codes == [0, 0], error
-    assert f"at step {stops[0].rpartition(' ')[2]}" in out[0]
+    assert re.search(rf"^resumed in epoch \d+ at step {steps[0][0]}$", out[0], re.MULTILINE)
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     assert [line["epoch"] for line in lines] == list(range(1, epochs + 1))
 
     alone = tmp_path / "one"
     assert train.main([*SMALL, "--config.train.max_epochs=1", f"--workdir={alone}"]) == 0
     one = json.loads((alone / "metrics.jsonl").read_text())
-    for key in ("step", "train_loss", "train_rec", "valid_rec", "mi", "factor_median"):
-        np.testing.assert_allclose(lines[0][key], one[key], rtol=1e-4, err_msg=key)
+    for key in ("step", "train_loss", "train_rec", "train_kl", "valid_rec", "valid_kl"):
+        np.testing.assert_allclose(lines[0][key], one[key], rtol=1e-4, atol=1e-6, err_msg=key)
     by_two = json.loads((folder / "eval_test.json").read_text())
     assert evaluate.main([f"--workdir={folder}"]) == 0
     by_one = json.loads((folder / "eval_test.json").read_text())
     for key in ("examples", "tokens", "nll", "nll_fitted_prior", "nll_std_error", "rec", "kl", "mi", "au", "mpd"):
-        np.testing.assert_allclose(by_two[key], by_one[key], rtol=1e-5, err_msg=key)
+        np.testing.assert_allclose(by_two[key], by_one[key], rtol=1e-5, atol=1e-6, err_msg=key)
 
 
 def test_an_error_of_one_process_is_its_line_and_the_other_ends_too(tmp_path):
     """Only the first process has the text."""
     for name in ("here", "elsewhere"):
         (tmp_path / name).mkdir()
-    (tmp_path / "here/text.txt").write_text("a b c\n" * 40)
+    (tmp_path / "here/text.txt").write_text("".join(f"a b{i} c\n" for i in range(99)))
     arguments = [*SMALL, "--config.data.path=text.txt", f"--workdir={tmp_path / 'run'}"]
     codes, _, error = end(start(arguments, (tmp_path / "here", tmp_path / "elsewhere")))
-    assert codes[1] == 2
+    assert codes[1] == 2, error
     assert error[1].splitlines()[-1].startswith("error: no such file or folder: ")
-    assert codes[0] != 0
+    assert codes[0] != 0, error
     assert not (tmp_path / "run/config.json").exists()
 
 

@@ -336,7 +336,7 @@ def test_a_second_process_is_refused(corpus, tmp_path):
 
 @pytest.mark.parametrize(
     ("backend", "devices", "seconds", "most"),
-    [("gpu", 1, 3.0, 4), ("gpu", 4, 3.0, 4), ("cpu", 1, 0.01, 4), ("cpu", 1, 0.2, 0), ("cpu", 4, 0.01, 0)],
+    [("gpu", 1, 3.0, 8), ("gpu", 4, 3.0, 8), ("cpu", 1, 0.01, 8), ("cpu", 1, 0.2, 0), ("cpu", 4, 0.01, 0)],
 )
 def test_on_a_cpu_a_long_dispatch_is_waited_for(backend, devices, seconds, most, monkeypatch):
     """And its memory is freed before the next one; with several virtual devices every dispatch is."""
