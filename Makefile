@@ -1,40 +1,44 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+RUNTIME := $(VENV)/.runtime
 INSTALLED := $(VENV)/.installed
 
 # Compiled functions are kept between runs.
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
 export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0
 
-.PHONY: install demo test test-slow coverage mutants lint docs notebook bench lock clean
+.PHONY: install demo test test-slow coverage lint docs notebook bench lock clean
 
 install: $(INSTALLED)
 
 # "compat", since the folder of the checkout hides other editable installs from programs that start beside it
-$(INSTALLED): requirements.lock pyproject.toml
-	@echo "installing into $(VENV): about 2 GB of packages, some minutes"
+$(RUNTIME): requirements.lock pyproject.toml
+	@echo "installing into $(VENV): about 1 GB of packages, a minute or two"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable . \
 	    --config-settings editable_mode=compat
 	touch $@
 
-demo: install  ## train, evaluate and sample Scale-VAE on the embedded captions
+$(INSTALLED): $(RUNTIME) requirements-dev.lock
+	@echo "installing what the tests, the checks and the site need: about 1 GB more"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	touch $@
+
+demo: $(RUNTIME)  ## train, evaluate and sample Scale-VAE on the embedded captions
 	$(BIN)/python -m scalevae_jax.train --config demo
 
-test: install  ## the fast tests
-	$(BIN)/python -m pytest -n 2 -m "not slow"
+test: install  ## the fast tests, on one CPU device and, where several are the subject, on four virtual ones
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+	DEVICES=4 $(BIN)/python -m pytest -n 2 tests/devices
 
-test-slow: install  ## the tests that take minutes
-	$(BIN)/python -m pytest -n 3 --dist worksteal -m slow
+test-slow: install  ## the tests that take longer
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m slow
 
-coverage: install  ## which lines of the package all tests reach, those of processes that they start included
-	$(BIN)/python -m pytest -n 2 --cov --cov-fail-under 95
-
-mutants: install  ## the changes of one operator, in FILES or in all that it knows, that no test notices; hours
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[mutants]'
-	$(BIN)/python tests/mutants.py $(FILES)
+coverage: install  ## the lines of the package that all tests reach, those of processes that they start included
+	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=
+	DEVICES=4 $(BIN)/python -m pytest -n 2 tests/devices --cov --cov-append --cov-fail-under 95
 
 lint: install  ## format, lint, types, shell, workflows
 	$(BIN)/ruff format --check .
@@ -54,8 +58,10 @@ bench: install  ## what this library is to reach, measured; on a machine that do
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
 	$(BIN)/python -m benchmarks --write
 
+COMPILE := --quiet --universal --fork-strategy fewest --generate-hashes --no-header
 lock:  ## pin what pyproject.toml allows (needs uv)
-	uv pip compile --quiet --universal --fork-strategy fewest --generate-hashes --extra dev --no-header --output-file requirements.lock pyproject.toml
+	uv pip compile $(COMPILE) --extra dev --output-file requirements-dev.lock pyproject.toml
+	uv pip compile $(COMPILE) --extra gcs --constraints requirements-dev.lock --output-file requirements.lock pyproject.toml
 
 clean:
 	rm -rf $(VENV) .cache .coverage* build site *.egg-info

@@ -1,28 +1,21 @@
 """The typed configuration of a run: a file returns it, `--config.a.b=value` changes it, config.json keeps it."""
 
-import copy
 import dataclasses
 import functools
 import json
 import math
 import operator
-import pathlib
-import runpy
-import traceback
-from argparse import Namespace
-from collections.abc import Mapping
 from typing import Any
 
 from scalevae_jax.core.linear import COMPUTE_DTYPES
-from scalevae_jax.core.network import Decoder, Encoder, Model
+from scalevae_jax.core.network import INITS, Decoder, Encoder, Model
 from scalevae_jax.core.types import Inject, InputError
 from scalevae_jax.data.config import FRACTION, NOT_NEGATIVE, POSITIVE, SHARE, Data, check
 from scalevae_jax.data.config import described as _field
 from scalevae_jax.methods import method as methods
 from scalevae_jax.methods.method import Method
 from scalevae_jax.runtime import storage
-from scalevae_jax.runtime.command import Parser, add_fields
-from scalevae_jax.runtime.storage import Path, first_line
+from scalevae_jax.runtime.storage import Path
 
 
 @dataclasses.dataclass
@@ -39,6 +32,8 @@ class Network:
         f"type of the operands of large products: {' or '.join(COMPUTE_DTYPES)} (on a GPU float32 multiplies in tf32)",
         COMPUTE_DTYPES,
     )
+    encoder_init: str = _field("", f"initial values: {', '.join(INITS)}; by default the method's", ("", *INITS))
+    decoder_init: str = _field("", f"initial values: {', '.join(INITS)}; by default the method's", ("", *INITS))
 
 
 def _method_fields() -> list[tuple[str, Any, Any]]:
@@ -69,7 +64,7 @@ class Optim:
     decay: float = _field(0.5, "factor of a cut", FRACTION)
     max_decays: int = _field(5, "cuts after which training ends", POSITIVE)
     min_decay_epoch: int = _field(
-        15, "no cut before this epoch, counted from 0, as in the reference code", NOT_NEGATIVE
+        0, "no cut before this epoch, counted from 0; 15 in the reference code, unnamed in the paper", NOT_NEGATIVE
     )
     reload_best: bool = _field(True, "at a cut return to the best parameters, as the reference code does")
 
@@ -82,6 +77,12 @@ class Train:
     max_steps: int = _field(0, "most steps; 0 is no limit", NOT_NEGATIVE)
     batch_size: int = _field(32, "sentences of the global batch", POSITIVE)
     steps_per_dispatch: int = _field(1, "steps dispatched at once where their batches have one padded length", POSITIVE)
+    select_by: str = _field(
+        "loss",
+        "validation measure that patience counts and the best epoch has the lowest of: loss (rec + KL of q, the "
+        "paper's) or neg_elbo (rec + kl_model, a bound, with the prior that is sampled)",
+        ("loss", "neg_elbo"),
+    )
     skip_nonfinite: bool = _field(
         False, "skip and count steps whose loss or gradient is not finite, instead of stopping"
     )
@@ -124,73 +125,6 @@ SECTIONS: dict[str, Any] = {field.name: field.default_factory for field in datac
 FIELDS = [f"{section}.{field.name}" for section, kind in SECTIONS.items() for field in dataclasses.fields(kind)]
 
 LARGEST_FILE = 2**20  # bytes of a config.json, which has about two thousand
-_HERE = pathlib.Path(__file__).parent
-FOLDER = _HERE / "configs" if (_HERE / "configs").is_dir() else _HERE.parent / "configs"  # of a wheel, of a checkout
-
-
-def find(name: str) -> pathlib.Path:
-    """The file of a configuration: one of `configs/` by its name (`demo`), or any file by its path.
-
-    Raises InputError where there is neither.
-    """
-    known = {path.stem: path for path in sorted(FOLDER.glob("*.py"))}
-    path = known.get(name, pathlib.Path(name))
-    if not path.is_file():
-        raise InputError(f"--config {name}: no such file; by name there are {', '.join(known)}")
-    return path
-
-
-def read(path: pathlib.Path) -> Config:
-    """The Config that get_config() of a configuration file returns.
-
-    Raises InputError that names the file, and the line where the file is at fault.
-    """
-    try:
-        names = runpy.run_path(str(path))
-        if "get_config" not in names:
-            raise InputError(f"{path}: defines no get_config()")
-        config = names["get_config"]()
-    except InputError:
-        raise
-    except Exception as error:
-        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
-        line, reason = (lines or [None])[-1], first_line(error)
-        if isinstance(error, SyntaxError):
-            line, reason = error.lineno, error.msg
-        where = str(path) if line is None else f"{path}, line {line}"
-        raise InputError(f"{where}: {type(error).__name__}: {reason}") from error
-    if not isinstance(config, Config):
-        raise InputError(f"{path}: get_config() returns {type(config).__name__}; expected scalevae_jax.config.Config")
-    for section, kind in SECTIONS.items():
-        if not isinstance(getattr(config, section), kind):
-            raise InputError(f"{path}: config.{section}: expected {kind.__name__}, got {getattr(config, section)!r}")
-    return config
-
-
-def add_arguments(arguments: Parser) -> None:
-    """--config.SECTION.FIELD for every field of the configuration."""
-    for section, kind in SECTIONS.items():
-        add_fields(arguments.add_argument_group(f"config.{section}", kind.__doc__), kind, f"--config.{section}.")
-
-
-def read_arguments(options: Namespace) -> dict[str, Any]:
-    """The fields that were given on the command line: {"train.seed": 1}."""
-    return {field: value for field in FIELDS if (value := getattr(options, f"config.{field}", ...)) is not ...}
-
-
-def override(config: Config, changes: Mapping[str, Any]) -> tuple[Config, list[str]]:
-    """The configuration with the fields of `changes` ({"train.seed": 1}), and the names of hyperparameters dropped.
-
-    A change of method drops the hyperparameters that were set for the other one.
-    """
-    dropped: list[str] = []
-    if changes.get("method.name", config.method.name) != config.method.name:
-        dropped = [key for key in hyperparameters(config) if f"method.{key}" not in changes]
-    config = copy.deepcopy(config)
-    for name, value in [*((f"method.{key}", None) for key in dropped), *changes.items()]:
-        section, _, field = name.partition(".")
-        setattr(getattr(config, section), field, value)
-    return config, dropped
 
 
 def hyperparameters(config: Config) -> dict[str, Any]:
@@ -200,7 +134,8 @@ def hyperparameters(config: Config) -> dict[str, Any]:
 
 
 def build_method(config: Config) -> Method:
-    """The method that the configuration names. Equal names and hyperparameters give the same object.
+    """The method that the configuration names. Equal names, hyperparameters and fields that the constructor asks for
+    (`methods.FILLED`) give the same object.
 
     Raises InputError for an unknown name, an unknown hyperparameter or a wrong value.
     """
@@ -216,6 +151,7 @@ def build_method(config: Config) -> Method:
         if isinstance(values[key], float) and not math.isfinite(values[key]):
             raise InputError(f"config.method.{key}: expected a finite number, got {values[key]}")
     every = {key: parameter.default for key, parameter in known.items()} | values
+    every |= {key: operator.attrgetter(field)(config) for key, field in methods.filled(name).items()}
     try:
         return _construct(name, tuple(sorted(every.items())))
     except ValueError as error:
@@ -233,23 +169,25 @@ def build_model(settings: Config, method: Method, words: int) -> Model:
     latent = network.latent if method.inject is not Inject.NONE else 0
     sizes = (words, network.embedding, network.hidden, latent)
     return Model(
-        Encoder(*sizes, init_kind=method.encoder_init, compute_dtype=network.compute_dtype),
+        Encoder(*sizes, init_kind=network.encoder_init or method.encoder_init, compute_dtype=network.compute_dtype),
         Decoder(
             *sizes,
             inject=method.inject,
             dropout_words=network.dropout_words,
             dropout_outputs=network.dropout_outputs,
-            init_kind=method.decoder_init,
+            init_kind=network.decoder_init or method.decoder_init,
             compute_dtype=network.compute_dtype,
         ),
     )
 
 
 def with_defaults(config: Config) -> Config:
-    """The same configuration with the method's defaults written out."""
+    """The same configuration with the method's defaults written out, those of the network's initial values too."""
     known = methods.hyperparameters(config.method.name)
     values = {key: parameter.default for key, parameter in known.items()} | hyperparameters(config)
-    return dataclasses.replace(config, method=MethodConfig(name=config.method.name, **values))
+    inits = {side: getattr(config.model, side) or getattr(build_method(config), side) for side in INIT_FIELDS}
+    network = dataclasses.replace(config.model, **inits)
+    return dataclasses.replace(config, model=network, method=MethodConfig(name=config.method.name, **values))
 
 
 def validate(config: Config, where: str = "config.") -> None:
@@ -271,22 +209,35 @@ def to_json(config: Config) -> str:
     return json.dumps(tree, indent=2) + "\n"
 
 
+INIT_FIELDS = ("encoder_init", "decoder_init")
+MOVED = {f"method.{name}": f"model.{name}" for name in INIT_FIELDS}  # since 0.1.0
+GONE = {"eval.paper": (False, True), "optim.accumulate": (1,)}  # fields of 0.1.0, and values that change nothing
+
+
 def from_json(path: Path) -> Config:
-    """Read what `to_json` wrote; nothing in the file is executed. Raises InputError naming file and field."""
+    """Read what `to_json` wrote, of version 0.1.0 too; nothing in the file is executed.
+
+    Raises InputError naming file and field.
+    """
     tree = storage.read_json(path, LARGEST_FILE)
     config = Config()
     for name, values in tree.items():
         if not isinstance(values, dict):
             raise InputError(f"{path}: {name}: expected a JSON object")
         for key, value in values.items():
-            if f"{name}.{key}" not in FIELDS:
-                raise InputError(f"{path}: {name}.{key}: no such field")
-            setattr(getattr(config, name), key, value)
+            field = MOVED.get(f"{name}.{key}", f"{name}.{key}")
+            if value in GONE.get(field, ()):
+                continue
+            if field not in FIELDS:
+                raise InputError(f"{path}: {field}: no such field")
+            section, _, field = field.partition(".")
+            setattr(getattr(config, section), field, value)
     validate(config, f"{path}: ")
     return config
 
 
-MAY_CHANGE = ("train.max_epochs", "train.skip_nonfinite", "eval.", "checkpoint.")  # beginnings of fields
+# Beginnings of fields. Another data.path must hold the same text: prepare compares digests.
+MAY_CHANGE = ("data.path", "data.cache", "train.max_epochs", "train.skip_nonfinite", "eval.", "checkpoint.")
 
 
 def differences(previous: Config, now: Config) -> list[str]:

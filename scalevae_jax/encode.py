@@ -5,7 +5,7 @@ Examples:
   python -m scalevae_jax.encode --workdir runs/demo --input sentences.txt > points.tsv
 
 An .npz file holds the arrays mean and scale, [sentences, latent], and text; anything else is a table of tab-separated
-columns mean_0 .., scale_0 .., text.
+columns mean_0 .., scale_0 .., text. A line that the model cannot read is reported, and has no row.
 """
 
 import sys
@@ -30,19 +30,23 @@ def parser() -> Parser:
 
 
 def _command(options: Namespace) -> None:
-    model, out = flags.read_model(options), options.out
-    texts = flags.read_texts(options)
-    mean, scale = model.encode(texts)
-    if out is None or out.suffix != ".npz":
+    out = options.out
+    if out is not None and out.suffix == ".npy":
+        raise InputError(f"--out {out}: an .npy file holds one array; expected .npz, or another ending for a table")
+    model = flags.read_model(options)
+    texts = flags.read_texts(options, model)
+    mean, scale = model.encode(texts.texts)
+    if out is not None and out.suffix == ".npz":
+        try:
+            with out.open("wb") as file:
+                np.savez(file, mean=mean, scale=scale, text=np.array(texts.texts))
+        except OSError as error:
+            raise InputError(f"--out {out}: cannot be written: {error}") from error
+    else:
         both = (("mean", mean), ("scale", scale))
         columns = {f"{name}_{i}": column for name, x in both for i, column in enumerate(x.T)}
-        console.write_columns(columns | {"text": texts}, out)
-        return
-    try:
-        with out.open("wb") as file:
-            np.savez(file, mean=mean, scale=scale, text=np.array(texts))
-    except OSError as error:
-        raise InputError(f"--out {out}: cannot be written: {error}") from error
+        console.write_columns(columns | {"text": texts.texts}, out)
+    texts.end()
 
 
 def main(argv: Sequence[str] | None = None) -> int:

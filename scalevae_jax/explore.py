@@ -4,86 +4,75 @@ Examples:
   python -m scalevae_jax.explore runs/demo
   python -m scalevae_jax.explore runs/demo runs/vae --port 7861
 
-Two sentences and a slider between them; draws from the prior; a map of the posterior means of the test split, where a
-click shows a sentence and its reconstruction; KL and factor of each dimension. The page is served on 127.0.0.1 alone,
+One sentence, its costs, its reconstruction and the sentences of the test split nearest to it; two sentences and a
+slider between them; draws from the prior; a map of the posterior means of the test split, where a click shows a
+sentence and its reconstruction; KL and factor of each dimension, counted from 1. The page is served on 127.0.0.1 alone,
 and asks nothing of any other machine. Needs the extra: pip install "scalevae_jax[explore]".
 """
 
 import contextlib
 import functools
-import itertools
 import os
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 import scalevae_jax
 from scalevae_jax.core.types import InputError
 from scalevae_jax.data import corpus
-from scalevae_jax.inference import metrics
+from scalevae_jax.inference.decoding import TEMPERATURE
 from scalevae_jax.inference.model import PRIORS, TrainedModel
-from scalevae_jax.methods import penalty
+from scalevae_jax.inference.views import BLUE, INK, View, draw_dimensions, draw_map, summary, tops, view
 from scalevae_jax.runtime import command, console
 from scalevae_jax.runtime.command import Parser, integer
 
 PLACES = 7  # on the line between two sentences
-INK, BLUE, ORANGE = "#1a1a1a", "#0b5394", "#b45309"  # a contrast of 4.5 to 1 or more against white
+NEAREST = 5  # sentences
+WORDS = "words and punctuation separated by spaces"
 
 
-class View(NamedTuple):
-    """What the page shows of a run; rows are sentences of the split, in its order."""
+def each(views: Sequence[View], answer: Callable[[View], list[str]], texts: int = 1) -> list[list[str]]:
+    """The answer of every model, `texts` texts; where a model has none, its message stands in place of the first.
 
-    name: str
-    model: TrainedModel
-    sentences: list[str]
-    labels: np.ndarray
-    mean: np.ndarray  # of q_hat, [rows, latent]
-    plane: np.ndarray  # the same points in the plane of the map, [rows, 2]
-    axes: tuple[str, str]
-    kl: np.ndarray  # KL(q || N(0, I)) in nats, mean over the sentences, [latent]
-    active: np.ndarray  # [latent]
-
-
-def project(mean: np.ndarray) -> tuple[np.ndarray, tuple[str, str]]:
-    """Points in a plane and the names of its axes: two dimensions as they are, more by principal components."""
-    if mean.shape[1] == 1:
-        return np.column_stack([mean, np.zeros(len(mean))]), ("dimension 0", "")
-    if mean.shape[1] == 2:
-        return mean, ("dimension 0", "dimension 1")
-    centred = np.float64(mean - mean.mean(0))
-    _, sizes, axes = np.linalg.svd(centred, full_matrices=False)
-    share = sizes**2 / max(np.sum(sizes**2), 1e-300)
-    first, second = (f"principal component {i + 1} ({share[i]:.0%} of the variance)" for i in (0, 1))
-    return centred @ axes[:2].T, (first, second)
+    Raises InputError if no model has an answer.
+    """
+    answers: list[list[str]] = []
+    errors: list[InputError] = []
+    for v in views:
+        try:
+            answers.append(answer(v))
+        except InputError as error:
+            errors.append(error)
+            answers.append([f"({error})"] + [""] * (texts - 1))
+    if len(errors) == len(views):
+        raise errors[0]
+    return answers
 
 
-def view(name: str, model: TrainedModel, split: str, limit: int) -> View:
-    """Infer the first sentences of a split. Raises InputError for a language model, or for fewer than two sentences."""
-    data = model.run.settings.data
-    text = corpus.open(data)
-    rows = text.split(split, model.run.words).first(limit)
-    sentences = [" ".join(words) for words in itertools.islice(text.sentences(split), limit)]
-    if not model.latent:
-        raise InputError(f"{model.run.workdir}: a language model has no z to look at")
-    if len(sentences) < 2:
-        raise InputError(f"{data.path}: {split}: expected two sentences or more for a map")
-    posteriors = model.infer(model.batches(rows)).posteriors
-    mean = np.asarray(posteriors.q_hat.mean)
-    plane, axes = project(mean)
-    labels = np.zeros(len(mean), int) if rows.labels is None else rows.labels
-    kl = np.asarray(penalty.unit_rate(posteriors)).mean(0)
-    active = metrics.active(posteriors.q.mean)
-    return View(name, model, sentences, labels, mean, plane, axes, kl, active)
+def describe(v: View, text: str) -> list[str]:
+    """Of one sentence: its costs, its reconstruction, its posterior, and the nearest sentences of the split, each with
+    its number on the map."""
+    mean, scale = v.model.encode([text])
+    costs = {key: float(x[0]) for key, x in v.model.score([text]).items()}
+    costs_line = ", ".join(f"{key} {costs[key]:.2f}" for key in ("nll", "rec", "kl")) + " nats"
+    posterior = "  ".join(f"{i}: {m:.2f} ± {s:.2f}" for i, (m, s) in enumerate(zip(mean[0], scale[0], strict=True), 1))
+    rows = np.argsort(np.sum(np.square(v.mean - mean), axis=1), kind="stable")[:NEAREST]
+    near = "\n".join(f"{row + 1}: {v.sentences[row]}" for row in rows)
+    return [costs_line, v.model.decode(mean)[0], posterior, near]
 
 
 def between(views: Sequence[View], a: str, b: str, places: np.ndarray) -> list[list[str]]:
     """For each model the sentences at `places` on the line from a (0) to b (1)."""
-    ends = [v.model.encode([a, b])[0] for v in views]
-    return [v.model.decode(z[0] + places[:, None] * (z[1] - z[0])) for v, z in zip(views, ends, strict=True)]
+
+    def line(v: View) -> list[str]:
+        z = v.model.encode([a, b])[0]
+        return v.model.decode(z[0] + places[:, None] * (z[1] - z[0]))
+
+    return each(views, line, len(places))
 
 
 def sample(
@@ -92,7 +81,8 @@ def sample(
     """For each model `num` sentences from its prior, one a line."""
     if seed is None or seed < 0 or seed != int(seed):
         raise InputError("seed: expected a whole number, 0 or more")
-    return ["\n".join(v.model.sample(int(num), int(seed), prior, temperature=temperature)) for v in views]
+    draw = functools.partial(TrainedModel.sample, num=int(num), seed=int(seed), prior=prior, temperature=temperature)
+    return ["\n".join(sentences) for sentences in each(views, lambda v: draw(v.model))]
 
 
 def choose(v: View, number: int | float | None) -> tuple[np.ndarray, str, str]:
@@ -108,61 +98,6 @@ def choose(v: View, number: int | float | None) -> tuple[np.ndarray, str, str]:
 def nearest(places: np.ndarray, point: Sequence[float]) -> int:
     """The number, counted from 1, of the sentence that lies nearest to a point of the picture."""
     return int(np.argmin(np.sum(np.square(places - point), axis=1))) + 1
-
-
-def _figure() -> Any:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # here, since matplotlib is an extra
-    from matplotlib.figure import Figure
-
-    figure = Figure((6.4, 4.8), dpi=100, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def _pixels(figure: Any) -> np.ndarray:
-    figure.canvas.draw()
-    return np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()
-
-
-def draw_map(v: View, chosen: int | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """The map as an image [height, width, 3], and the place of each sentence in it, [rows, 2] in pixels from the top
-    left."""
-    figure = _figure()
-    ax = figure.add_subplot()
-    labels = np.unique(v.labels)
-    for i, label in enumerate(labels):
-        points = v.plane[v.labels == label]
-        ax.scatter(*points.T, s=9, color=f"C{i % 10}", marker="os^Dv"[i % 5], label=f"label {label}", linewidths=0)
-    if len(labels) > 1:
-        ax.legend(loc="upper right")
-    if chosen is not None:
-        ax.scatter(*v.plane[chosen], s=160, facecolors="none", edgecolors=INK, linewidths=2)
-    ax.set(xlabel=v.axes[0], ylabel=v.axes[1], title=f"{v.name}: posterior means, {len(v.mean)} sentences")
-    image = _pixels(figure)
-    places = ax.transData.transform(v.plane)  # matplotlib counts from the bottom
-    return image, np.column_stack([places[:, 0], image.shape[0] - places[:, 1]])
-
-
-def draw_dimensions(v: View) -> np.ndarray:
-    """KL of each dimension, active ones filled, and the factor of each, as an image."""
-    figure = _figure()
-    top, bottom = figure.subplots(2, sharex=True)
-    dimensions = np.arange(len(v.kl))
-    for active, fill, label in ((True, BLUE, "active"), (False, "white", "not active")):
-        some = v.active == active
-        top.bar(dimensions[some], v.kl[some], color=fill, edgecolor=BLUE, label=label if some.any() else None)
-    top.legend()
-    top.set(ylabel="KL (nats a sentence)", title=f"{v.name}: {summary(v)}")
-    bottom.bar(dimensions, np.asarray(v.model.run.factor), color=ORANGE)
-    bottom.set(ylabel="factor", xlabel="dimension of z")
-    return _pixels(figure)
-
-
-def summary(v: View) -> str:
-    """KL, active dimensions and factors in words."""
-    factor = np.asarray(v.model.run.factor)
-    active = f"{v.active.sum()} of {len(v.kl)} active"
-    return f"KL {v.kl.sum():.2f} nats, {active}, factor {factor.min():.2f} to {factor.max():.2f}"
 
 
 def _gradio() -> Any:
@@ -202,6 +137,11 @@ def build(views: list[View]) -> Any:
         results = between(views, a, b, np.append(t, np.linspace(0, 1, PLACES)))
         return [sentences[0] for sentences in results] + ["\n".join(sentences[1:]) for sentences in results]
 
+    @shown
+    def sentence(text: str) -> list[str]:
+        answers = each(views, lambda v: describe(v, text), 4)
+        return [answer[i] for i in range(4) for answer in answers]
+
     def on_click(places: np.ndarray) -> Callable[..., int]:
         def click(event: gr.SelectData) -> int:  # pyright: ignore (gradio reads the annotation)
             return nearest(places, event.index)
@@ -211,9 +151,15 @@ def build(views: list[View]) -> Any:
     plain = {"interactive": False, "show_label": False, "buttons": []}  # nothing may cover a picture
     with gr.Blocks(title="scalevae_jax", analytics_enabled=False) as page:
         gr.Markdown("# " + ", ".join(v.name for v in views))
+        with gr.Tab("One sentence"):
+            one = gr.Textbox(views[0].sentences[0], label=f"A sentence ({WORDS})", elem_id="one")
+            ask = gr.Button("Show the sentence", variant="primary", elem_id="ask")
+            whats = ("costs", "reconstruction", "mean ± std by dimension", f"{NEAREST} nearest sentences")
+            columns = [boxes(NEAREST if what is whats[-1] else 1, what) for what in whats]
+            gr.on([ask.click, one.submit], sentence, one, [box for column in columns for box in column])
         with gr.Tab("Between two sentences"):
             first, last = views[0].sentences[0], views[0].sentences[-1]
-            a = gr.Textbox(first, label="One sentence (words and punctuation separated by spaces)", elem_id="a")
+            a = gr.Textbox(first, label=f"One sentence ({WORDS})", elem_id="a")
             b = gr.Textbox(last, label="Another sentence", elem_id="b")
             t = gr.Slider(
                 0.0, 1.0, 0.5, step=0.05, label="Place on the line, from the one (0) to the other (1)", elem_id="t"
@@ -225,7 +171,7 @@ def build(views: list[View]) -> Any:
         with gr.Tab("Draws from the prior"):
             num = gr.Slider(1, 50, 10, step=1, label="Sentences")
             seed = gr.Number(0, label="Seed", precision=0, elem_id="seed")
-            temperature = gr.Slider(0.0, 2.0, 0.7, step=0.1, label="Temperature: 0 takes the likeliest word")
+            temperature = gr.Slider(0.0, 2.0, TEMPERATURE, step=0.1, label="Temperature: 0 takes the likeliest word")
             prior = gr.Radio(list(PRIORS), value="model", label="Prior")
             draw = gr.Button("Draw", variant="primary", elem_id="draw")
             draws = functools.partial(sample, views)
@@ -245,10 +191,11 @@ def build(views: list[View]) -> Any:
                         image.select(on_click(places), None, number)
                         marked = shown(functools.partial(choose, v))
                         number.change(marked, number, outputs, trigger_mode="always_last")
+        largest = tops(views)
         with gr.Tab("Dimensions"), gr.Row():
             for v in views:
                 with gr.Column():
-                    gr.Image(draw_dimensions(v), label=f"{v.name}: KL and factor of each dimension", **plain)
+                    gr.Image(draw_dimensions(v, largest), label=f"{v.name}: KL and factor of each dimension", **plain)
                     gr.Markdown(summary(v))
     return page
 
@@ -270,6 +217,23 @@ def serve(page: Any, port: int) -> str:
     return url
 
 
+def open_views(folders: Sequence[str], split: str, limit: int) -> list[View]:
+    """A view of each folder's model. One that cannot be shown is left out with a warning. Raises InputError if none
+    can."""
+    views: list[View] = []
+    errors: list[InputError] = []
+    for folder in folders:
+        try:
+            views.append(view(Path(folder).resolve().name, scalevae_jax.load(folder), split, limit))
+        except InputError as error:
+            errors.append(error)
+    if not views:
+        raise errors[0]
+    for error in errors:
+        console.warn(f"{error}; this model is left out")
+    return views
+
+
 def parser() -> Parser:
     """The arguments of this command."""
     arguments = Parser("scalevae_jax.explore", __doc__, "FOLDER ... ")
@@ -283,7 +247,7 @@ def parser() -> Parser:
 def _command(options: Namespace) -> None:
     _gradio()
     split, limit = options.split, options.limit
-    views = [view(Path(folder).name, scalevae_jax.load(folder), split, limit) for folder in options.folders]
+    views = open_views(options.folders, split, limit)
     page = build(views)
     address = serve(page, options.port)
     with contextlib.suppress(KeyboardInterrupt):  # gradio catches one, but not before it waits

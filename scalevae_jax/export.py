@@ -8,6 +8,7 @@ Gaussian fitted to the aggregated posterior, where the training data are at hand
 SHA256SUMS. `scalevae_jax.load(folder)` reads it, and so does every command that takes --workdir.
 """
 
+import shlex
 import sys
 import tempfile
 from argparse import Namespace
@@ -57,7 +58,9 @@ def _write(run: LoadedModel, out: Path, data_licence: str) -> None:
     if run.model.latent:
         try:
             posteriors.fitted_prior(run)
-            (out / posteriors.FITTED_PRIOR).write_bytes((run.workdir / posteriors.FITTED_PRIOR).read_bytes())
+            kept = run.workdir / posteriors.FITTED_PRIOR
+            if kept.is_file():  # a folder that cannot be written keeps none
+                (out / posteriors.FITTED_PRIOR).write_bytes(kept.read_bytes())
         except InputError as error:
             console.warn(f"{posteriors.FITTED_PRIOR} is left out: {error}")
     licence = files.place(run.settings.data) / "LICENSE"
@@ -76,11 +79,13 @@ def _rows(rows: Iterable[Iterable[Any]]) -> str:
 
 
 def _measures(run: LoadedModel) -> str:
-    """The evaluations of this epoch, one a column."""
+    """The evaluations of this epoch on whole splits, one a column."""
     results: dict[str, Any] = {}
     for path in sorted(run.workdir.glob("eval_*.json")):
         result = storage.read_json(path)
-        if result.get("epoch") == run.epoch:
+        if result.get("limit"):
+            console.warn(f"{path.name} is not in the model card: it is of the first {result['limit']} sentences")
+        elif result.get("epoch") == run.epoch:
             name = path.stem.removeprefix("eval_")
             results[f"{name} ({result['examples']} sentences, {result['iw_samples']} draws)"] = result
         else:
@@ -88,7 +93,9 @@ def _measures(run: LoadedModel) -> str:
     if not results:
         return "None: the run was not evaluated before the export."
     table = [("measure", *results, "what it is"), ("---",) * (len(results) + 2)]
-    table += [(key, *(console.format_number(m[key], 3) for m in results.values()), meaning) for key, meaning in ROWS]
+    table += [
+        (key, *(console.format_number(m.get(key), 3) for m in results.values()), meaning) for key, meaning in ROWS
+    ]
     return _rows(table)
 
 
@@ -158,7 +165,7 @@ def _command(options: Namespace) -> None:
     save(load.load(options.workdir, options.fallback), out, options.data_licence)
     console.log(f"written to {out}: " + ", ".join(sorted(path.name for path in out.iterdir())))
     console.log(f"sha256 of {WEIGHTS}: {file_digest(out / WEIGHTS)}")
-    console.log(f"next: python -m scalevae_jax.sample --workdir {out} --num 10")
+    console.log(f"next: python -m scalevae_jax.sample --workdir {shlex.quote(str(out))} --num 10")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

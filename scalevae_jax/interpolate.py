@@ -6,14 +6,17 @@ Examples:
   python -m scalevae_jax.interpolate --workdir runs/demo --input pairs.tsv
 
 An end that is not given is drawn from the prior. With --input each line of the file is a pair, `a<TAB>b`, and a blank
-line divides the results.
+line divides the results. A line that the model cannot read is reported, and has no result.
 """
 
+import io
 import sys
 from argparse import Namespace
+from collections import Counter
 from collections.abc import Sequence
 
 from scalevae_jax.core.types import InputError
+from scalevae_jax.data.lines import decode_lines
 from scalevae_jax.inference import flags
 from scalevae_jax.runtime import command
 from scalevae_jax.runtime.command import Parser, integer
@@ -33,30 +36,39 @@ def parser() -> Parser:
     return arguments
 
 
-def _read_pairs(options: Namespace) -> list[tuple[str | None, str | None]]:
-    if options.input is None:
-        return [(options.a, options.b)]
-    if options.a is not None or options.b is not None:
-        raise InputError("--input and --a, --b: choose one of them")
-    pairs: list[tuple[str | None, str | None]] = []
-    for number, line in enumerate(flags.read_texts(options), 1):
-        a, tab, b = line.partition("\t")
-        if not tab:
-            raise InputError(f"--input: line {number}: expected two sentences with a tab between them")
-        pairs.append((a, b))
-    return pairs
+def _read_lines(file: io.BufferedIOBase, name: str, repairs: Counter[str]) -> list[str]:
+    return [line for _, line in decode_lines(file, name, repairs)]
+
+
+def _read_pair(line: str) -> tuple[str, str]:
+    a, tab, b = line.partition("\t")
+    if not tab:
+        raise InputError("expected two sentences with a tab between them")
+    return a, b
 
 
 def _command(options: Namespace) -> None:
-    model, decoding, results = flags.read_model(options), flags.read_decoding(options), []
-    for number, (a, b) in enumerate(_read_pairs(options), 1):
+    if options.input is not None and (options.a is not None or options.b is not None):
+        raise InputError("--input and --a, --b: choose one of them")
+    decoding, model = flags.read_decoding(options), flags.read_model(options)
+
+    def between(a: str | None, b: str | None) -> str:
+        sentences = model.interpolate(a, b, options.steps, options.seed, **decoding)
+        return "\n".join(flags.read_wording(options, sentence) for sentence in sentences)
+
+    if options.input is None:
+        print(between(options.a, options.b))
+        return
+    lines, blocks, bad = flags.read_lines(options, _read_lines), list[str](), 0
+    for number, line in enumerate(lines, 1):
         try:
-            results.append(model.interpolate(a, b, options.steps, options.seed, **decoding))
+            blocks.append(between(*_read_pair(line)))
         except InputError as error:
-            where = "" if options.input is None else f"--input: line {number}: "
-            raise InputError(f"{where}{error}") from error
-    blocks = ["\n".join(flags.read_wording(options, sentence) for sentence in sentences) for sentences in results]
-    print("\n\n".join(blocks))
+            flags.report(number, error)
+            bad += 1
+    if blocks:
+        print("\n\n".join(blocks))
+    flags.end_of_input(bad, len(lines))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -6,7 +6,8 @@ Example:
 Features are the means of q_hat (f_bar mu for Scale-VAE, running statistics for batch norm), the encoder is left as it
 is. Each draw takes so many labelled training sentences, without replacement; accuracy is that on the whole test split,
 in percent, mean and standard deviation over the draws. `sgd` is the protocol of the papers, `logistic` scikit-learn's
-logistic regression on standardised features, its C chosen on the validation split. Writes probe.json into the workdir.
+logistic regression on standardised features, its C chosen on the validation split; a draw of one label alone counts as
+predicting that label. Writes probe.json into the workdir.
 """
 
 import functools
@@ -24,7 +25,7 @@ from rich.table import Table
 
 from scalevae_jax.core.types import Array, InputError, Keys, Params
 from scalevae_jax.data import corpus
-from scalevae_jax.inference import flags
+from scalevae_jax.inference import flags, posteriors
 from scalevae_jax.inference.model import TrainedModel
 from scalevae_jax.runtime import command, console, storage
 from scalevae_jax.runtime.command import Parser, integer
@@ -32,6 +33,7 @@ from scalevae_jax.training import plateau, workdir
 
 BATCH, CLIP, EPOCHS = 16, 5.0, 100
 RULE = plateau.Rule(patience=2, decay=0.5, max_decays=5, min_epoch=0)
+SIZES = (100, 500, 1000, 2000, 10000)
 CS = (0.01, 0.1, 1.0, 10.0, 100.0)  # inverse regularisation of logistic regression
 
 
@@ -49,7 +51,7 @@ class Labelled(NamedTuple):
 def features(model: TrainedModel, split: str) -> Labelled:
     """Posterior means (of q_hat) and labels of a split. Raises InputError if it has no labels."""
     data = model.run.settings.data
-    rows = corpus.read(data, split, model.run.words)
+    rows = posteriors.read_split(model.run, split)
     if rows.labels is None:
         raise InputError(f"{data.path}: {split}: no labels; expected `label<TAB>sentence` in every line")
     return Labelled(np.asarray(model.infer(model.batches(rows)).posteriors.q_hat.mean), rows.labels)
@@ -99,13 +101,13 @@ def _epoch(params: Params, x: Array, y: Array, key: Keys, rate: Float[Array, ""]
     return jax.lax.scan(step, params, (order, weight))[0]
 
 
-def sgd(train: Labelled, valid: Labelled, seed: int) -> Params:
+def sgd(train: Labelled, valid: Labelled, seed: int, classes: int) -> Params:
     """One linear layer by the papers' protocol: SGD at rate 1, batches of 16, clip 5, at most 100 epochs.
 
     Two epochs without a better validation loss halve the rate and go back to the best weights; the fifth halving ends.
     The weights with the lowest validation loss are returned.
     """
-    latent, classes = train.x.shape[1], int(valid.y.max()) + 1
+    latent = train.x.shape[1]
     kernel_key, bias_key, order_key = jax.random.split(jax.random.key(seed), 3)
     # PyTorch's initial values of a linear layer, as in the papers' code
     draw = functools.partial(jax.random.uniform, minval=-(latent**-0.5), maxval=latent**-0.5)
@@ -124,15 +126,18 @@ def sgd(train: Labelled, valid: Labelled, seed: int) -> Params:
     return best
 
 
-def sgd_accuracy(train: Labelled, valid: Labelled, test: Labelled, seed: int) -> float:
+def sgd_accuracy(train: Labelled, valid: Labelled, test: Labelled, seed: int, classes: int) -> float:
     """Accuracy of `sgd` on the test split, in percent."""
-    params = sgd(train, valid, seed)
+    params = sgd(train, valid, seed, classes)
     guess = np.argmax(test.x @ np.asarray(params["kernel"]) + np.asarray(params["bias"]), axis=1)
     return 100 * float(np.mean(guess == test.y))
 
 
-def logistic_accuracy(train: Labelled, valid: Labelled, test: Labelled, seed: int) -> float:
-    """Accuracy of scikit-learn's logistic regression in percent; features are standardised by the training subset."""
+def logistic_accuracy(train: Labelled, valid: Labelled, test: Labelled, seed: int, classes: int) -> float:
+    """Accuracy of scikit-learn's logistic regression in percent; features are standardised by the training subset. It
+    finds the classes in the subset itself."""
+    if len(np.unique(train.y)) == 1:  # scikit-learn refuses to fit; every guess is that label
+        return 100 * float(np.mean(test.y == train.y[0]))
     from sklearn.linear_model import LogisticRegression  # here, since importing scikit-learn takes a second
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
@@ -146,21 +151,34 @@ PROTOCOLS = {"sgd": sgd_accuracy, "logistic": logistic_accuracy}
 Accuracies = dict[str, dict[int, list[float]]]  # percent, one a draw, by protocol and number of labelled sentences
 
 
-def probe(model: TrainedModel, sizes: list[int], draws: int, seed: int = 0, even: bool = False) -> Accuracies:
-    """Test accuracies in percent, `draws` for each protocol and size: {"sgd": {100: [..], ..}, "logistic": {..}}."""
+def fitting(labels: np.ndarray, even: bool = False) -> list[int]:
+    """Those of the default sizes that can be drawn from sentences of these labels; the largest possible one if none
+    can."""
+    largest = int(np.unique(labels, return_counts=True)[1].min()) * len(np.unique(labels)) if even else len(labels)
+    return [size for size in SIZES if size <= largest] or [largest]
+
+
+def probe(model: TrainedModel, sizes: list[int] | None, draws: int, seed: int = 0, even: bool = False) -> Accuracies:
+    """Test accuracies in percent, `draws` for each protocol and size: {"sgd": {100: [..], ..}, "logistic": {..}}.
+
+    Without `sizes`, those of SIZES that fit the training split.
+    """
     train, valid, test = (features(model, split) for split in corpus.SPLITS)
     labels = np.unique(train.y)
     if len(labels) < 2 or not np.isin(np.concatenate([valid.y, test.y]), labels).all():
         path = model.run.settings.data.path
         raise InputError(f"{path}: expected two labels or more, all of them in the training split")
     train, valid, test = (part._replace(y=np.searchsorted(labels, part.y)) for part in (train, valid, test))
+    if sizes is None:
+        sizes = fitting(train.y, even)
+        console.log(f"sizes {', '.join(map(str, sizes))}: the training split has {len(train.y):,} sentences")
     results: Accuracies = {name: {size: [] for size in sizes} for name in PROTOCOLS}
     subsets = [(size, draw) for size in sizes for draw in range(draws)]
     with console.Progress("probe: subset", len(subsets)) as progress:
         for done, (size, draw) in enumerate(subsets, 1):
             rows = subset(train.y, size, np.random.default_rng([seed, size, draw]), even)
             for name, accuracy in PROTOCOLS.items():
-                results[name][size].append(accuracy(train.take(rows), valid, test, draw))
+                results[name][size].append(accuracy(train.take(rows), valid, test, draw, len(labels)))
             progress.tick(done)
     return results
 
@@ -174,8 +192,8 @@ def parser() -> Parser:
     arguments = Parser("scalevae_jax.probe", __doc__)
     flags.add_model(arguments)
     flags.add_seed(arguments)
-    sizes = "100,500,1000,2000,10000"
-    arguments.add_argument("--sizes", type=_sizes, default=sizes, help="labelled sentences of each probe")
+    default = f"by default those of {','.join(map(str, SIZES))} that fit the training split"
+    arguments.add_argument("--sizes", type=_sizes, help=f"labelled sentences of each probe; {default}")
     arguments.add_argument("--draws", type=integer(1), default=5, help="random subsets of each size")
     arguments.add_switch("--split_even", help="as many sentences of each label")
     return arguments
@@ -186,9 +204,12 @@ def _command(options: Namespace) -> None:
     results = probe(model, options.sizes, options.draws, options.seed, options.split_even)
     path = model.run.workdir / "probe.json"
     settings = {"draws": options.draws, "seed": options.seed, "split_even": options.split_even}
-    storage.write_json(path, {"accuracy_percent": results, **settings, **workdir.provenance()})
+    try:
+        storage.write_json(path, {"accuracy_percent": results, **settings, **workdir.provenance()})
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error
     title = f"{model.run.settings.method.name}: accuracy on test, percent, {options.draws} draws"
-    table = Table("protocol", *map(str, options.sizes), title=title, title_justify="left")
+    table = Table("protocol", *map(str, results["sgd"]), title=title, title_justify="left")
     for name, by_size in results.items():
         table.add_row(name, *(f"{np.mean(a):.1f} ± {np.std(a, ddof=len(a) > 1):.1f}" for a in by_size.values()))
     console.console.print(table)

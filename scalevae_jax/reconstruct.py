@@ -4,7 +4,8 @@ Examples:
   echo "a man is playing a guitar ." | python -m scalevae_jax.reconstruct --workdir runs/demo
   python -m scalevae_jax.reconstruct --workdir runs/demo --input sentences.txt --beam 5
 
-Line n of the output is the reconstruction of line n of the input.
+Line n of the output is the reconstruction of line n of the input. A line that the model cannot read is reported, and
+its line of the output is blank.
 """
 
 import sys
@@ -28,9 +29,12 @@ def parser() -> Parser:
 
 
 def _command(options: Namespace) -> None:
-    model = flags.read_model(options)
-    for sentence in model.reconstruct(flags.read_texts(options), options.seed, **flags.read_decoding(options)):
-        print(flags.read_wording(options, sentence))
+    decoding, model = flags.read_decoding(options), flags.read_model(options)
+    texts = flags.read_texts(options, model)
+    sentences = dict(zip(texts.lines, model.reconstruct(texts.texts, options.seed, **decoding), strict=True))
+    for number in sorted([*texts.lines, *texts.bad]):
+        print(flags.read_wording(options, sentences.get(number, "")))
+    texts.end()
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -14,11 +14,10 @@ from argparse import Namespace
 from collections.abc import Sequence
 
 from scalevae_jax.inference import flags
+from scalevae_jax.inference.decoding import TEMPERATURE
 from scalevae_jax.inference.model import PRIORS
-from scalevae_jax.runtime import command
+from scalevae_jax.runtime import command, console
 from scalevae_jax.runtime.command import Parser, integer
-
-TEMPERATURE = 1.0
 
 
 def parser() -> Parser:
@@ -36,6 +35,8 @@ def parser() -> Parser:
 def _command(options: Namespace) -> None:
     decoding = flags.read_decoding(options, TEMPERATURE)
     model = flags.read_model(options)
+    how = f"beam {options.beam}" if options.beam > 1 else f"temperature {decoding['temperature']}"
+    console.log(f"{how}, prior {options.prior}")
     for sentence in model.sample(options.num, options.seed, options.prior, **decoding):
         print(flags.read_wording(options, sentence))
 

@@ -5,7 +5,8 @@ Examples:
   echo "a man is playing a guitar ." | python -m scalevae_jax.score --workdir runs/demo
 
 Columns: nll, -log p(x) by importance-weighted draws, a bound; rec, -log p(x|z) of one draw; kl, KL(q || N(0, I));
-kl_model, KL(q_hat || the prior as sampled); tokens, the words and `</s>`; text. Of a language model nll is exact.
+kl_model, KL(q_hat || the prior as sampled); tokens, the words and `</s>`; text. Of a language model nll is exact. A
+line that the model cannot read is reported, and has no row.
 """
 
 import sys
@@ -30,8 +31,10 @@ def parser() -> Parser:
 
 def _command(options: Namespace) -> None:
     model = flags.read_model(options)
-    texts = flags.read_texts(options)
-    console.write_columns(model.score(texts, options.iw_samples, options.seed) | {"text": texts}, options.out)
+    texts = flags.read_texts(options, model)
+    costs = model.score(texts.texts, options.iw_samples, options.seed)
+    console.write_columns(costs | {"text": texts.texts}, options.out)
+    texts.end()
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -11,6 +11,7 @@ Any field of the configuration is changed with --config.section.field=value. All
 
 import contextlib
 import math
+import shlex
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
@@ -18,11 +19,13 @@ from typing import Any
 
 import jax
 
-from scalevae_jax import config
+from scalevae_jax import config, config_file
 from scalevae_jax.config import Config
+from scalevae_jax.core.streams import Stream, stream_key
 from scalevae_jax.core.types import InputError, Params
 from scalevae_jax.evaluate import show
 from scalevae_jax.inference import evaluate, load, posteriors
+from scalevae_jax.inference.decoding import TEMPERATURE
 from scalevae_jax.inference.model import TrainedModel
 from scalevae_jax.methods.method import MEANINGS, METHODS, hyperparameters
 from scalevae_jax.runtime import command, console, processes, storage
@@ -33,12 +36,15 @@ from scalevae_jax.training import prepare, workdir
 from scalevae_jax.training.log import EpochLog
 from scalevae_jax.training.loop import Training, finished, fit
 
+STOPPING = "stopping after this step; a second Ctrl-C stops at once"
+
 
 def train(settings: Config, folder: Path, timeout: int = 300) -> None:
     """Train a run, or go on with it. Several processes wait for each other at the start for `timeout` seconds.
 
     Raises Stopped after a signal, InputError if the folder cannot be written or belongs to another run.
     """
+    workdir.check(folder)
     new = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -60,11 +66,15 @@ def train(settings: Config, folder: Path, timeout: int = 300) -> None:
 
 def _train(settings: Config, folder: Path, timeout: int) -> None:
     data, model, method = prepare.prepare(settings, folder, timeout)
-    inference, key = posteriors.make_inference(model, method), jax.random.key(settings.train.seed)
+    inference, key = posteriors.make_inference(model, method), stream_key(settings.train.seed, Stream.VALIDATION)
 
     def validate(params: Params, method_state: Any) -> dict[str, Any]:
         inferred = posteriors.infer(inference, method, params, method_state, data.valid, key, model.latent)
         return inferred.summary(method)
+
+    def samples(params: Params, method_state: Any) -> list[str]:
+        run = load.LoadedModel(folder, settings, data.words, model, method, params, method_state, epoch=0)
+        return TrainedModel(run).sample(5)
 
     with contextlib.closing(workdir.checkpoints(folder, settings, data.words, writing=True)) as checkpoints:
         state = prepare.begin(settings, model, method, len(data.train), checkpoints)
@@ -78,8 +88,10 @@ def _train(settings: Config, folder: Path, timeout: int) -> None:
         options = " ".join(f"{key}={value}" for key, value in config.hyperparameters(settings).items())
         console.log(f"method: {settings.method.name} {options} | {parameters:,} parameters")
         log = EpochLog(folder, int(state.epoch), int(state.step), processes.is_main_process())
-        with Signals() as signals, contextlib.closing(log):
-            fit(Training(folder, settings, model, method, data.train, checkpoints, log, signals), state, validate)
+        log.text("configuration", config.to_json(settings).splitlines(), int(state.step))
+        with Signals(STOPPING) as signals, contextlib.closing(log):
+            run = Training(folder, settings, model, method, data.train, checkpoints, log, signals)
+            fit(run, state, validate, samples if log.has_board else None)
 
 
 def finish(settings: Config, folder: Path) -> None:
@@ -88,8 +100,8 @@ def finish(settings: Config, folder: Path) -> None:
     posteriors.fitted_prior(run)
     if settings.eval.at_end:
         show(evaluate.evaluate(run, evaluate.EvaluationRequest()).result)
-        console.log("\nten sentences from the prior:")
-        for sentence in TrainedModel(run).sample(10, temperature=0.5):
+        console.log(f"\nten sentences from the prior, temperature {TEMPERATURE}:")
+        for sentence in TrainedModel(run).sample(10):
             console.log(f"  {sentence}")
         console.log("\nfive sentences on the line between two draws:")
         for sentence in TrainedModel(run).interpolate(steps=5):
@@ -98,7 +110,7 @@ def finish(settings: Config, folder: Path) -> None:
     board = "" if storage.is_remote(folder) else "tensorboard/, "
     console.log(f"done: {folder} holds config.json, vocab.txt, metrics.jsonl, {board}checkpoints/")
     verb = "sample --num 10" if settings.eval.at_end else "evaluate --split test"
-    console.log(f"next: python -m scalevae_jax.{verb} --workdir {folder}")
+    console.log(f"next: python -m scalevae_jax.{verb} --workdir {shlex.quote(str(folder))}")
 
 
 def parser() -> Parser:
@@ -110,7 +122,7 @@ def parser() -> Parser:
     arguments.add_switch("--dry_run", help="print what the run would take (parameters, buckets, memory) and end")
     arguments.add_switch("--list_methods", help="list the methods and end")
     processes.add_arguments(arguments)
-    config.add_arguments(arguments)
+    config_file.add_arguments(arguments)
     return arguments
 
 
@@ -118,9 +130,9 @@ def _read_config(options: Namespace) -> tuple[Config, Path]:
     """The configuration, with the changes of the command line in it, and the workdir."""
     if options.config is None:
         raise InputError("--config is missing: a name, such as demo, or a file (see --help)")
-    path = config.find(options.config)
-    from_file = config.read(path)
-    settings, dropped = config.override(from_file, config.read_arguments(options))
+    path = config_file.find(options.config)
+    from_file = config_file.read(path)
+    settings, dropped = config_file.override(from_file, config_file.read_arguments(options))
     config.validate(settings)
     if dropped:
         of = f"(of {from_file.method.name})"

@@ -5,7 +5,8 @@
 The generator's own log p(x) is an integral over its two-dimensional z, by the trapezoidal rule (once more on a grid
 twice as coarse, to show that it has converged); a model's is `nll` and `nll_fitted_prior` by 500 draws, which exceed
 its true value on average. Prints nats a sentence with standard errors over sentences; exits with 1 where a model lies
-below the generator by more than three standard errors of the difference.
+below the generator by more than three standard errors of the difference. The generator has 24.96 +- 0.57 on the first
+200 test sentences (--spacing 0.2).
 """
 
 import argparse

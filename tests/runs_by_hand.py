@@ -4,10 +4,12 @@ import json
 from pathlib import Path
 
 from scalevae_jax import config
-from scalevae_jax.config import Config, Data, MethodConfig
+from scalevae_jax.config import Config, Data, MethodConfig, Network
 from scalevae_jax.methods import method
 from scalevae_jax.reproduce.records import CURVES
 from scalevae_jax.training import log, workdir
+
+NETWORK = Network(encoder_init="torch", decoder_init="torch")  # the initial values of scale smoke
 
 
 def make_record(row, seed: int = 0, **sections) -> dict:
@@ -35,7 +37,7 @@ def make_record(row, seed: int = 0, **sections) -> dict:
 def write_workdir(folder: Path, name: str = "scale_vae", path: str = "package:tiny") -> Path:
     """A workdir as three epochs of training would leave it, without checkpoints."""
     folder.mkdir(parents=True)
-    settings = config.with_defaults(Config(data=Data(path=path), method=MethodConfig(name=name)))
+    settings = config.with_defaults(Config(Data(path=path), NETWORK, MethodConfig(name=name)))
     (folder / workdir.CONFIG).write_text(config.to_json(settings))
     command = ["/home/me/train.py", "--workdir", f"{folder}", f"--config.data.path={path}"]
     run = {"data": {"train": "abc"}, "steps_per_epoch": 3, "git": "f00", "command": command}

@@ -54,7 +54,7 @@ def make_run(folder: Path, name: str = "scale_vae", labels: bool = False, spread
         method_state = method_state._replace(f_bar=np.float32([2, 2.5, 3]))
     (folder / workdir.CONFIG).write_text(config.to_json(settings))
     words.save(folder / workdir.VOCABULARY)
-    record = {"versions": {"scalevae_jax": "0"}, "data": {"train": "abc"}, "steps_per_epoch": STEPS_PER_EPOCH}
+    record = {"versions": {"scalevae_jax": "0"}, "data": {}, "steps_per_epoch": STEPS_PER_EPOCH}
     (folder / workdir.RUN).write_text(json.dumps(record))
     return LoadedModel(folder, settings, words, model, method, params, method_state, 2)
 

@@ -18,7 +18,7 @@ import yaml
 
 import scalevae_jax
 from benchmarks import __main__ as benchmarks
-from scalevae_jax import config
+from scalevae_jax import config, config_file
 from scalevae_jax.core.types import InputError, StepContext
 from scalevae_jax.inference.model import TrainedModel
 from scalevae_jax.methods import method, schedule
@@ -74,7 +74,7 @@ def test_commands_are_parsed_by_their_own_parsers(page):
         except InputError as error:
             pytest.fail(f"{name} {arguments}: {error}")
         if given not in (None, OWN):
-            config.find(given)
+            config_file.find(given)
 
 
 def test_fields_of_the_configuration_exist():

@@ -12,7 +12,7 @@ import pytest
 from typed import ONE_DEVICE
 
 import scalevae_jax
-from scalevae_jax import config
+from scalevae_jax import config_file
 
 ROOT = Path(__file__).parents[1]
 NOT_SOURCE = shutil.ignore_patterns(
@@ -79,7 +79,7 @@ def test_it_trains_and_samples_from_any_folder(installed, tmp_path):
 
 def test_a_name_that_there_is_not_is_one_line_with_those_there_are(installed, tmp_path):
     done = _run("scalevae_jax.train", "--config", "smok", cwd=tmp_path, PYTHONPATH=str(installed))
-    names = ", ".join(sorted(path.stem for path in config.FOLDER.glob("*.py")))
+    names = ", ".join(sorted(path.stem for path in config_file.FOLDER.glob("*.py")))
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == f"error: --config smok: no such file; by name there are {names}\n"
     assert list(tmp_path.iterdir()) == []

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 import numpy as np
 from rich.table import Table
 
-from scalevae_jax import config
+from scalevae_jax import config_file
 from scalevae_jax.data import corpus, loader, vocab
 from scalevae_jax.data.config import Data, check
 from scalevae_jax.runtime import command, console
@@ -104,11 +104,11 @@ def parser() -> Parser:
 def _command(options: Namespace) -> None:
     given = vars(options)
     name = given.pop("config")
-    trained = config.read(config.find(name or "text")).data
+    trained = config_file.read(config_file.find(name or "text")).data
     data = dataclasses.replace(trained if name else Data(), **given)
     check(data, "--")
     if name is None:
-        console.log("fields by default as in --help; with --config NAME as in that configuration")
+        console.log("defaults: those in --help; --config NAME takes those of a configuration")
     describe(data)
     fields = {field.name: getattr(data, field.name) for field in dataclasses.fields(data)}
     changed = [f"--config.data.{field}={x}" for field, x in fields.items() if x != getattr(trained, field)]

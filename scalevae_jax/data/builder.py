@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import hashlib
 import io
+import logging
 import os
 import pathlib
 from array import array
@@ -17,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
-from absl import logging
 
 from scalevae_jax.core.types import InputError
 from scalevae_jax.data import files, synthetic
@@ -164,10 +164,11 @@ def prepare(source: Source, cache: pathlib.Path) -> tfds.core.DatasetBuilder:
 def _quiet() -> Generator[None, None, None]:
     """Keep TFDS from printing, logging and drawing progress bars."""
     tfds.disable_progress_bar()
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity(logging.ERROR)
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             yield
     finally:
-        logging.set_verbosity(verbosity)
+        logger.setLevel(level)

@@ -44,7 +44,7 @@ def _check_value(value: Any, kind: Any, must_be: str | tuple[str, ...], name: st
         if must_be and not RANGES[must_be](value):
             raise InputError(f"{name}: must be {must_be}, got {value}")
     elif value not in must_be:
-        raise InputError(f"{name}: expected one of {', '.join(must_be)}; got {value!r}")
+        raise InputError(f"{name}: expected one of {', '.join(filter(None, must_be))}; got {value!r}")
 
 
 @dataclasses.dataclass

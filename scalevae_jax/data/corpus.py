@@ -139,7 +139,7 @@ class Corpus(NamedTuple):
 
 
 def remarks(corpus: Corpus, splits: Mapping[str, Split]) -> list[str]:
-    """What a user should know, a line each: repairs, equal, long and unknown, and what is in train too."""
+    """What a user should know, a line each: repairs, equal and long sentences, unknown words, what is in train too."""
     said = []
     for split in SPLITS:
         if split not in corpus.prepared.info.splits:
@@ -175,8 +175,8 @@ def _reason(corpus: Corpus, name: str, rows: Split) -> str:
         return "many have capitals or punctuation; config.data.raw=True lower-cases the text and splits it into words"
     if data.vocab:
         return f"the vocabulary is that of config.data.vocab={data.vocab}; without it, it is that of train"
-    size = f"config.data.vocab_size={data.vocab_size}, min_count={data.min_count}"
-    return f"they are not in train, or too rare there for the vocabulary ({size})"
+    limits = f"config.data.vocab_size={data.vocab_size}, config.data.min_count={data.min_count}"
+    return f"they are rare or missing in train ({limits})"
 
 
 def open(data: Data, path: str | None = None) -> Corpus:

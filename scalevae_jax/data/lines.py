@@ -70,7 +70,7 @@ def read_lines(path: Path, repairs: Counter[str], field: str = "text") -> Iterat
     try:
         with open_bytes(path) as raw_file:
             file: Any = gzip.GzipFile(fileobj=raw_file) if path.suffix == ".gz" else raw_file
-            for where, line in _decode(file, str(path), repairs):
+            for where, line in decode_lines(file, str(path), repairs):
                 label, text = _json_line(line, where, field) if json_lines else _text_line(line, where)
                 text = clean_line(text, repairs)
                 if not text:
@@ -93,7 +93,7 @@ def read_texts(file: io.BufferedIOBase, name: str, repairs: Counter[str]) -> lis
 
     Where every sentence has a label before a tab, the labels are left out. Raises InputError for what is not text.
     """
-    lines = [line for _, line in _decode(file, name, repairs)]
+    lines = [line for _, line in decode_lines(file, name, repairs)]
     if all(re.match(rf"{LABEL.pattern}\t", line) for line in lines if line.strip()):
         repairs["label"] += sum("\t" in line for line in lines)
         lines = [line.partition("\t")[2] for line in lines]
@@ -138,7 +138,7 @@ def _lines(file: io.BufferedIOBase) -> Iterator[bytes]:
         yield rest
 
 
-def _decode(file: io.BufferedIOBase, name: str, repairs: Counter[str]) -> Iterator[tuple[str, str]]:
+def decode_lines(file: io.BufferedIOBase, name: str, repairs: Counter[str]) -> Iterator[tuple[str, str]]:
     """The place of each line, `NAME: line N`, and its text, without its end and without a byte order mark before it."""
     for number, raw in enumerate(_lines(file), 1):
         where = f"{name}: line {number}"

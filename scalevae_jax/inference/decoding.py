@@ -16,6 +16,18 @@ from scalevae_jax.core.lstm import State
 from scalevae_jax.core.network import DecoderStart, Model
 from scalevae_jax.core.types import Array, Gaussian, InputError, Keys, Params
 from scalevae_jax.data.vocab import BEGIN, END, PAD, UNKNOWN
+from scalevae_jax.runtime.command import LARGEST
+
+TEMPERATURE = 1.0  # of sentences from the prior, unless given: draws of the model as it is
+COLDEST = 1e-6  # temperature; float32 cannot divide by one much lower, and would give empty sentences
+
+
+def check_whole(name: str, value: Any, least: int) -> None:
+    """Raises InputError unless the value is a whole number within the bounds that the commands have too."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise InputError(f"{name}: expected a whole number, got {value!r}")
+    if not least <= value <= LARGEST:
+        raise InputError(f"{name}: expected {least} to {LARGEST}, got {value}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +35,8 @@ class Decoding:
     """How words are chosen, one by one, until `</s>`. Raises InputError for impossible values.
 
     Beam search ranks whole sentences by log p(x|z) / length^length_penalty, `</s>` counted in the length; 0 ranks by
-    log p(x|z) itself, which favours short sentences.
+    log p(x|z) itself, which favours short sentences. Where `<unk>` is masked, p is the model's distribution over the
+    other words, renormalised at every step: such scores are no log p(x|z) of the model itself.
     """
 
     temperature: float = 0.0  # 0 takes the likeliest word, 1 draws from p(x|z)
@@ -36,11 +49,13 @@ class Decoding:
 
     def __post_init__(self) -> None:
         for field, low, high in (("temperature", 0, 100), ("length_penalty", 0, 10), ("top_p", 0, 1)):
-            if not low <= getattr(self, field) <= high:
-                raise InputError(f"{field}: expected {low} to {high}, got {getattr(self, field)}")
+            value: Any = getattr(self, field)
+            if not isinstance(value, int | float | np.number) or not low <= value <= high:
+                raise InputError(f"{field}: expected {low} to {high}, got {value}")
+        if 0 < self.temperature < COLDEST:
+            raise InputError(f"temperature: expected 0, which takes the likeliest word, or {COLDEST} or more")
         for field, low in (("top_k", 0), ("beam", 1), ("max_words", 1)):
-            if getattr(self, field) < low:
-                raise InputError(f"{field}: expected {low} or more, got {getattr(self, field)}")
+            check_whole(field, getattr(self, field), low)
         if self.beam > 1 and self.temperature > 0:
             raise InputError(f"beam {self.beam} searches and temperature {self.temperature} draws: choose one of them")
 

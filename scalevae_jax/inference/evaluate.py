@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import hashlib
 import json
 import math
 import time
@@ -14,12 +15,14 @@ from jax.experimental import multihost_utils
 
 from scalevae_jax import config
 from scalevae_jax.core import gaussian
+from scalevae_jax.core.streams import Stream, stream_key
 from scalevae_jax.core.types import Gaussian, InputError
 from scalevae_jax.data import corpus, files, loader
 from scalevae_jax.data.config import Data
-from scalevae_jax.inference import metrics
+from scalevae_jax.inference import metrics, posteriors
+from scalevae_jax.inference.decoding import check_whole
 from scalevae_jax.inference.load import LoadedModel
-from scalevae_jax.inference.posteriors import ImportanceSampling, fitted_prior, importance, infer_by, split_batches
+from scalevae_jax.inference.posteriors import ImportanceSampling
 from scalevae_jax.methods import penalty
 from scalevae_jax.runtime import console, processes, storage
 from scalevae_jax.runtime.storage import Path
@@ -38,6 +41,7 @@ class EvaluationRequest(NamedTuple):
     iw_chunk: int | None = None
     repeats: int = 1  # each with its own draws
     estimates: tuple[str, ...] | None = None  # of metrics.ESTIMATES; None is all that are available
+    proposal_scale: float = 1.0  # of the standard deviations of the proposal, times those of q_hat
 
 
 class Evaluation(NamedTuple):
@@ -97,14 +101,16 @@ def _nll(
     finished: list[Entry],
     add: Callable[[Entry], None],
 ) -> dict[str, np.ndarray]:
-    """-log p(x) of each sentence of the split by each estimate; batches that are finished are not computed again."""
-    start, nll = len(finished), {estimate: np.zeros(len(batches.split), np.float32) for estimate in sampling.estimates}
+    """-log p(x) of each sentence of the split by each estimate, and `ess`; batches that are finished are not computed
+    again."""
+    keys = (*sampling.estimates, "ess")
+    start, nll = len(finished), {key: np.zeros(len(batches.split), np.float32) for key in keys}
     for entry in finished:
         for estimate, values in nll.items():
             values[entry["rows"]] = entry[estimate]
     if jax.process_count() > 1:  # the main process alone has read the file
         start, nll = jax.tree.map(np.array, multihost_utils.broadcast_one_to_all((start, nll)))
-    for rows, computed in importance(run, batches, key, sampling, int(start)):
+    for rows, computed in posteriors.importance(run, batches, key, sampling, int(start)):
         add({"rows": rows.tolist()} | {estimate: values.tolist() for estimate, values in computed.items()})
         for estimate, values in nll.items():
             values[rows] = computed[estimate]
@@ -120,11 +126,12 @@ def _evaluate_once(
     add: Callable[[Entry], None],
 ) -> Evaluation:
     """All measures with one set of draws."""
-    key = jax.random.fold_in(jax.random.key(run.settings.train.seed), repeat)
-    inferred = infer_by(run, batches, key)
+    key = jax.random.fold_in(stream_key(run.settings.train.seed, Stream.EVALUATION), repeat)
+    inferred = posteriors.infer_by(run, batches, key)
     measures = inferred.summary(run.method)
     measures.pop("loss")  # of training: each method has its own
     nll = _nll(run, batches, key, sampling, finished[repeat * len(batches) : (repeat + 1) * len(batches)], add)
+    ess = nll.pop("ess")
     sentences, tokens = len(inferred.rec), int(inferred.tokens.sum())
     mean = {estimate: float(values.mean()) for estimate, values in nll.items()}
     error, ppl = None, None
@@ -137,8 +144,10 @@ def _evaluate_once(
         **dict.fromkeys(metrics.ESTIMATES),
         **mean,
         "nll_std_error": error,
+        "ess": float(ess.mean()) if "nll" in nll and run.model.latent else None,
         "ppl": ppl,
         "iw_samples": sampling.samples,
+        "proposal_scale": sampling.proposal_scale,
     }
     kl = np.sum(np.asarray(penalty.unit_rate(inferred.posteriors)), axis=-1)
     return Evaluation(result, nll | {"rec": inferred.rec, "kl": kl, "tokens": inferred.tokens})
@@ -162,28 +171,44 @@ def _combine(results: list[dict[str, Any]]) -> dict[str, Any]:
     return mean | {"repeats": len(results), "spread": spread or None}
 
 
-def _available(run: LoadedModel, requested: tuple[str, ...] | None) -> tuple[tuple[str, ...], Gaussian]:
+def _available(run: LoadedModel, request: EvaluationRequest) -> tuple[tuple[str, ...], Gaussian]:
     """The estimates to compute, and the fitted prior. Without the training split, `nll_fitted_prior` is left out with a
-    warning. Raises InputError if it was requested by name."""
-    unused = gaussian.standard(run.model.latent)
-    if requested is not None and "nll_fitted_prior" not in requested:
-        return requested, unused
+    warning; with another proposal than q_hat, `nll_paper` is left out. Raises InputError if such a one was requested by
+    name."""
+    unused, requested = gaussian.standard(run.model.latent), request.estimates
+    estimates = requested or metrics.ESTIMATES
+    if request.proposal_scale != 1:
+        if requested is not None and "nll_paper" in requested:
+            raise InputError("--readings nll_paper: the paper draws from q, which needs --proposal_scale 1")
+        estimates = tuple(estimate for estimate in estimates if estimate != "nll_paper")
+    if "nll_fitted_prior" not in estimates:
+        return estimates, unused
     try:
-        return requested or metrics.ESTIMATES, fitted_prior(run)
+        return estimates, posteriors.fitted_prior(run)
     except InputError as error:
         if requested is not None:
             raise
         console.warn(f"nll_fitted_prior is left out, because the training split is missing: {error}")
-        return tuple(estimate for estimate in metrics.ESTIMATES if estimate != "nll_fitted_prior"), unused
+        return tuple(estimate for estimate in estimates if estimate != "nll_fitted_prior"), unused
+
+
+@contextlib.contextmanager
+def _writing(folder: Path) -> Generator[None]:
+    """Turns the failure to write there into InputError."""
+    try:
+        yield
+    except BrokenPipeError:  # of standard output, which has nothing to do with the folder
+        raise
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be written: {error.strerror or error}") from error
 
 
 def evaluate(run: LoadedModel, request: EvaluationRequest) -> Evaluation:
-    """All measures of a model on a split; the result also goes to `eval_<split>.json` in the workdir, or to
-    `eval_<name>_<split>.json` for another text.
+    """All measures of a model on a split; the result also goes to a file in the workdir (see `output`).
 
     Nats a sentence; None where the method has no such value. With `repeats`, the result holds means over the repeats,
-    and `spread` their standard deviations. Raises InputError if the split is missing or an estimate is unknown,
-    FloatingPointError if a measure is not finite.
+    and `spread` their standard deviations. Raises InputError if the split is missing, an estimate is unknown or the
+    workdir cannot be written, FloatingPointError if a measure is not finite.
     """
     started = time.monotonic()
     settings, data = run.settings, run.settings.data
@@ -192,26 +217,32 @@ def evaluate(run: LoadedModel, request: EvaluationRequest) -> Evaluation:
     for estimate in request.estimates or ():
         if estimate not in metrics.ESTIMATES:
             raise InputError(f"--readings {estimate}: expected some of {', '.join(metrics.ESTIMATES)}")
-    split = corpus.read(data, request.split, run.words, request.path).first(request.limit)
-    batches = split_batches(run, split)
-    estimates, fitted = _available(run, request.estimates)
+    for name, least in (("limit", 0), ("iw_samples", 1), ("iw_chunk", 1), ("repeats", 1)):
+        if (value := getattr(request, name)) is not None:
+            check_whole(f"--{name}", value, least)
+    split = posteriors.read_split(run, request.split, request.path).first(request.limit)
+    batches = posteriors.split_batches(run, split)
+    estimates, fitted = _available(run, request)
     samples = settings.eval.iw_samples if request.iw_samples is None else request.iw_samples
+    samples = samples if run.model.latent else 1  # without z every draw is the same, and exact
     chunk = settings.eval.iw_chunk if request.iw_chunk is None else request.iw_chunk
-    sampling = ImportanceSampling(samples, fitted, estimates, chunk)
+    sampling = ImportanceSampling(samples, fitted, estimates, chunk, request.proposal_scale)
     identity = {  # everything that the values of a batch depend on
         "model": run.digest,
         "data": [split.digest, request.limit],
         "batch_size": settings.eval.batch_size,
         "samples": samples,
         "readings": list(estimates),
+        "proposal_scale": request.proposal_scale,
         "compute_dtype": settings.model.compute_dtype,
         "seed": settings.train.seed,
     }
-    with finished_batches(run.workdir / FINISHED, identity) as (finished, add):
+    with _writing(run.workdir), finished_batches(run.workdir / FINISHED, identity) as (finished, add):
         each = [_evaluate_once(run, batches, sampling, repeat, finished, add) for repeat in range(request.repeats)]
         result = {
             "split": request.split,
             "examples": len(split),
+            "limit": request.limit,
             **_combine([evaluation.result for evaluation in each]),
             "epoch": run.epoch,
             "method": {"name": settings.method.name, **config.hyperparameters(settings)},
@@ -230,14 +261,21 @@ def evaluate(run: LoadedModel, request: EvaluationRequest) -> Evaluation:
 
 
 def output(request: EvaluationRequest) -> str:
-    """The name of the result's file in the workdir."""
-    other = f"{files.place(Data(path=request.path)).name.split('.')[0]}_" if request.path else ""
-    return f"eval_{other}{request.split}.json"
+    """The name of the result's file in the workdir: `eval_<split>.json`, with `_first<N>` behind the split for its
+    first N sentences, and `<name>-<digest of the path>_` before it for another text."""
+    other, first = "", f"_first{request.limit}" if request.limit else ""
+    if request.path:
+        place = files.place(Data(path=request.path))
+        where = str(place if storage.is_remote(place) else place.resolve())
+        # Two texts may share their names, as x/test.txt and y/test.txt do.
+        other = f"{place.name.split('.')[0]}-{hashlib.sha256(where.encode()).hexdigest()[:6]}_"
+    return f"eval_{other}{request.split}{first}.json"
 
 
 ROWS = (  # of the table that `evaluate` prints, and of the model card
     ("nll", "-log p(x), prior as sampled: the headline, a bound"),
     ("nll_std_error", "its standard error over sentences"),
+    ("ess", "effective draws of nll, mean; under 5 the bound is loose"),
     ("nll_unit_prior", "-log p(x), N(0, I) on the decoder's input: a bound"),
     ("nll_fitted_prior", "-log p(x), prior fitted to training posteriors: a bound"),
     ("nll_paper", "the estimate nearest to Table 1: no bound unless the factor is 1"),
@@ -250,7 +288,7 @@ ROWS = (  # of the table that `evaluate` prints, and of the model card
     ("mi", "mutual information under q_hat"),
     ("mi_ceiling", "log(sentences), the largest value mi can take"),
     ("mi_analytic", "mi with the entropy of q_hat in closed form"),
-    ("mi_batch32", "mi_analytic within 32 sentences, as in older tables"),
+    ("mi_batch32", "mi_analytic within 32 sentences in the order of the split"),
     ("au", "active units of q"),
     ("au_hat", "active units of q_hat"),
     ("mpd", "mutual posterior divergence of q_hat"),

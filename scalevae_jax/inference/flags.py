@@ -1,17 +1,22 @@
 """Arguments that the commands about a trained model share: `add_X` defines them, `read_X` reads what was given."""
 
+import io
 import sys
 from argparse import Namespace
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 from scalevae_jax.core.types import InputError
-from scalevae_jax.data import vocab
+from scalevae_jax.data import lines, vocab
 from scalevae_jax.inference import load
+from scalevae_jax.inference.decoding import Decoding
 from scalevae_jax.inference.model import TrainedModel
 from scalevae_jax.runtime import console, storage
 from scalevae_jax.runtime.command import Parser, integer, number
 
+T = TypeVar("T")
 DECODING = ("temperature", "top_k", "top_p", "beam", "length_penalty", "max_words")
 
 
@@ -51,10 +56,13 @@ def add_decoding(arguments: Parser, temperature: float = 0.0) -> None:
 
 
 def read_decoding(options: Namespace, temperature: float = 0.0) -> dict[str, Any]:
-    """The fields of decoding.Decoding that were given. A beam search draws nothing unless a temperature is given."""
+    """The fields of decoding.Decoding that were given. A beam search draws nothing unless a temperature is given.
+
+    Raises InputError for impossible values."""
     chosen = {name: getattr(options, name) for name in DECODING} | {"mask_unknown": not options.unknown}
     if options.temperature is None:
         chosen["temperature"] = 0.0 if options.beam > 1 else temperature
+    Decoding(**chosen)  # before the model is read
     return chosen
 
 
@@ -77,17 +85,64 @@ def add_texts(arguments: Parser) -> None:
     )
 
 
-def read_texts(options: Namespace) -> list[str]:
-    """The sentences of --input, one a line. Raises InputError where the file cannot be read."""
+class Texts(NamedTuple):
+    """The lines of --input that the model can read, the number of each, and the numbers of the others, from 1."""
+
+    texts: list[str]
+    lines: list[int]
+    bad: list[int]
+
+    def end(self) -> None:
+        """Raises InputError if a line was left out, after the results of the others are written."""
+        end_of_input(len(self.bad), len(self.bad) + len(self.lines))
+
+
+def end_of_input(bad: int, lines: int) -> None:
+    """Raises InputError if some lines were left out, after the results of the others are written."""
+    if bad:
+        raise InputError(f"--input: {bad} of {lines} lines left out, as said above")
+
+
+def read_lines(options: Namespace, read: Callable[[io.BufferedIOBase, str, Counter[str]], list[T]]) -> list[T]:
+    """What `read` (of data.lines) makes of --input; says what was repaired. Raises InputError where the file cannot be
+    read or has no line."""
     source = "-" if options.input is None else options.input
     if source == "-" and sys.stdin.isatty():
         console.log("sentences from standard input, one a line; Ctrl-D ends")
+    repairs: Counter[str] = Counter()
     try:
-        raw = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
-        lines = raw.decode("utf-8-sig").removesuffix("\n").split("\n") if raw else []
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"--input {source}: cannot be read: {error}") from error
-    return [line.removesuffix("\r") for line in lines]
+        content = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
+        given = read(io.BytesIO(content), f"--input {source}", repairs)
+    except OSError as error:
+        raise InputError(f"--input {source}: cannot be read: {error.strerror or error}") from error
+    if not given:
+        raise InputError(f"--input {source}: expected at least one sentence, got none")
+    for repair in lines.repaired(repairs):
+        console.log(f"--input {source}: {repair}")
+    return given
+
+
+def read_texts(options: Namespace, model: TrainedModel) -> Texts:
+    """The sentences of --input, one a line, cleaned as in training. A line that the model cannot read is reported and
+    left out."""
+    texts = Texts([], [], [])
+    for place, line in enumerate(read_lines(options, lines.read_texts), 1):
+        try:
+            model.ids(line)
+        except InputError as error:
+            report(place, error)
+            texts.bad.append(place)
+        else:
+            texts.texts.append(line)
+            texts.lines.append(place)
+    if not texts.texts:
+        texts.end()
+    return texts
+
+
+def report(line: int, error: InputError) -> None:
+    """Say what is wrong with a line of --input."""
+    console.log(f"--input: line {line}: {error}")
 
 
 def add_output(arguments: Parser) -> None:

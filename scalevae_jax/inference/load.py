@@ -15,8 +15,8 @@ from scalevae_jax.core.network import Model
 from scalevae_jax.core.types import InputError, Params, leaves_by_path
 from scalevae_jax.data import vocab
 from scalevae_jax.data.vocab import Vocabulary
-from scalevae_jax.methods.method import Method
-from scalevae_jax.runtime import console
+from scalevae_jax.methods.method import METHODS, Method
+from scalevae_jax.runtime import console, storage
 from scalevae_jax.runtime.storage import Path
 from scalevae_jax.training import workdir
 from scalevae_jax.training.checkpoint import Checkpoints, Damaged
@@ -61,6 +61,13 @@ class LoadedModel(NamedTuple):
 
 def read_definition(folder: Path) -> tuple[config.Config, Vocabulary, Method, Model]:
     """Configuration, vocabulary, method and network of a run, without its parameters. Raises InputError."""
+    method_field: Any = storage.read_json(folder / CONFIG, config.LARGEST_FILE).get("method")
+    name = method_field.get("name") if isinstance(method_field, dict) else None
+    if isinstance(name, str) and name not in METHODS:
+        raise InputError(
+            f"{folder}: trained by {name!r}, a method that is not in the package; in a new Python process, import the "
+            "script that defines it, then load the model from there (docs/methods.md)"
+        )
     settings, words = config.from_json(folder / CONFIG), vocab.load(folder / VOCABULARY)
     method = config.build_method(settings)
     return settings, words, method, config.build_model(settings, method, len(words))

@@ -1,20 +1,22 @@
 """A trained model to use: sentences in, sentences out."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
 from scalevae_jax.core import gaussian
+from scalevae_jax.core.streams import Stream, stream_key
 from scalevae_jax.core.types import Array, Gaussian, InputError, Keys
 from scalevae_jax.data import corpus, loader
+from scalevae_jax.data.lines import clean_line
 from scalevae_jax.data.vocab import UNKNOWN, tokenize
 from scalevae_jax.inference import decoding as decoder
 from scalevae_jax.inference import posteriors
-from scalevae_jax.inference.decoding import Decoding
+from scalevae_jax.inference.decoding import TEMPERATURE, Decoding, check_whole
 from scalevae_jax.inference.load import LoadedModel
 from scalevae_jax.methods import objective, penalty
 from scalevae_jax.runtime import devices
@@ -28,9 +30,15 @@ def _batch_size(rows: int, largest: int) -> int:
     return min(1 << (rows - 1).bit_length(), largest)
 
 
+def _key(seed: int, stream: Stream) -> Keys:
+    """The key of a stream of a seed that a user gave. JAX itself would take a larger seed modulo 2^32."""
+    check_whole("seed", seed, 0)
+    return stream_key(seed, stream)
+
+
 class TrainedModel:
     """A trained model, as `scalevae_jax.load` gives it. A sentence is a str of words separated by spaces, as in the
-    training data.
+    training data, and is repaired as training text is (`data.lines.clean_line`).
 
     Points z are [n, latent] in the decoder's space, so that Scale-VAE's factor is already in them. `**decoding` are
     fields of `inference.decoding.Decoding`: temperature, top_k, top_p, beam, length_penalty, max_words, mask_unknown.
@@ -61,7 +69,9 @@ class TrainedModel:
         z = np.asarray(z, np.float32)
         if z.ndim != 2 or z.shape[1] != self.latent:
             raise InputError(f"z: expected shape [n, {self.latent}], got {list(z.shape)}")
-        return self._decode(z, jax.random.key(seed), Decoding(**decoding))
+        if not np.isfinite(z).all():
+            raise InputError("z: expected finite numbers")
+        return self._decode(z, _key(seed, Stream.WORDS), Decoding(**decoding))
 
     def reconstruct(self, texts: Sequence[str], seed: int = 0, **decoding: Any) -> list[str]:
         """Each sentence decoded from its posterior mean."""
@@ -75,10 +85,10 @@ class TrainedModel:
     def sample(
         self, num: int, seed: int = 0, prior: str = "model", *, temperature: float | None = None, **decoding: Any
     ) -> list[str]:
-        """`num` sentences decoded from points of the prior (see `draw`). Words are drawn at temperature 1 unless
-        `temperature` is given, or searched if `beam` is more than 1."""
+        """`num` sentences decoded from points of the prior (see `draw`). Words are drawn at temperature 1, from the
+        model as it is, unless `temperature` is given, or searched if `beam` is more than 1."""
         if temperature is None:
-            temperature = 0.0 if decoding.get("beam", 1) > 1 else 1.0
+            temperature = 0.0 if decoding.get("beam", 1) > 1 else TEMPERATURE
         how = Decoding(temperature=temperature, **decoding)
         return self._decode(self.draw(num, seed, prior), self._keys(num, seed)[1], how)
 
@@ -87,8 +97,7 @@ class TrainedModel:
     ) -> list[str]:
         """`steps` sentences on the line from a to b, both ends included; None draws that end from the prior."""
         self._require_latent()
-        if steps < 2:
-            raise InputError(f"steps: expected 2 or more, since both ends are included; got {steps}")
+        check_whole("steps", steps, 2)  # both ends are included
         drawn = self.draw(2, seed)
         given = [text for text in (a, b) if text is not None]
         means = iter(self.encode(given)[0] if given else ())
@@ -102,6 +111,7 @@ class TrainedModel:
 
     def nearest(self, text: str, corpus: Sequence[str], num: int = 5) -> list[str]:
         """The `num` sentences of `corpus` whose posterior means are nearest to that of `text`, nearest first."""
+        check_whole("num", num, 1)
         z = self.encode([text, *corpus])[0]
         order = np.argsort(np.sum(np.square(z[1:] - z[0]), axis=1), kind="stable")
         return [str(corpus[i]) for i in order[:num]]
@@ -110,9 +120,9 @@ class TrainedModel:
         """Costs of each sentence in nats, `</s>` counted, [n] each: `nll` by `samples` importance-weighted draws (by
         default the run's `eval.iw_samples`), `rec` = -log p(x|z) of one draw, `kl` = KL(q || N(0, I)), `kl_model` =
         KL(q_hat || prior as sampled); and `tokens`, the number of predicted tokens."""
-        if samples is not None and samples < 1:
-            raise InputError(f"samples: expected 1 or more, got {samples}")
-        batches, key = self._read(texts), jax.random.key(seed)
+        if samples is not None:
+            check_whole("samples", samples, 1)
+        batches, key = self._read(texts), _key(seed, Stream.INFERENCE)
         inferred = self.infer(batches, seed)
         draws = (samples or self.run.settings.eval.iw_samples) if self.latent else 1  # without z, any draw is exact
         sampling = posteriors.ImportanceSampling(draws, gaussian.standard(self.latent), ("nll",))
@@ -127,6 +137,23 @@ class TrainedModel:
             "tokens": inferred.tokens,
         }
 
+    def ids(self, text: str) -> list[int]:
+        """A sentence as the model reads it. Raises InputError for one that it cannot read."""
+        if not isinstance(text, str):
+            raise InputError(f"expected text, got {type(text).__name__}")
+        data = self.run.settings.data
+        text = clean_line(text, Counter())
+        words = (tokenize(text) if data.raw else text).split()
+        if not words:
+            raise InputError("empty; give it a word")
+        if len(words) > data.max_words:
+            raise InputError(f"{len(words):,} words; this model reads {data.max_words} at most")
+        ids = self.run.words.encode(words)
+        # The model would read it as `<unk>` alone and answer with a sentence that has nothing to do with it.
+        if set(ids[1:-1]) == {UNKNOWN}:
+            raise InputError(f"none of its words is in the model's vocabulary: {' '.join(words[:5])!r}")
+        return ids
+
     def batches(self, split: corpus.Split) -> loader.Loader:
         """The batches of a split in few shapes: lengths and batch sizes are powers of two."""
         # A length or size of its own for every list would compile a program for every list.
@@ -136,7 +163,7 @@ class TrainedModel:
 
     def infer(self, batches: loader.Loader, seed: int = 0) -> posteriors.SplitPosteriors:
         """Posteriors, a draw from each, and its rec in nats; rows in the order of the split."""
-        return posteriors.infer_by(self.run, batches, jax.random.key(seed))
+        return posteriors.infer_by(self.run, batches, _key(seed, Stream.INFERENCE))
 
     def _require_latent(self) -> None:
         if not self.latent:
@@ -149,21 +176,12 @@ class TrainedModel:
             raise InputError(f"expected a list of sentences, got {type(texts).__name__}")
         if not len(texts):
             raise InputError("expected at least one sentence, got none")
-        longest, raw, rows = self.run.settings.data.max_words, self.run.settings.data.raw, []
+        rows: list[list[int]] = []
         for number, text in enumerate(texts, 1):
-            if not isinstance(text, str):
-                raise InputError(f"sentence {number}: expected text, got {type(text).__name__}")
-            words = (tokenize(text) if raw else text).split()
-            if not words:
-                raise InputError(f"sentence {number} is empty; give it a word")
-            if len(words) > longest:
-                raise InputError(f"sentence {number}: {len(words):,} words; this model reads {longest} at most")
-            ids = self.run.words.encode(words)
-            # The model would read it as `<unk>` alone and answer with a sentence that has nothing to do with it.
-            if set(ids[1:-1]) == {UNKNOWN}:
-                start = " ".join(words[:5])
-                raise InputError(f"sentence {number}: none of its words is in the model's vocabulary: {start!r}")
-            rows.append(ids)
+            try:
+                rows.append(self.ids(text))
+            except InputError as error:
+                raise InputError(f"sentence {number}: {error}") from error
         return self.batches(corpus.Split.of(rows))
 
     def _prior(self, name: str) -> Gaussian:
@@ -177,10 +195,8 @@ class TrainedModel:
 
     def _keys(self, n: int, seed: int) -> tuple[Keys, Keys]:
         """A key for each z, and one for all words: the words of a sentence do not depend on how its z was drawn."""
-        if n < 1:
-            raise InputError(f"expected 1 sentence or more, got {n}")
-        z_key, word_key = jax.random.split(jax.random.key(seed))
-        return objective.row_keys(z_key, jnp.arange(n)), word_key
+        check_whole("num", n, 1)
+        return objective.row_keys(_key(seed, Stream.PRIOR), jnp.arange(n)), _key(seed, Stream.WORDS)
 
     def _decode(self, z: Float[np.ndarray, "n latent"], key: Keys, how: Decoding) -> list[str]:
         keys = objective.row_keys(key, jnp.arange(len(z)))

@@ -35,7 +35,7 @@ class Method:
     inject: Inject = Inject.STATE | Inject.INPUT  # where z enters the decoder
     refine: Refine = none  # each sentence's posterior, improved before it is used
     plan: Plan = joint  # which parameters move at a step; runs on the host
-    encoder_init: str = "paper"  # initial values, one of INITS
+    encoder_init: str = "paper"  # initial values (INITS) unless the configuration chooses others for the network
     decoder_init: str = "paper"
 
     def __post_init__(self) -> None:
@@ -54,9 +54,14 @@ def vae(*, warm_up: float = 10.0, kl_start: float = 0.0) -> Method:
     return Method(kl_weight=schedule.linear(warm_up, kl_start))
 
 
-def cyclical(*, cycle_epochs: float = 10.0, ratio: float = 0.5, cycles: int = 4, kl_start: float = 0.0) -> Method:
-    """Cyclical annealing (Fu et al. 2019)."""
-    return Method(kl_weight=schedule.cyclical(cycle_epochs, ratio, cycles, kl_start))
+def cyclical(
+    *, cycle_epochs: float = 0.0, ratio: float = 0.5, cycles: int = 4, kl_start: float = 0.0, max_epochs: int = 120
+) -> Method:
+    """Cyclical annealing, by default in four cycles over the whole training (Fu et al. 2019).
+
+    A run that goes on with another max_epochs goes on in cycles of the new length, unless `cycle_epochs` is given.
+    """
+    return Method(kl_weight=schedule.cyclical(cycle_epochs or max_epochs / cycles, ratio, cycles, kl_start))
 
 
 def beta_vae(*, beta: float = 0.4) -> Method:
@@ -105,41 +110,27 @@ def mae(*, diversity: float = 1.0, smoothness: float = 0.2) -> Method:
     return Method(penalty=terms, kl_weight=schedule.constant(1.0))
 
 
-def bn_vae(
-    *,
-    gamma: float = 0.6,
-    shift: float = 0.0,
-    train_shift: bool = True,
-    encoder_init: str = "paper",
-    warm_up: float = 10.0,
-) -> Method:
+def bn_vae(*, gamma: float = 0.6, shift: float = 0.0, train_shift: bool = True, warm_up: float = 10.0) -> Method:
     """Batch-normalised posterior means, so that E[KL] >= n (gamma^2 + shift^2) / 2 (Zhu et al. 2020; Eq. 14).
 
-    The counter-example of section 4.2 is gamma=0, shift=0.7, train_shift=False.
+    The counter-example of section 4.2 is gamma=0, shift=0.7, train_shift=False. The authors' code leaves the encoder at
+    PyTorch's initial values (`model.encoder_init=torch`); this paper does not say so of its own run.
     """
-    return Method(
-        posterior=posterior.batch_norm(gamma, shift, train_shift=train_shift),
-        kl_weight=schedule.linear(warm_up),
-        encoder_init=encoder_init,
-    )
+    norm = posterior.batch_norm(gamma, shift, train_shift=train_shift)
+    return Method(posterior=norm, kl_weight=schedule.linear(warm_up))
 
 
-def du_vae(
-    *,
-    gamma: float = 0.6,
-    keep: float = 0.8,
-    alpha: float = 1.0,
-    encoder_init: str = "torch",
-    decoder_init: str = "torch",
-    warm_up: float = 10.0,
-) -> Method:
-    """Batch norm with a learned scale of fixed norm, variance floor and variance dropout (Shen et al. 2021)."""
+def du_vae(*, gamma: float = 0.6, keep: float = 0.8, alpha: float = 1.0, warm_up: float = 10.0) -> Method:
+    """Batch norm with a learned scale of fixed norm, variance floor and variance dropout (Shen et al. 2021).
+
+    It begins from PyTorch's values: from the paper's the KL was "extremely large" (footnote 2).
+    """
     norm = posterior.batch_norm(gamma, train_scale=True, min_batch=16)
     return Method(
         posterior=posterior.chain(norm, posterior.variance_dropout(keep, alpha)),
         kl_weight=schedule.linear(warm_up),
-        encoder_init=encoder_init,
-        decoder_init=decoder_init,
+        encoder_init="torch",
+        decoder_init="torch",
     )
 
 
@@ -151,13 +142,12 @@ def scale_vae(
     factor_average: str = "mean",
     factor_min_batch: int = 16,
     stop_gradient_factor: bool = False,
-    encoder_init: str = "torch",
     warm_up: float = 10.0,
 ) -> Method:
     """The paper's system: decode from f mu, f = des_std / Std[mu], and pay the KL of q (Eq. 2 to 7, Algorithm 1).
 
-    With encoder_init="paper" the means hardly differ at first, f begins in the hundreds, and in our runs it ran away
-    (docs/methods.md).
+    The encoder begins from PyTorch's values. From the paper's the means of a small network hardly differ at first, f
+    begins in the hundreds, and in our runs it ran away (docs/methods.md).
     """
     return Method(
         posterior=posterior.scale(
@@ -169,7 +159,7 @@ def scale_vae(
             stop_gradient_factor=stop_gradient_factor,
         ),
         kl_weight=schedule.linear(warm_up),
-        encoder_init=encoder_init,
+        encoder_init="torch",
     )
 
 
@@ -189,15 +179,23 @@ _TABLE_1 = (
 METHODS: dict[str, Callable[..., Method]] = {constructor.__name__: constructor for constructor in _TABLE_1}
 
 
+FILLED = {"max_epochs": "train.max_epochs"}  # arguments that a field of the configuration fills, if a method asks
+
+
 def hyperparameters(name: str) -> dict[str, inspect.Parameter]:
-    """The keyword arguments of a method's constructor, by name and in order."""
-    return dict(inspect.signature(METHODS[name]).parameters)
+    """The keyword arguments of a method's constructor, by name and in order; without those of FILLED."""
+    return {key: value for key, value in inspect.signature(METHODS[name]).parameters.items() if key not in FILLED}
+
+
+def filled(name: str) -> dict[str, str]:
+    """The arguments of FILLED that a method's constructor asks for, and their fields."""
+    return {key: field for key, field in FILLED.items() if key in inspect.signature(METHODS[name]).parameters}
 
 
 MEANINGS = {  # of the hyperparameters, for --help
     "warm_up": "epochs in which the KL weight rises to 1; 0 is no annealing",
     "kl_start": "KL weight at the first step",
-    "cycle_epochs": "epochs of a cycle",
+    "cycle_epochs": "epochs of a cycle; 0 is train.max_epochs / cycles",
     "ratio": "share of a cycle in which the KL weight rises",
     "cycles": "number of cycles, after which the KL weight stays 1",
     "beta": "the KL weight",
@@ -207,7 +205,7 @@ MEANINGS = {  # of the hyperparameters, for --help
     "svi_steps": "gradient steps on each sentence's posterior",
     "svi_learning_rate": "learning rate of the SVI steps",
     "svi_momentum": "momentum of the SVI steps",
-    "svi_clip": "largest gradient norm of the SVI steps",
+    "svi_clip": "largest gradient norm of the SVI steps, and of what flows back through them",
     "first_order": "no gradient through the SVI steps",
     "inner_steps": "encoder steps before one of the decoder, at most",
     "window": "encoder steps between two checks whether the loss still falls",
@@ -218,8 +216,6 @@ MEANINGS = {  # of the hyperparameters, for --help
     "train_shift": "whether the shift is learned",
     "keep": "share of the variances kept by their dropout",
     "alpha": "the variance floor is alpha / (2 pi e)",
-    "encoder_init": "initial values: paper or torch",
-    "decoder_init": "initial values: paper or torch",
     "des_std": "the desired Std[f mu], in units of z",
     "f_epo": "last epoch in which a batch uses its own f",
     "std_ddof": "0 for the biased Std, 1 for the unbiased",

@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from scalevae_jax.core import gaussian
 from scalevae_jax.core.network import Model
 from scalevae_jax.core.types import Array, Batch, Gaussian, Keys, Params, Posteriors, Scalar, StepContext
-from scalevae_jax.methods import penalty
+from scalevae_jax.methods import penalty, refine
 from scalevae_jax.methods.method import Method
 from scalevae_jax.runtime import devices
 
@@ -71,18 +71,21 @@ def infer(
     posteriors, method_state = method.posterior.apply(
         params["posterior"], method_state, Posteriors(model.encode(params, batch), ones), context, phase.train
     )
-    weight = batch.mask / _sentences(batch)
+    # The sum over sentences divided by a constant, not by those of this batch: a sentence's step would otherwise be
+    # larger in the short last batch of an epoch.
+    weight = batch.mask / refine.SENTENCES
+    share = _sentences(batch) / refine.SENTENCES
 
-    def negative_elbo(q: Gaussian, k: int | Array) -> Scalar:
+    def negative_elbo(q: Gaussian, k: int | Array, decoder: Params) -> Scalar:
         """The loss of another q, with draws of its own: what step k of a refinement descends."""
         refined = posteriors._replace(q=q)
         step_keys = _stream_keys(_stream_keys(keys, KeyStream.REFINE), k)
         dropout = _stream_keys(step_keys, KeyStream.DROPOUT) if phase.train else None
         z = draw(refined.q_hat, step_keys)
-        rec, _ = model.weighted_nll(params, z, batch, weight, dropout)
-        return rec + penalty.weighted(method.rate(refined), refined, context)
+        rec, _ = model.weighted_nll(params | {"decoder": decoder}, z, batch, weight, dropout)
+        return rec + share * penalty.weighted(method.rate(refined), refined, context)
 
-    return method.refine(negative_elbo, posteriors), method_state
+    return method.refine(negative_elbo, posteriors, params["decoder"]), method_state
 
 
 def _sentences(batch: Batch) -> Scalar:

@@ -32,9 +32,11 @@ class PosteriorTransform(NamedTuple):
         lambda params, state, posteriors, context, train: (posteriors, state)
     )
     end_epoch: Callable[[State], State] = lambda state: state
+    project: Callable[[Params], Params] = lambda params: params  # after an update: to the nearest that is allowed
     factor: Callable[[State], Float[Array, " latent"] | float] = lambda state: 1.0  # of prior draws before decoding
     own_epochs: int = 0  # last epoch in which a batch uses its own factor
     min_batch: int = 1  # a batch of fewer sentences teaches nothing about the moments
+    min_kl: float = 0.0  # what the mean KL(q || N(0, I)) does not fall under by design; nats a dimension
 
 
 identity = PosteriorTransform()
@@ -54,10 +56,12 @@ def chain(*links: PosteriorTransform) -> PosteriorTransform:
         init_params=lambda latent: {str(i): link.init_params(latent) for i, link in enumerate(links)},
         init=lambda latent, steps: tuple(link.init(latent, steps) for link in links),
         apply=apply,
+        project=lambda params: {str(i): link.project(params[str(i)]) for i, link in enumerate(links)},
         end_epoch=lambda state: tuple(link.end_epoch(part) for link, part in zip(links, state, strict=True)),
         factor=lambda state: math.prod(link.factor(part) for link, part in zip(links, state, strict=True)),
         own_epochs=max(link.own_epochs for link in links),
         min_batch=max(link.min_batch for link in links),
+        min_kl=max(link.min_kl for link in links),
     )
 
 
@@ -80,18 +84,25 @@ def batch_norm(
 ) -> PosteriorTransform:
     """Normalise mu over the batch to standard deviation `gamma` and mean `shift` (Zhu et al. 2020; Eq. 14).
 
-    With `train_scale` the scale is a learned vector whose root mean square is held at `gamma` (Shen et al. 2021). The
-    moments are over the real rows of the global batch; a batch of fewer than `min_batch` of them uses the running
-    moments and leaves them as they are.
+    With `train_scale` the scale is a learned vector, brought back to a root mean square of `gamma` after every update,
+    as in the code of Shen et al. (2021). A gradient through the norm would let it grow at every step and turn ever more
+    slowly. The moments are over the real rows of the global batch. A batch of fewer than `min_batch` of them, such as a
+    single sentence, trains on the running moments and leaves them as they are; the authors' code skips it.
+
+    The variance of the normalised mean is gamma^2 Var / (Var + eps), so that the bound `min_kl` holds only while
+    Var[mu] is far over eps. An encoder whose means shrink escapes it, as in the authors' code, whose eps is 1e-5 too.
     """
+
+    def held(scale: Float[Array, " latent"]) -> Float[Array, ""]:
+        """The factor that gives the scale its norm."""
+        return gamma / jnp.maximum(jnp.sqrt(jnp.mean(jnp.square(scale))), 1e-12)
 
     def init_params(latent: int) -> Params:
         params = {"shift": jnp.full(latent, shift, jnp.float32)} if train_shift else {}
         return params | ({"scale": jnp.full(latent, gamma, jnp.float32)} if train_scale else {})
 
     def apply(params: Params, state: State, posteriors: Posteriors, context: StepContext, train: bool) -> Applied:
-        mu = posteriors.q.mean
-        mean, variance = state
+        mu, (mean, variance) = posteriors.q.mean, state
         if train:
             moments = devices.batch_moments(mu, context.weight)
             enough = moments.rows >= min_batch
@@ -99,24 +110,25 @@ def batch_norm(
             variance = jnp.where(enough, moments.variance(ddof=0), variance)
             step = jnp.where(enough, 1 - momentum, 0.0)
             # as PyTorch's BatchNorm1d: normalise by the biased variance, keep the unbiased one for evaluation
-            state = jax.lax.stop_gradient(
-                NormState(
-                    state.mean + step * (moments.mean - state.mean),
-                    state.variance + step * (moments.variance(ddof=1) - state.variance),
-                )
-            )
+            seen = NormState(moments.mean, moments.variance(ddof=1))
+            state = jax.lax.stop_gradient(jax.tree.map(lambda old, new: old + step * (new - old), state, seen))
         scale = jnp.float32(gamma)
-        if train_scale:
-            scale = gamma * params["scale"] / jnp.sqrt(jnp.mean(jnp.square(params["scale"])))
+        if train_scale:  # the factor is 1 after `project`, but not in a run of version 0.1.0
+            scale = params["scale"] * jax.lax.stop_gradient(held(params["scale"]))
         offset = params["shift"] if train_shift else jnp.float32(shift)
         mu = scale * (mu - mean) * jax.lax.rsqrt(variance + eps) + offset
         return posteriors._replace(q=Gaussian(mu, posteriors.q.logvar)), state
+
+    def project(params: Params) -> Params:
+        return params | {"scale": params["scale"] * held(params["scale"])} if train_scale else params
 
     return PosteriorTransform(
         init_params=init_params,
         init=lambda latent, steps: NormState(jnp.zeros(latent), jnp.ones(latent)),
         apply=apply,
+        project=project,
         min_batch=min_batch,
+        min_kl=(gamma**2 + (0.0 if train_shift else shift**2)) / 2,  # a learned shift may go to 0
     )
 
 
@@ -167,7 +179,7 @@ def committed_rate(delta: float) -> PosteriorTransform:
         mean = jnp.sqrt(2 * delta + 1 + jnp.log(variance) - variance + jnp.maximum(a, 0.0) + 1e-6)
         return posteriors._replace(q=Gaussian(mean, jnp.log(variance))), state
 
-    return PosteriorTransform(apply=apply)
+    return PosteriorTransform(apply=apply, min_kl=delta)
 
 
 class FactorAverage(NamedTuple):

@@ -53,9 +53,12 @@ def _training(epochs: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _measured(folder: Path) -> dict[str, Any]:
     """The sections of a record that commands wrote into the workdir."""
-    sections: dict[str, Any] = {
-        section: storage.read_json(folder / name) for section, name in OUTPUTS.items() if (folder / name).is_file()
-    }
+    sections: dict[str, Any] = {}
+    for section, pattern in OUTPUTS.items():
+        # of two evaluations the one of all sentences has the shorter name
+        paths = sorted(folder.glob(pattern), key=lambda path: len(path.name))
+        if paths:
+            sections[section] = storage.read_json(paths[0])
     for result in sections.values():
         for key in ("data", "language_model"):
             if isinstance(result.get(key), dict):

@@ -9,7 +9,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from scalevae_jax.config import INIT_FIELDS
 from scalevae_jax.core.types import InputError
+from scalevae_jax.inference import evaluate
+from scalevae_jax.inference.evaluate import EvaluationRequest
 from scalevae_jax.methods import method
 from scalevae_jax.reproduce import paper
 from scalevae_jax.reproduce.paper import ROWS, Row
@@ -20,7 +23,7 @@ Record = dict[str, Any]  # a finished run; see records.py
 STEPS = "steps.json"  # in a workdir: the commands that the runner ran, with their seconds
 ARRAYS, NUMBERS = "space.npz", "space.json"  # in a workdir: the latent space, and what was computed from it
 OUTPUTS = {
-    "evaluation": "eval_test.json",
+    "evaluation": "eval_test*.json",  # of all test sentences, or of the first so many
     "probe": "probe.json",
     "text_quality": "text_quality.json",
     "space": NUMBERS,
@@ -45,12 +48,14 @@ class Scale(NamedTuple):
 
     about: str
     corpora: dict[str, Corpus]  # by the paper's name; rows on a corpus that is missing here are left out
-    evaluate: tuple[str, ...]  # more arguments of this command
+    iw_samples: int  # draws of an evaluation
+    common: Overrides  # of every training
+    test_sentences: int = 0  # of an evaluation, the first so many; 0 is all
     seeds: int = 1
     labels: int = 0  # the most labelled sentences of a probe, where the training split has as many
     draws: int = 0  # of the labelled sentences, for each number of them
     text_quality: tuple[str, ...] = ()  # more arguments of this command
-    reduced: dict[str, Overrides] = {}  # noqa: RUF012 (never changed); of methods whose training takes far longer
+    special: dict[str, Overrides] = {}  # noqa: RUF012 (never changed); of single methods
 
 
 _SMALL = {
@@ -73,52 +78,65 @@ _CAPTIONS = {
     "data.limit_train": 5000,
     "train.max_epochs": 12,
 }
-_REDUCED = {name: {"data.limit_train": 2000} for name in ("sa_vae", "agg_vae")}
+# One choice for all methods, so that a comparison is of methods alone. The small networks take PyTorch's values: from
+# U(-0.01, 0.01) their first means hardly differ, and the factors of Scale-VAE run away.
+_PAPER_INIT: Overrides = {"model.encoder_init": "paper", "model.decoder_init": "paper"}
+_TORCH_INIT: Overrides = {"model.encoder_init": "torch", "model.decoder_init": "torch"}
+_FEWER = {name: {"data.limit_train": 2000} for name in ("sa_vae", "agg_vae")}
 _TINY = Corpus("package:tiny", "smoke", {"data.max_words": 34, "data.buckets": 1, "train.batch_size": 32})
 _TINY_SYNTHETIC = {"model.embedding": 8, "model.hidden": 8, "data.limit_train": 1600, "train.max_epochs": 2}
 _SYNTHETIC = Corpus("package:synthetic", "synthetic", {})
 
 SCALES = {
     "paper": Scale(
-        "section 4 exactly, five seeds; a GPU or TPU and the paper's corpora are needed",
+        "section 4, initial values U(-0.01, 0.01) but for du_vae, which has PyTorch's (footnote 2), five seeds; a GPU "
+        "or TPU and the paper's corpora are needed",
         {name: Corpus(name, name, {}) for name in ("yahoo", "yelp", "yelp_sentiment")} | {"synthetic": _SYNTHETIC},
-        evaluate=("--iw_samples", "500"),
+        iw_samples=500,
+        common=_PAPER_INIT,
+        special={"du_vae": _TORCH_INIT},
         seeds=5,
         labels=10_000,
         draws=5,
     ),
     "cpu": Scale(
         "yahoo_sentences for Yahoo, yelp_sentiment for Yelp, the first 10,000 training lines (sa_vae, agg_vae: 2,000), "
-        "hidden 128, embedding 64, 8,000 words, 15 epochs, the first 1,000 test sentences, 100 draws; "
-        "synthetic: 60 epochs",
+        "hidden 128, embedding 64, 8,000 words, PyTorch's initial values for every method, 15 epochs, the first "
+        "1,000 test sentences, 100 draws; synthetic: 60 epochs",
         {
             "yahoo": Corpus("yahoo_sentences", "yahoo_sentences", _SMALL),
             "yelp": Corpus("yelp_sentiment", "yelp_sentiment", _SMALL),
             "yelp_sentiment": Corpus("yelp_sentiment", "yelp_sentiment", _SMALL),
             "synthetic": _SYNTHETIC._replace(overrides={"train.max_epochs": 60}),
         },
-        evaluate=("--iw_samples", "100", "--limit", "1000"),
+        iw_samples=100,
+        common=_TORCH_INIT,
+        test_sentences=1000,
         labels=10_000,
         draws=5,
         text_quality=("--pairs", "200", "--seeds", "10"),
-        reduced=_REDUCED,
+        special=_FEWER,
     ),
     "captions": Scale(
         "Yahoo's tables on the captions of the package, the first 5,000 training lines (sa_vae, agg_vae: 2,000), "
-        "hidden 128, embedding 64, z of 16 dimensions, 12 epochs, the first 500 test sentences, 100 draws; "
-        "synthetic: 60 epochs",
+        "hidden 128, embedding 64, z of 16 dimensions, PyTorch's initial values for every method, 12 epochs, the first "
+        "500 test sentences, 100 draws; synthetic: 60 epochs",
         {
             "yahoo": Corpus("package:snli", "text", _CAPTIONS),
             "synthetic": _SYNTHETIC._replace(overrides={"train.max_epochs": 60}),
         },
-        evaluate=("--iw_samples", "100", "--limit", "500"),
+        iw_samples=100,
+        common=_TORCH_INIT,
+        test_sentences=500,
         text_quality=("--pairs", "200", "--seeds", "10"),
-        reduced=_REDUCED,
+        special=_FEWER,
     ),
     "smoke": Scale(
-        "tiny networks, three epochs of 666 sentences: the figures mean nothing; Table 1 has Yahoo's rows alone",
+        "tiny networks, PyTorch's initial values for every method, three epochs of 666 sentences: the figures mean "
+        "nothing; Table 1 has Yahoo's rows alone",
         {"yahoo": _TINY, "yelp_sentiment": _TINY, "synthetic": _SYNTHETIC._replace(overrides=_TINY_SYNTHETIC)},
-        evaluate=("--iw_samples", "5"),
+        iw_samples=5,
+        common=_TORCH_INIT,
         labels=666,
         draws=2,
         text_quality=("--pairs", "10", "--seeds", "2"),
@@ -171,13 +189,20 @@ def shown(table: str, scale: Scale, methods: Iterable[str] = ()) -> list[Row]:
 
 
 def matches(record: Record, row: Row, scale: Scale) -> bool:
-    """Whether the run is one of the row's: its hyperparameters are the row's, and the method's defaults elsewhere."""
+    """Whether the run is one of the row's: its hyperparameters are the row's, and the method's defaults elsewhere; its
+    initial values are the scale's."""
+    network = record["config"].get("model", {})
+    overrides = scale.common | scale.special.get(row.method, {})
+    initials = {side: overrides[f"model.{side}"] for side in INIT_FIELDS}
+    # records of version 0.1.0 have some of the initial values among the hyperparameters, the others nowhere
+    hyperparameters = {key: value for key, value in record["hyperparameters"].items() if key not in INIT_FIELDS}
     defaults = {key: parameter.default for key, parameter in method.hyperparameters(row.method).items()}
     return (
         record["corpus"] == scale.corpora[row.corpus].name
         and record["method"] == row.method
         and record["partition"] == row.partition
-        and record["hyperparameters"] == defaults | row.hyperparameters
+        and hyperparameters == defaults | row.hyperparameters
+        and all(network.get(side, initial) == initial for side, initial in initials.items())
     )
 
 
@@ -202,7 +227,10 @@ def _measurements(table: str, scale: Scale, limit_train: int, workdir: Path, lan
     """What a table needs of a run beside its training; Table 2 needs nothing more."""
     run = ("--workdir", str(workdir))
     if table in ("table1", "table3"):
-        return [_measure("evaluate", "evaluation", *run, "--split", "test", *scale.evaluate)]
+        limit = ("--limit", str(scale.test_sentences)) if scale.test_sentences else ()
+        arguments = (*run, "--split", "test", "--iw_samples", str(scale.iw_samples), *limit)
+        result = evaluate.output(EvaluationRequest("test", limit=scale.test_sentences))
+        return [Command("evaluate", arguments, "evaluation", result)]
     if table == "table4":
         most = min(scale.labels, limit_train or scale.labels)
         sizes = ",".join(str(size) for size in paper.SIZES if size <= most)
@@ -241,7 +269,7 @@ def plan(
         partition = [] if row.partition == "fixed" else [row.partition]
         name = "-".join([corpus.name, row.method, *hyperparameters, *partition, f"seed_{seed}"])
         workdir = out / "runs" / name
-        overrides = corpus.overrides | scale.reduced.get(row.method, {})
+        overrides = scale.common | corpus.overrides | scale.special.get(row.method, {})
         commands = [_train(row, corpus, overrides, seed, data, workdir)]
         commands += _measurements(table, scale, overrides.get("data.limit_train", 0), workdir, after or out)
         if name in trials:  # tables share the run

@@ -7,6 +7,7 @@ nobody reads the output any more.
 import argparse
 import dataclasses
 import difflib
+import errno
 import math
 import os
 import shlex
@@ -84,36 +85,26 @@ def boolean(text: str) -> bool:
 
 def integer(least: int = -LARGEST, most: int = LARGEST) -> Callable[[str], int]:
     """The type of a whole number within bounds."""
-
-    def parse(text: str) -> int:
-        try:
-            value = int(text)
-        except ValueError:
-            raise ArgumentTypeError(f"expected a whole number, got {text!r}") from None
-        _check_bounds(value, least, most)
-        return value
-
-    return parse
+    return _within(int, "a whole number", least, most)
 
 
 def number(least: float = -math.inf, most: float = math.inf) -> Callable[[str], float]:
     """The type of a number within bounds."""
+    return _within(float, "a number", least, most)
 
-    def parse(text: str) -> float:
+
+def _within(kind: Callable[[str], Any], what: str, least: int | float, most: int | float) -> Callable[[str], Any]:
+    def parse(text: str) -> Any:
         try:
-            value = float(text)
+            value = kind(text)
         except ValueError:
-            raise ArgumentTypeError(f"expected a number, got {text!r}") from None
-        _check_bounds(value, least, most)
+            raise ArgumentTypeError(f"expected {what}, got {text!r}") from None
+        if not least <= value <= most:  # true of nan too
+            bounds = f"{least} to {most}" if most < LARGEST else f"{least} or more"
+            raise ArgumentTypeError(f"expected {bounds}, got {value}")
         return value
 
     return parse
-
-
-def _check_bounds(value: int | float, least: int | float, most: int | float) -> None:
-    if not least <= value <= most:  # true of nan too
-        bounds = f"{least} to {most}" if most < LARGEST else f"{least} or more"
-        raise ArgumentTypeError(f"expected {bounds}, got {value}")
 
 
 def names(text: str) -> list[str]:
@@ -149,11 +140,16 @@ def run(main: Callable[[Namespace], None], parser: Parser, argv: Sequence[str] |
     argv = list(sys.argv[1:] if argv is None else argv)
     try:
         try:
-            main(parser.parse(argv))
-        except (PermissionError, FileExistsError, NotADirectoryError, IsADirectoryError) as error:
-            if error.filename is None:
-                raise
-            raise InputError(f"{error.filename}: {error.strerror}") from error
+            options = parser.parse(argv)
+            devices.start()
+            main(options)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            if error.filename is None and error.errno not in (errno.ENOSPC, errno.EROFS, errno.EDQUOT):
+                raise  # of no file and no disk of the user's: a bug
+            where = f"{error.filename}: " if error.filename else ""
+            raise InputError(f"{where}{error.strerror or error}") from error
         except SystemExit as ended:  # argparse, after --help
             sys.stdout.flush()
             return int(ended.code or 0)

@@ -19,7 +19,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Float
 
-from scalevae_jax.core.types import Array
+from scalevae_jax.core.types import Array, InputError
 
 AXIS = "data"
 MMAP_MAX, TRIM_THRESHOLD, TOP_PAD, ARENA_MAX = -4, -1, -2, -8  # glibc's names for mallopt (malloc.h)
@@ -43,11 +43,14 @@ def replicate(tree: Any) -> Any:
 
 
 def start() -> None:
-    """Make XLA's CPU thread pool large enough for several virtual devices; call before the first computation.
+    """Make XLA's CPU thread pool large enough for several virtual devices; call before the first computation. Raises
+    InputError if JAX would compute in float64.
 
     XLA sizes the pool by NPROC. With fewer threads than twice the devices, the collectives of two steps that run at
     once deadlock.
     """
+    if jax.dtypes.canonicalize_dtype(float) != np.float32:  # computes nothing
+        raise InputError("JAX_ENABLE_X64 is set, but models are float32; unset it (jax.enable_x64(False) in a program)")
     for flag in os.environ.get("XLA_FLAGS", "").split():
         name, _, count = flag.partition("=")
         if name == "--xla_force_host_platform_device_count":

@@ -9,6 +9,7 @@ import hashlib
 import json
 import logging
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -40,6 +41,8 @@ def _ignore_late_reads(unraisable: Any) -> None:
 
 
 sys.unraisablehook = _ignore_late_reads
+# On a full disk orbax drops the writes that it has not begun, of which Python warns when it collects them.
+warnings.filterwarnings("ignore", message="coroutine 'async_serialize", category=RuntimeWarning)
 
 
 class Damaged(InputError):  # noqa: N818 (names the state of a file)
@@ -126,7 +129,8 @@ class Checkpoints:
         return sorted(self._manager.all_steps(), reverse=True)
 
     def save(self, state: TrainState, valid_loss: float | None = None) -> None:
-        """Save a state; one at the end of an epoch has a validation loss, in nats a sentence.
+        """Save a state; one at the end of an epoch has a validation loss, or what `train.select_by` ranks epochs by, in
+        nats a sentence.
 
         The state replaces another one of the same step. Raises InputError if it cannot be written.
         """

@@ -2,14 +2,19 @@
 
 import contextlib
 import json
+import math
 import time
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 from tensorboardX import SummaryWriter
 
+from scalevae_jax.methods.method import Method
 from scalevae_jax.runtime import storage
 from scalevae_jax.runtime.console import duration, format_number, log
 from scalevae_jax.runtime.storage import Path
+from scalevae_jax.training.state import TrainState
 
 METRICS = "metrics.jsonl"
 
@@ -22,6 +27,41 @@ def read_metrics(workdir: Path) -> list[dict[str, Any]]:
             with contextlib.suppress(ValueError):
                 lines.append(json.loads(text))
     return lines
+
+
+def epoch_line(
+    state: TrainState,
+    method: Method,
+    valid: dict[str, Any],
+    steps_per_epoch: int,
+    seconds: float,
+    compiling: float,
+    tokens: float,
+) -> dict[str, Any]:
+    """What is logged of an epoch, in nats a sentence.
+
+    This life of the run trained for `seconds`, `compiling` among them, and began when the epoch had had `tokens`.
+    """
+    sums = jax.tree.map(float, state.sums)
+    count = max(sums.sentences, 1.0)
+    return {
+        "epoch": int(state.epoch),
+        "step": int(state.step),
+        "lr": float(state.plateau.learning_rate),
+        "kl_weight": float(method.kl_weight(jnp.float32(int(state.step) / steps_per_epoch))),
+        "train_rec": sums.rec / count,
+        "train_kl": sums.kl / count if valid["kl"] is not None else None,
+        "train_loss": sums.loss / count,
+        "valid_rec": valid["rec"],
+        "valid_kl": valid["kl"],
+        "valid_loss": valid["loss"],
+        **{key: valid[key] for key in ("kl_model", "mi", "mi_ceiling", "au", "au_hat", "std_mean_hat")},
+        **{key: valid[key] for key in ("factor_min", "factor_median", "factor_max")},
+        "skipped": int(state.skipped),
+        "seconds": seconds,
+        "seconds_compiling": compiling,
+        "tokens_per_second": (sums.tokens - tokens) / seconds or None,  # a life may begin at the end of an epoch
+    }
 
 
 class EpochLog:
@@ -41,6 +81,11 @@ class EpochLog:
         self._save()
         if not storage.is_remote(workdir):
             self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=step)
+
+    @property
+    def has_board(self) -> bool:
+        """Whether this process writes to TensorBoard."""
+        return self._board is not None
 
     def _save(self) -> None:
         storage.write(self._path, "".join(json.dumps(line) + "\n" for line in self._lines))
@@ -72,6 +117,18 @@ class EpochLog:
             f"mi {format_number(line['mi'])} au {format_number(line['au'])}{factor} | {speed} tokens/s "
             f"{line['seconds']:.0f} s{compiling} eta {duration(left)}"
         )
+
+    def step(self, step: int, values: dict[str, float]) -> None:
+        """Points of TensorBoard's curves by step; a number that is not finite leaves a gap."""
+        if self._board is not None:
+            for key, value in values.items():
+                if math.isfinite(value):
+                    self._board.add_scalar(f"step/{key}", value, step)
+
+    def text(self, name: str, lines: list[str], step: int) -> None:
+        """Lines of text for TensorBoard, which reads them as Markdown; four blanks keep them as they are."""
+        if self._board is not None:
+            self._board.add_text(name, "\n".join(f"    {line}" for line in lines), step)
 
     def close(self) -> None:
         """Flush what TensorBoard holds."""

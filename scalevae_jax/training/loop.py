@@ -1,12 +1,11 @@
 """The training loop: epochs of Algorithm 1, validation, the learning-rate rule, checkpoints, the log."""
 
 import collections
-import contextlib
 import functools
 import math
 import signal
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from typing import Any, NamedTuple, NoReturn
 
 import jax
@@ -22,18 +21,20 @@ from scalevae_jax.methods.method import Method
 from scalevae_jax.runtime import console, devices
 from scalevae_jax.runtime.signals import Interrupted, Signals, Stopped
 from scalevae_jax.runtime.storage import Path
-from scalevae_jax.training import plateau
+from scalevae_jax.training import plateau, problems
 from scalevae_jax.training.checkpoint import Checkpoints
-from scalevae_jax.training.log import EpochLog
+from scalevae_jax.training.compiling import Compiling
+from scalevae_jax.training.log import EpochLog, epoch_line
 from scalevae_jax.training.plateau import Decision
 from scalevae_jax.training.state import TrainState, optimizer
 from scalevae_jax.training.steps import StepInfo, Steps, make_steps
 
-RUNAWAY_FACTOR = 50.0
 IN_FLIGHT = 8  # dispatches given to the device whose end the host has not seen: it never idles, and soon obeys a signal
 LONG = 0.1  # seconds; on a CPU the host waits for a dispatch that takes longer,
 FREED = 0.001  # and these seconds more, until XLA has freed its memory: the next one would take as much again
 TICK_EVERY = 20  # steps
+CURVE_EVERY = 50  # steps between points of TensorBoard's curves
+SAMPLES_EVERY = 5  # epochs
 
 
 class Training(NamedTuple):
@@ -49,23 +50,30 @@ class Training(NamedTuple):
     signals: Signals
 
 
-def fit(run: Training, state: TrainState, validate: Callable[[Params, Any], dict[str, Any]]) -> TrainState:
+def fit(
+    run: Training,
+    state: TrainState,
+    validate: Callable[[Params, Any], dict[str, Any]],
+    samples: Callable[[Params, Any], list[str]] | None = None,
+) -> TrainState:
     """Train from `state` until the learning-rate rule ends it, or `max_epochs`, or `max_steps`.
 
     `validate` measures parameters and method state on the validation split, in nats a sentence (the summary of
-    `SplitPosteriors`). Raises Stopped after a signal, with the state saved, and InputError if a loss or gradient is not
-    finite.
+    `SplitPosteriors`), and `samples` gives sentences for TensorBoard. Raises Stopped after a signal, with the state
+    saved, and InputError if a loss or gradient is not finite.
     """
     settings, method = run.settings, run.method
     steps = make_steps(run.model, method, optimizer(settings.optim.clip), len(run.train))
-    with seconds_compiling() as compiling:
+    programs = len(run.train.edges) * (2 if settings.train.steps_per_dispatch > 1 and method.plan.scan_steps else 1)
+    warnings = problems.Warnings(settings, method)
+    with Compiling(programs) as compiling:
         while not finished(settings, state):
             started, tokens = time.monotonic(), float(state.sums.tokens)
-            compiling()
-            state, signal_number = train_epoch(run, steps, state)
+            compiling.seconds()
+            state, signal_number = train_epoch(run, steps, state, compiling.announce)
             if signal_number is not None:
                 _stop(run, state, signal_number)
-            clock = time.monotonic() - started, compiling()
+            clock = time.monotonic() - started, compiling.seconds()
             method_state = method.posterior.end_epoch(state.method_state)
             try:
                 with run.signals.at_once():
@@ -75,12 +83,14 @@ def fit(run: Training, state: TrainState, validate: Callable[[Params, Any], dict
             _check_validation(run, state, valid)
             state = state._replace(method_state=method_state)
             line = epoch_line(state, method, valid, len(run.train), *clock, tokens)
-            texts = warnings(line, method)
-            run.log.write(line | {name: text is not None for name, text in texts.items()}, settings.train.max_epochs)
-            for text in filter(None, texts.values()):
-                console.warn(text)
+            states = {"collapsed": problems.collapsed(line, method), "runaway": problems.runaway(line, method)}
+            run.log.write(line | states, settings.train.max_epochs)
+            warnings.hear(line)
+            if samples is not None and int(state.epoch) % SAMPLES_EVERY == 0:
+                run.log.text("samples", samples(state.params, method_state), int(state.step))
             state = _end_epoch(run, state, valid)
             devices.give_back()
+    warnings.end()
     return state
 
 
@@ -99,37 +109,17 @@ def finished(settings: Config, state: TrainState) -> bool:
     )
 
 
-@contextlib.contextmanager
-def seconds_compiling() -> Generator[Callable[[], float], None, None]:
-    """A function that returns the seconds spent tracing, lowering and compiling since it was last called."""
-    spent: list[float] = []
-
-    def listen(event: str, duration_secs: float, **_: Any) -> None:
-        if event.startswith("/jax/core/compile/"):
-            spent.append(duration_secs)
-
-    def take() -> float:
-        total = sum(spent, 0.0)
-        spent.clear()
-        return total
-
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    try:
-        yield take
-    finally:
-        jax.monitoring.unregister_event_duration_listener(listen)
-
-
 def _stop(run: Training, state: TrainState, number: int | None) -> NoReturn:
     run.checkpoints.save(state)
     raise Stopped(number or signal.SIGTERM, f"stopped at step {int(state.step)}, and saved")
 
 
 def _check_validation(run: Training, state: TrainState, valid: dict[str, Any]) -> None:
-    if not math.isfinite(valid["loss"]):
+    measure = run.settings.train.select_by
+    if not math.isfinite(valid[measure]):
         run.checkpoints.save(state)
         raise InputError(
-            f"{run.folder}: the validation loss is {valid['loss']} after epoch {int(state.epoch)} (step "
+            f"{run.folder}: the validation {measure} is {valid[measure]} after epoch {int(state.epoch)} (step "
             f"{int(state.step)}, lr {float(state.plateau.learning_rate):g}), which is saved; train anew with a smaller "
             "--config.optim.learning_rate"
         )
@@ -137,7 +127,7 @@ def _check_validation(run: Training, state: TrainState, valid: dict[str, Any]) -
 
 def _end_epoch(run: Training, state: TrainState, valid: dict[str, Any]) -> TrainState:
     """Apply the learning-rate rule and save; returns the state at the start of the next epoch."""
-    loss, optim = valid["loss"], run.settings.optim
+    loss, optim = valid[run.settings.train.select_by], run.settings.optim
     rate, decision = plateau.update(plateau_rule(run.settings), state.plateau, loss, int(state.epoch) - 1)
     state = state._replace(
         epoch=state.epoch + 1,
@@ -156,9 +146,15 @@ def _end_epoch(run: Training, state: TrainState, valid: dict[str, Any]) -> Train
     return state
 
 
-def train_epoch(run: Training, steps: Steps, state: TrainState) -> tuple[TrainState, int | None]:
+def train_epoch(
+    run: Training,
+    steps: Steps,
+    state: TrainState,
+    announce: Callable[[int, int], str | None] = lambda tokens, together: None,
+) -> tuple[TrainState, int | None]:
     """Train the rest of the state's epoch, or less if a signal or the limit of steps comes first.
 
+    `announce` gives what a dispatch is about to compile, if anything, by its padded tokens and its number of steps.
     Returns the state and the number of the signal. Raises InputError if a step is not finite, unless the configuration
     says to skip it.
     """
@@ -179,6 +175,8 @@ def train_epoch(run: Training, steps: Steps, state: TrainState) -> tuple[TrainSt
             finite = np.atleast_1d(info.finite)  # waits for the device
             if not (finite.all() or settings.skip_nonfinite):
                 _not_finite(run, first + int(np.argmin(finite)), epoch, rate, info)
+            if (i := -first % CURVE_EVERY) < len(finite):  # the device has just ended this dispatch: nothing waits
+                run.log.step(first + i, _numbers(info, i) | {"lr": rate})
 
     with console.Progress(f"epoch {epoch}/{settings.max_epochs}", len(run.train), position) as progress:
         for batches in run.train.groups(epoch, position, end, most):
@@ -187,6 +185,8 @@ def train_epoch(run: Training, steps: Steps, state: TrainState) -> tuple[TrainSt
                 break
             draw, count = functools.partial(run.train.draw, epoch, step), len(batches)
             sharded = [devices.shard(batch) for batch in batches]
+            if (news := announce(batches[0].tokens.shape[-1], count)) is not None:
+                _show(progress, position, news)
             if count > 1:
                 state, info = steps.scan_steps(state, devices.stack_batches(sharded))
             else:
@@ -195,6 +195,8 @@ def train_epoch(run: Training, steps: Steps, state: TrainState) -> tuple[TrainSt
                 )
             in_flight.append((step + 1, info))
             step, position = step + count, position + count
+            if news is not None:
+                progress.tick(position)  # it has compiled
             wait_until(room)
             room, landed = dispatches_ahead(time.monotonic() - landed), time.monotonic()
             if step % TICK_EVERY < count and progress.due:
@@ -222,10 +224,22 @@ def dispatches_ahead(seconds: float) -> int:
     return IN_FLIGHT
 
 
+def _show(progress: console.Progress, position: int, text: str) -> None:
+    """Show a text at once: in the bar, or as a line where there is none."""
+    if console.console.is_terminal:
+        progress.tick(position, text)
+    else:
+        console.log(f"  {text}")
+
+
+def _numbers(info: StepInfo, i: int) -> dict[str, float]:
+    """What is reported of the i-th step of a dispatch."""
+    values = {"loss": info.loss, "gradient_norm": info.norm, "kl_weight": info.kl_weight}
+    return {name: float(np.atleast_1d(value)[i]) for name, value in values.items()}
+
+
 def _not_finite(run: Training, step: int, epoch: int, rate: float, info: StepInfo) -> NoReturn:
-    i = int(np.argmin(np.atleast_1d(info.finite)))
-    loss, norm = (float(np.atleast_1d(x)[i]) for x in (info.loss, info.norm))
-    weight = float(run.method.kl_weight(jnp.float32(step) / len(run.train)))
+    loss, norm, weight = _numbers(info, int(np.argmin(np.atleast_1d(info.finite)))).values()
     raise InputError(
         f"{run.folder}: step {step} of epoch {epoch} is not finite: loss {loss:g}, gradient norm {norm:g}, lr "
         f"{rate:g}, KL weight {weight:g}. The last checkpoint is as it was: go on from it with "
@@ -236,56 +250,3 @@ def _not_finite(run: Training, step: int, epoch: int, rate: float, info: StepInf
 def _seen(state: TrainState) -> tuple[float, float]:
     """Loss and sentences of the epoch so far; numbers, since the next step reuses the memory of the state's arrays."""
     return float(state.sums.loss), float(state.sums.sentences)
-
-
-def epoch_line(
-    state: TrainState,
-    method: Method,
-    valid: dict[str, Any],
-    steps_per_epoch: int,
-    seconds: float,
-    compiling: float,
-    tokens: float,
-) -> dict[str, Any]:
-    """What is logged of an epoch, in nats a sentence.
-
-    This life of the run trained for `seconds`, `compiling` among them, and began when the epoch had had `tokens`.
-    """
-    sums = jax.tree.map(float, state.sums)
-    count = max(sums.sentences, 1.0)
-    return {
-        "epoch": int(state.epoch),
-        "step": int(state.step),
-        "lr": float(state.plateau.learning_rate),
-        "kl_weight": float(method.kl_weight(jnp.float32(int(state.step) / steps_per_epoch))),
-        "train_rec": sums.rec / count,
-        "train_kl": sums.kl / count if valid["kl"] is not None else None,
-        "train_loss": sums.loss / count,
-        "valid_rec": valid["rec"],
-        "valid_kl": valid["kl"],
-        "valid_loss": valid["loss"],
-        **{key: valid[key] for key in ("kl_model", "mi", "mi_ceiling", "au", "au_hat", "std_mean_hat")},
-        **{key: valid[key] for key in ("factor_min", "factor_median", "factor_max")},
-        "skipped": int(state.skipped),
-        "seconds": seconds,
-        "seconds_compiling": compiling,
-        "tokens_per_second": (sums.tokens - tokens) / seconds or None,  # a life may begin at the end of an epoch
-    }
-
-
-def warnings(line: dict[str, Any], method: Method) -> dict[str, str | None]:
-    """What a user should not discover a day later: for each problem its text with a remedy, None if there is none."""
-    collapsed = runaway = None
-    full = float(method.kl_weight(jnp.float32(1e6)))  # the weight of a late epoch: 1, except for beta_vae
-    if line["mi"] is not None and line["kl_weight"] >= full and (line["mi"] < 0.1 or line["au_hat"] == 0):
-        collapsed = (
-            f"the posterior has collapsed (mi {line['mi']:.3f} nats, {line['au_hat']} active units of q_hat): z is "
-            "ignored. Try --config.method.name=scale_vae --config.method.des_std=0.9, or bn_vae with a larger gamma"
-        )
-    largest = line["factor_max"]
-    if largest is not None and line["epoch"] > method.posterior.own_epochs and largest > RUNAWAY_FACTOR:
-        runaway = (
-            f"the factor has run away (largest {largest:.3g}): the posterior means have nearly no spread of their own. "
-            "Try a smaller --config.method.des_std, more steps an epoch, or --config.method.factor_average=population"
-        )
-    return {"collapsed": collapsed, "runaway": runaway}

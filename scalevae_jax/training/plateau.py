@@ -30,12 +30,13 @@ class Decision(enum.Flag):
 
 class Rule(NamedTuple):
     """Cut the rate by `decay` after `patience` epochs without improvement, not before `min_epoch`; stop at
-    `max_decays` cuts. Epochs count from 0 here, as in the code of He et al. 2019, from which the guard comes."""
+    `max_decays` cuts. Epochs count from 0 here, as in the code of He et al. 2019, whose guard is 15. The paper names
+    no guard, and a training of 15 epochs would never see a cut."""
 
     patience: int = 5
     decay: float = 0.5
     max_decays: int = 5
-    min_epoch: int = 15
+    min_epoch: int = 0
 
 
 def start(learning_rate: float) -> Plateau:
@@ -50,7 +51,10 @@ def finished(rule: Rule, state: Plateau) -> bool:
 
 
 def update(rule: Rule, state: Plateau, loss: float, epoch: int) -> tuple[Plateau, Decision]:
-    """Hear the validation loss of `epoch`. On a cut the reference becomes the present loss, not the best."""
+    """Hear the validation loss of `epoch`, or what `train.select_by` takes in its place.
+
+    On a cut the reference becomes the present loss, not the best.
+    """
     rate, best, reference = float(state.learning_rate), float(state.best), float(state.reference)
     bad, decays = int(state.bad), int(state.decays)
     loss = float(np.float32(loss))

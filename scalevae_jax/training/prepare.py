@@ -100,10 +100,11 @@ def prepare(settings: Config, folder: Path, timeout_seconds: int = 300) -> tuple
     facts |= {f"{split} data": digest for split, digest in data.digests.items()}
     processes.assert_same(facts, timeout_seconds)
     if not resuming:
+        record = {**about, "command": sys.argv, "data": data.digests, "steps_per_epoch": len(data.train)}
+        record["select_by"] = settings.train.select_by
+        storage.write_json(folder / workdir.RUN, record)  # first, since it marks the folder as a run's
         if processes.is_main_process():
             data.words.save(folder / workdir.VOCABULARY)
-        record = {**about, "command": sys.argv, "data": data.digests, "steps_per_epoch": len(data.train)}
-        storage.write_json(folder / workdir.RUN, record)
     storage.write_text(folder / workdir.CONFIG, config.to_json(settings))  # some fields may change when a run resumes
     processes.barrier("the workdir is written")
     if not (folder / workdir.CONFIG).exists():

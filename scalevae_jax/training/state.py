@@ -10,6 +10,7 @@ from jaxtyping import Int
 
 from scalevae_jax.config import Config
 from scalevae_jax.core.network import Model
+from scalevae_jax.core.streams import Stream, stream_key
 from scalevae_jax.core.types import Array, Keys, Params
 from scalevae_jax.methods.method import Method
 from scalevae_jax.methods.objective import Sums, zero_sums
@@ -49,8 +50,7 @@ def create(
     seed: int,
 ) -> TrainState:
     """The state before the first step."""
-    init_key, step_key = jax.random.split(jax.random.key(seed))
-    params = model.init(init_key) | {"posterior": method.posterior.init_params(model.latent)}
+    params = model.init(stream_key(seed, Stream.INIT)) | {"posterior": method.posterior.init_params(model.latent)}
     return TrainState(
         step=jnp.int32(0),
         substep=jnp.int32(0),
@@ -63,7 +63,7 @@ def create(
         plateau=jax.tree.map(jnp.asarray, plateau.start(learning_rate)),
         sums=zero_sums(),
         skipped=jnp.int32(0),
-        key=step_key,
+        key=stream_key(seed, Stream.STEPS),
     )
 
 

@@ -29,6 +29,7 @@ class StepInfo(NamedTuple):
     sums: objective.Sums  # over the batch; 0 if the step was not finite
     loss: Scalar  # nats a sentence
     norm: Scalar  # of the gradient, before clipping
+    kl_weight: Scalar
     finite: Bool[Array, ""]  # whether loss and norm are; otherwise the step was not taken
 
 
@@ -69,19 +70,19 @@ def device_update(
         def if_finite(new: Any, old: Any) -> Any:
             return jax.tree.map(lambda x, y: jnp.where(finite, x, y), new, old)
 
-        params = {
-            part: if_finite(optax.apply_updates(old, jax.tree.map(lambda u: -rate * u, updates[part])), old)
-            if part in PARAM_GROUPS[group]
-            else old
-            for part, old in state.params.items()
-        }
+        old = {part: state.params[part] for part in PARAM_GROUPS[group]}
+        moves = {part: jax.tree.map(lambda u: -rate * u, updates[part]) for part in old}
+        new: Any = optax.apply_updates(old, moves)
+        if "posterior" in new:
+            new["posterior"] = method.posterior.project(new["posterior"])
         state = state._replace(
-            params=params,
+            params=state.params | if_finite(new, old),
             opt_state=if_finite(opt_state, state.opt_state),
             method_state=if_finite(method_state, state.method_state),
             skipped=state.skipped + ~finite,
         )
-        return state, StepInfo(if_finite(sums, objective.zero_sums()), loss, norm, finite)
+        sums = if_finite(sums, objective.zero_sums())
+        return state, StepInfo(sums, loss, norm, jnp.float32(phase.kl_weight), finite)
 
     return update
 

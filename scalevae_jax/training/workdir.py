@@ -21,8 +21,11 @@ from scalevae_jax.data.vocab import Vocabulary
 from scalevae_jax.runtime import console, processes, storage
 from scalevae_jax.runtime.storage import Path
 from scalevae_jax.training.checkpoint import FOLDER, Checkpoints
+from scalevae_jax.training.log import METRICS
 
 CONFIG, VOCABULARY, RUN, LOCK = "config.json", "vocab.txt", "run.json", "lock"
+WEIGHTS = "model.safetensors"  # of an exported model
+PATTERN = "*?["  # what a glob reads as a pattern
 HEARTBEAT = 60.0  # seconds
 SILENCE = 10 * HEARTBEAT  # after which a process on another host counts as dead
 
@@ -65,6 +68,31 @@ def has_checkpoint(workdir: Path) -> bool:
     """Whether a run has saved a state there."""
     folder = workdir / FOLDER
     return (workdir / CONFIG).exists() and folder.is_dir() and any(path.name.isdecimal() for path in folder.iterdir())
+
+
+def check(workdir: Path) -> None:
+    """Raises InputError if a run cannot keep its checkpoints there, or would overwrite what no run of this version
+    wrote."""
+    place = str(workdir if storage.is_remote(workdir) else workdir.resolve())
+    if wrong := [character for character in PATTERN if character in place]:
+        raise InputError(
+            f"--workdir {workdir}: {place} contains {' '.join(wrong)}, which orbax, the library that writes "
+            "checkpoints, takes for a pattern; choose a path without"
+        )
+    old = [name for name in ("latest", "best") if (workdir / FOLDER / name).exists()]
+    if old:
+        raise InputError(
+            f"{workdir}: holds {FOLDER}/{old[0]}, of a run of version 0.1, which this version cannot read; choose "
+            "another --workdir"
+        )
+    if (workdir / WEIGHTS).exists():
+        raise InputError(f"{workdir}: holds {WEIGHTS}, an exported model; choose another --workdir")
+    if (workdir / RUN).exists():
+        read_record(workdir)  # which names the file if it is another program's
+        return
+    for name in (CONFIG, VOCABULARY, METRICS, FOLDER):
+        if (workdir / name).exists():
+            raise InputError(f"{workdir}: holds {name}, but no {RUN}: it is no run's folder; choose another --workdir")
 
 
 def checkpoints(workdir: Path, settings: Config, words: Vocabulary, writing: bool = False) -> Checkpoints:

@@ -1,9 +1,11 @@
 """An exported model: the same model back, a card, digests, nothing overwritten, and a reader in NumPy alone."""
 
 import dataclasses
+import errno
 import hashlib
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +16,7 @@ from safetensors.numpy import load_file
 from small import SENTENCES, make_run
 
 import scalevae_jax
-from scalevae_jax import export
+from scalevae_jax import evaluate, export
 from scalevae_jax.core.types import InputError
 from scalevae_jax.inference import load
 from scalevae_jax.inference.model import TrainedModel
@@ -30,6 +32,7 @@ def exported(tmp_path_factory):
     measures |= {"split": "test", "examples": 20, "iw_samples": 7, "epoch": run.epoch}
     (run.workdir / "eval_test.json").write_text(json.dumps(measures))
     (run.workdir / "eval_other_test.json").write_text(json.dumps(measures | {"nll": 2.5}))
+    (run.workdir / "eval_test_first5.json").write_text(json.dumps(measures | {"limit": 5, "nll": 9.75}))
     (run.workdir / "eval_valid.json").write_text(json.dumps(measures | {"epoch": run.epoch - 1}))
     out = tmp_path_factory.mktemp("exported") / "model"
     export.save(run, out, "CC0")
@@ -42,6 +45,13 @@ def test_an_exported_folder_loads_like_a_run(exported):
     assert back.reconstruct(SENTENCES[:4]) == original.reconstruct(SENTENCES[:4])
     for prior in ("model", "aggregate"):
         assert back.sample(4, prior=prior) == original.sample(4, prior=prior)
+
+
+def test_an_exported_model_is_evaluated_like_a_run(exported, tmp_path, capsys):
+    out = shutil.copytree(exported[1], tmp_path / "a model")
+    assert evaluate.main(["--workdir", str(out), "--iw_samples", "2", "--limit", "8", "--readings", "nll"]) == 0
+    assert json.loads((out / "eval_test_first8.json").read_text())["examples"] == 8
+    assert f"next: python -m scalevae_jax.sample --workdir '{out}' --num 10" in capsys.readouterr().out
 
 
 def test_digests_are_those_of_the_files(exported):
@@ -62,6 +72,7 @@ def test_the_card_names_data_method_measures_use_and_licence(exported):
     assert "| measure | other_test (20 sentences, 7 draws) | test (20 sentences, 7 draws) | what it is |" in card
     assert r"| rec | 1.250 | 1.250 | -log p(x\|z) |" in card
     assert "Intended use" in card
+    assert "9.75" not in card  # of a part of the split
 
 
 def test_weights_are_as_readable_as_the_other_files(exported):
@@ -77,6 +88,16 @@ def test_nothing_is_overwritten(exported, tmp_path):
     (tmp_path / "empty").mkdir()
     export.save(run, tmp_path / "empty")
     assert (tmp_path / "empty" / "SHA256SUMS").is_file()
+
+
+def test_an_export_to_a_full_disk_is_one_line_and_leaves_nothing(exported, tmp_path, monkeypatch):
+    def full(path, content):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(InputError, match=r"--out .*out: cannot be written: No space left on device"):
+        export.save(exported[0], tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_export_that_fails_leaves_nothing(tmp_path):

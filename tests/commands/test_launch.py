@@ -1,6 +1,5 @@
 """The scripts of launch/, with stand-ins for gcloud, SLURM and the cluster: what they would do, and what they do."""
 
-import json
 import os
 import re
 import shlex
@@ -10,7 +9,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import typed
 import yaml
 from kubeflow_trainer_api.models import JobsetV1alpha2JobSet
 
@@ -238,35 +236,6 @@ def test_out_of_time_the_tasks_are_told_to_save_and_the_job_is_queued_again(slur
 def test_a_job_that_ends_by_itself_is_not_queued_again(code, slurm, stand_in, tmp_path):
     assert run("slurm.sbatch", *SMOKE, PYTHON=str(stand_in("ends", f"exit {code}")))[0] == code
     assert calls(tmp_path, "scontrol") == []
-
-
-@pytest.mark.slow
-def test_a_slurm_job_of_two_tasks_trains_is_requeued_and_goes_on(slurm, tmp_path):
-    """Real training; the scheduler alone is a stand-in, and both tasks are on this machine."""
-    environment = {"PYTHON": sys.executable, "PYTHONPATH": str(ROOT), "NODES": "localhost", "SLURM_NTASKS": "2"}
-    environment |= {"SLURM_JOB_ID": str(os.getpid()), "XLA_FLAGS": typed.SOON_COMPILED, "NPROC": "8"}  # its port
-    arguments = [*SMOKE, "--config.data.limit_train=1000", "--config.data.limit_valid=100", "--config.data.buckets=1"]
-    arguments += ["--workdir", str(tmp_path / "run")]
-    process = start("slurm.sbatch", *arguments, "--config.train.max_epochs=1000", **environment)
-    assert process.stdout is not None
-    assert process.stderr is not None
-    lines = []
-    for line in process.stdout:
-        lines.append(line)
-        if line.startswith("epoch 1/"):
-            process.send_signal(signal.SIGUSR1)
-    said = process.stderr.read()
-    assert process.wait(60) == 0, said
-    assert {"process 0 of 2: 1 of 2 devices\n", "process 1 of 2: 1 of 2 devices\n"} <= set(lines)
-    steps = [int(step) for step in re.findall(r"stopped at step (\d+)", said)]
-    assert len(steps) == 2
-    assert steps[0] == steps[1]
-    assert calls(tmp_path, "scontrol") == [["requeue", environment["SLURM_JOB_ID"]]]
-    epochs = steps[0] // json.loads((tmp_path / "run/run.json").read_text())["steps_per_epoch"] + 1
-    code, out, error = run("slurm.sbatch", *arguments, f"--config.train.max_epochs={epochs}", **environment)
-    assert code == 0, error
-    assert any(line.startswith("resumed in epoch") and line.endswith(f"at step {steps[0]}") for line in out)
-    assert any(line.startswith(f"epoch {epochs}/{epochs} ") for line in out)
 
 
 JOBSETS = {

@@ -24,13 +24,35 @@ def _data(rng, rows, signal):
 @pytest.mark.parametrize(("signal", "low", "high"), [(2.0, 93, 100), (0.0, 40, 60)])
 def test_accuracy_is_that_of_the_best_line(rng, protocol, signal, low, high):
     train, valid, test = (_data(rng, rows, signal) for rows in (101, 200, 2000))
-    assert low < probe.PROTOCOLS[protocol](train, valid, test, 0) < high
+    assert low < probe.PROTOCOLS[protocol](train, valid, test, 0, 2) < high
 
 
 def test_sgd_reaches_the_optimum_that_logistic_regression_has(rng):
     train, test = _data(rng, 400, 1.0), _data(rng, 4000, 1.0)
-    accuracies = [accuracy(train, train, test, 0) for accuracy in probe.PROTOCOLS.values()]
+    accuracies = [accuracy(train, train, test, 0, 2) for accuracy in probe.PROTOCOLS.values()]
     assert accuracies[0] == pytest.approx(accuracies[1], abs=1.5)
+
+
+@pytest.mark.parametrize("protocol", probe.PROTOCOLS)
+def test_a_label_that_validation_lacks_can_be_predicted(rng, protocol):
+    y = np.repeat([0, 1, 2], 40)
+    x = np.float32(np.eye(3)[y] + 0.1 * rng.normal(size=(120, 3)))
+    train = test = Labelled(x, y)
+    valid = train.take(np.flatnonzero(y < 2))
+    assert probe.PROTOCOLS[protocol](train, valid, test, 0, 3) > 99
+
+
+def test_logistic_regression_on_a_draw_of_one_label_predicts_that_label(rng):
+    train, test = _data(rng, 60, 2.0), _data(rng, 500, 2.0)
+    one = train.take(np.flatnonzero(train.y == 1)[:4])
+    assert probe.logistic_accuracy(one, train, test, 0, 2) == pytest.approx(100 * np.mean(test.y), abs=1e-6)
+
+
+def test_default_sizes_are_those_that_fit():
+    labels = np.repeat([0, 1], [900, 260])
+    assert probe.fitting(labels) == [100, 500, 1000]
+    assert probe.fitting(labels, even=True) == [100, 500]
+    assert probe.fitting(labels[-280:], even=True) == [40]
 
 
 def test_an_epoch_is_a_loop_over_clipped_batches(rng):
@@ -93,6 +115,9 @@ def test_the_command_writes_every_accuracy(tmp_path, monkeypatch, capsys):
     assert written["accuracy_percent"] == json.loads(json.dumps(expected))
     assert (written["draws"], written["seed"], written["split_even"]) == (2, 0, True)
     assert "sgd" in capsys.readouterr().err
+    assert probe.main(["--workdir", str(folder), "--draws", "1"]) == 0
+    assert "sizes 20: the training split has 20 sentences" in capsys.readouterr().err
+    assert list(json.loads((folder / "probe.json").read_text())["accuracy_percent"]["sgd"]) == ["20"]
     for sizes in ("4,many", "1"):
         assert probe.main(["--workdir", str(folder), f"--sizes={sizes}"]) == 2
         assert "--sizes" in capsys.readouterr().err

@@ -226,6 +226,12 @@ def test_initial_values_of_the_paper():
         assert _fills(values, 0.1 if name.endswith("embedding") else 0.01), name
 
 
+def test_the_scaled_initial_values_keep_the_spread_of_the_papers_width():
+    """The embeddings stay; the rest is the paper's at 1024 units, and wider by sqrt(1024 / hidden) below."""
+    for name, values in _initial("paper_scaled").items():
+        assert _fills(values, 0.1 if name.endswith("embedding") else 0.01 * np.sqrt(1024 / 25)), name
+
+
 def test_initial_values_of_pytorch():
     fan_in = {"decoder latent_state": 10, "decoder output": 25 + 10}
     for name, values in _initial("torch").items():

@@ -99,7 +99,7 @@ def test_a_vocabulary_in_nfd_is_that_of_a_text_in_nfc(read, tmp_path):
 
 
 KNOWN = ["a man sleeps .", "the dog runs home ."]
-ROUGH, RARE = "many have capitals or punctuation; config.data.raw=True ", "they are not in train, or too rare there "
+ROUGH, RARE = "many have capitals or punctuation; config.data.raw=True ", "they are rare or missing in train "
 UNKNOWN = {
     "capitals": ("A MAN Sleeps .", {}, ROUGH),
     "unsplit punctuation": ("a man, the dog.", {}, ROUGH),

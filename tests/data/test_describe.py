@@ -21,7 +21,7 @@ def test_the_text_is_described_as_the_next_command_reads_it(tmp_path, capsys, op
     assert describe.main(["--path", str(path), f"--cache={tmp_path}", *options]) == 0
     out = capsys.readouterr().out
     assert f" {longest} tokens (words and two marks)" in out
-    assert ("fields by default" in out) == (not options)
+    assert ("defaults: " in out) == (not options)
     given = [f"--config.data.path={path}", f"--config.data.cache={tmp_path}", *changed]
     command = f"next: {shlex.join(['python', '-m', 'scalevae_jax.train', '--config', 'text', *given])}\n"
     assert out.endswith(command)

@@ -3,7 +3,7 @@
 import dataclasses
 from itertools import combinations
 
-import jax
+import chex
 import numpy as np
 import pytest
 from hypothesis import given
@@ -36,7 +36,7 @@ def _rows(batches):
 
 def _same(some, others):
     for pair in zip(some, others, strict=True):
-        jax.tree.map(np.testing.assert_array_equal, *pair)
+        chex.assert_trees_all_equal(*pair)
 
 
 def _slots(lengths, edges):

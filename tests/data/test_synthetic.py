@@ -2,6 +2,7 @@
 
 from itertools import product
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -87,7 +88,7 @@ def test_sentences_seldom_come_again():
 
 def test_the_seed_decides(tiny):
     again = synthetic.generator(seed=1, words=WORDS, hidden=4, units=5)
-    jax.tree.map(np.testing.assert_array_equal, tiny, again)
+    chex.assert_trees_all_equal(tiny, again)
     assert not np.array_equal(tiny.output, synthetic.generator(seed=2, words=WORDS, hidden=4, units=5).output)
 
 

@@ -2,19 +2,24 @@
 
 import contextlib
 import dataclasses
+import errno
 import json
+import re
 
 import jax
 import numpy as np
 import pytest
 from small import make_run
 
+from scalevae_jax.core.streams import Stream, stream_key
 from scalevae_jax.core.types import InputError, Posteriors
 from scalevae_jax.data import corpus, loader
+from scalevae_jax.evaluate import show
 from scalevae_jax.inference import evaluate, metrics, posteriors
 from scalevae_jax.inference.evaluate import EvaluationRequest
 from scalevae_jax.inference.posteriors import FITTED_PRIOR, fitted_prior
 from scalevae_jax.methods import objective
+from scalevae_jax.runtime import storage
 
 BATCHES = 3  # 20 sentences, 8 at a time
 
@@ -119,10 +124,13 @@ def test_the_mean_of_repeats(values, mean):
     assert evaluate._mean(values) == mean
 
 
-def test_a_language_model_has_no_measures_of_z(tmp_path):
-    result = evaluate.evaluate(make_run(tmp_path, "lstm_lm"), EvaluationRequest(repeats=2)).result
+def test_a_language_model_has_no_measures_of_z_and_takes_one_draw(tmp_path, monkeypatch):
+    added = _count(monkeypatch)
+    result = evaluate.evaluate(make_run(tmp_path, "lstm_lm"), EvaluationRequest(repeats=2, iw_samples=50)).result
     assert result["nll"] == pytest.approx(result["rec"], rel=1e-6)
-    assert [key for key in ("kl", "mi", "au", "kl_dims", "factor_max") if result[key] is not None] == []
+    assert [key for key in ("kl", "mi", "au", "kl_dims", "factor_max", "ess") if result[key] is not None] == []
+    assert result["iw_samples"] == 1
+    assert all(entry["ess"] == [1] * len(entry["rows"]) for entry in added)
     assert result["spread"]["nll"] == pytest.approx(0, abs=1e-6)
 
 
@@ -139,7 +147,7 @@ def test_without_the_training_split_its_estimate_is_left_out_or_refused(run, mon
     def missing(run):
         raise InputError("no train.txt")
 
-    monkeypatch.setattr(evaluate, "fitted_prior", missing)
+    monkeypatch.setattr(posteriors, "fitted_prior", missing)
     result = evaluate.evaluate(run, EvaluationRequest(limit=3)).result
     assert result["nll_fitted_prior"] is None
     assert result["nll"] > 0
@@ -153,14 +161,75 @@ def test_another_text_and_wrong_requests(run, tmp_path):
     (tmp_path / "other" / "test.txt").write_text("the dog runs .\nthe zebra sings .\n")
     evaluation = evaluate.evaluate(run, EvaluationRequest(path=str(tmp_path / "other")))
     assert evaluation.result["examples"] == 2
-    assert (run.workdir / "eval_other_test.json").is_file()
     assert evaluation.sentences["tokens"].tolist() == [5, 5]
     for request, message in (
         (EvaluationRequest(split="dev"), "--split dev: expected one of train, valid, test"),
         (EvaluationRequest(estimates=("elbo",)), "--readings elbo: expected some of nll, "),
+        (EvaluationRequest(limit=-1), "--limit: expected 0 to 2147483647, got -1"),
+        (EvaluationRequest(iw_samples=0), "--iw_samples: expected 1 to"),
+        (EvaluationRequest(estimates=("nll_paper",), proposal_scale=1.5), "needs --proposal_scale 1"),
     ):
         with pytest.raises(InputError, match=message):
             evaluate.evaluate(run, request)
+
+
+def test_every_text_and_every_part_of_a_split_has_a_file_of_its_own(run, tmp_path, monkeypatch):
+    names = ["a.v1.txt", "a.v2.txt", "x/test.txt", "y/test.txt", "x"]
+    requests = [EvaluationRequest(path=str(tmp_path / name)) for name in names]
+    outputs = [evaluate.output(request) for request in requests]
+    assert len(set(outputs)) == len(names)
+    assert all(re.fullmatch(r"eval_(a|test|x)-[0-9a-f]{6}_test\.json", name) for name in outputs)
+    monkeypatch.chdir(tmp_path)  # however the path is written
+    assert [evaluate.output(EvaluationRequest(path=f"./{name}")) for name in names] == outputs
+    assert evaluate.output(EvaluationRequest(split="valid")) == "eval_valid.json"
+    whole = (run.workdir / "eval_test.json").read_text()
+    evaluate.evaluate(run, EvaluationRequest(limit=3, estimates=("nll",)))
+    assert json.loads((run.workdir / "eval_test_first3.json").read_text())["limit"] == 3
+    assert (run.workdir / "eval_test.json").read_text() == whole
+
+
+def test_a_wider_proposal_tightens_the_bound_and_leaves_the_papers_estimate_out(run, whole):
+    """The posteriors of this untrained model are far too narrow."""
+    wide = evaluate.evaluate(run, EvaluationRequest(iw_samples=300, proposal_scale=1.3)).result
+    narrow = evaluate.evaluate(run, EvaluationRequest(iw_samples=300)).result
+    assert wide["nll_paper"] is None
+    assert (wide["proposal_scale"], narrow["proposal_scale"]) == (1.3, 1)
+    assert narrow["nll"] - 1 < wide["nll"] < narrow["nll"] < whole.result["nll"]
+    assert 1 < whole.result["ess"] < 7 < narrow["ess"] < 300
+
+
+@pytest.mark.parametrize(("ess", "said"), [(4.2, True), (5.5, False), (None, False)])
+def test_few_effective_draws_make_a_loose_bound(whole, capsys, ess, said):
+    show(whole.result | {"ess": ess})
+    assert ("nll is a loose bound: 4.2 of 7 draws count" in capsys.readouterr().out) == said
+
+
+def test_a_text_that_changed_or_that_the_model_does_not_know_is_said(tmp_path, capsys):
+    run = make_run(tmp_path)
+    record = json.loads((tmp_path / "run.json").read_text())
+    record["data"] = {"test": corpus.read(run.settings.data, "test", run.words).digest}
+    (tmp_path / "run.json").write_text(json.dumps(record))
+    posteriors.read_split(run, "test")
+    assert capsys.readouterr().out == ""
+    (tmp_path / "data" / "test.txt").write_text("qux .\nquux .\n")
+    posteriors.read_split(run, "test")
+    out = capsys.readouterr().out
+    assert "test: not the text that run.json records" in out
+    assert "test: 50.0% of the words are unknown to the model, which reads words separated by spaces" in out
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(run, tmp_path, monkeypatch, capsys):
+    gone = run._replace(workdir=tmp_path / "gone")
+    with pytest.raises(InputError, match="gone: cannot be written: No such file"):
+        evaluate.evaluate(gone, EvaluationRequest(limit=3))
+    assert "fitted_prior.json: not kept" in capsys.readouterr().out
+
+    def full(path, tree):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(storage, "write_json", full)
+    with pytest.raises(InputError, match="cannot be written: No space left on device"):
+        evaluate.evaluate(run, EvaluationRequest(limit=3, estimates=("nll",)))
 
 
 def test_a_model_that_diverged_is_no_result(run):
@@ -176,7 +245,7 @@ def test_estimates_depend_neither_on_batches_nor_on_chunks(run, whole):
     split = corpus.read(run.settings.data, "test", run.words)
     batch = loader.assemble(split, np.arange(20), int(split.lengths.max()), 20)
     exact = Posteriors(run.model.encode(run.params, batch), run.factor)
-    keys = objective.row_keys(jax.random.fold_in(jax.random.key(run.settings.train.seed), 0), batch.row)
+    keys = objective.row_keys(jax.random.fold_in(stream_key(run.settings.train.seed, Stream.EVALUATION), 0), batch.row)
     weigh = jax.jit(metrics.importance_weighted, static_argnums=(0, 6, 7))
     direct = weigh(run.model, run.params, exact, batch, keys, fitted_prior(run), 7, 3)
     for estimate in metrics.ESTIMATES:

@@ -1,8 +1,12 @@
 """Reading a trained model: from a run, from an export, what two loads share, and what is refused."""
 
+import json
 import logging
 import shutil
+import sys
+from concurrent.futures import ThreadPoolExecutor
 
+import chex
 import jax
 import numpy as np
 import pytest
@@ -34,7 +38,7 @@ def trained(tmp_path_factory):
 
 
 def _same(one, other):
-    jax.tree.map(np.testing.assert_array_equal, (one.params, one.method_state), (other.params, other.method_state))
+    chex.assert_trees_all_equal((one.params, one.method_state), (other.params, other.method_state))
 
 
 def test_a_run_is_read_at_its_best_epoch(trained):
@@ -77,6 +81,29 @@ def test_a_folder_without_a_model_is_refused(tmp_path):
     make_run(tmp_path / "run")
     with pytest.raises(InputError, match="no epoch has ended yet; train first"):
         scalevae_jax.load(tmp_path / "run")
+
+
+def test_a_method_of_ones_own_needs_its_script_first(tmp_path):
+    run = make_run(tmp_path)
+    tree = json.loads((run.workdir / "config.json").read_text())
+    tree["method"] = {"name": "my_method", "my_weight": 2.0}
+    (run.workdir / "config.json").write_text(json.dumps(tree))
+    with pytest.raises(InputError, match=r"'my_method', a method that is not in the package;.* import the script") as e:
+        load.load(run.workdir)
+    assert "\n" not in str(e.value)
+
+
+def test_loading_in_threads_leaves_logging_and_hooks_as_they_were(trained):
+    def state():
+        absl = logging.getLogger("absl")
+        return logging.root.manager.disable, absl.level, list(absl.filters), sys.unraisablehook
+
+    before = state()
+    with ThreadPoolExecutor(4) as threads:
+        models = list(threads.map(scalevae_jax.load, [trained.workdir] * 8))
+    assert state() == before
+    for model in models:
+        _same(model.run, trained)
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -57,6 +57,37 @@ def _weigh(linear, posteriors, rng):
     return jax.jit(metrics.log_weights)(single, noise, np.float32(linear.log_likelihood(z)), FITTED)
 
 
+@pytest.mark.parametrize("scale", [1.0, 1.25, 2.0])
+def test_a_wider_proposal_is_a_bound_too_and_converges_on_the_same_value(rng, scale):
+    linear = Linear(rng)
+    proposal = metrics.widened(linear.posteriors(FACTOR, rng), scale)
+    weights = _weigh(linear, proposal, rng)
+    for key, prior in PRIORS.items():
+        log_w, exact = np.float64(weights[key]), -linear.log_p(prior)
+        of_five = np.log(5) - special.logsumexp(log_w.reshape(5, -1), axis=0)
+        assert of_five.mean() > exact - 3 * of_five.std() / np.sqrt(len(of_five)), key
+        assert np.log(DRAWS) - special.logsumexp(log_w) == pytest.approx(exact, abs=0.05)
+
+
+def test_where_the_proposal_is_the_exact_posterior_every_draw_counts_and_the_bound_is_exact(rng):
+    linear = Linear(rng)
+    linear.weights = np.linalg.qr(linear.weights)[0] * [0.8, 1.7]  # so that the posterior is diagonal
+    precision = np.diag(linear.weights.T @ linear.weights) / linear.std**2 + FACTOR**-2.0
+    mean = linear.weights.T @ (linear.x - linear.bias) / linear.std**2 / precision
+    exact = Posteriors(Gaussian(mean / FACTOR, -np.log(precision)), FACTOR)
+    log_w = _weigh(linear, exact, rng)["nll"]
+    assert float(metrics.effective_samples(log_w[:100, None])[0]) == pytest.approx(100, rel=1e-3)
+    np.testing.assert_allclose(-log_w, -linear.log_p(PRIORS["nll"]), atol=1e-3)
+    wide = _weigh(linear, metrics.widened(exact, 3.0), rng)["nll"]
+    assert float(metrics.effective_samples(wide[:100, None])[0]) < 60
+
+
+def test_the_effective_sample_size_is_the_squared_sum_over_the_sum_of_squares(rng):
+    log_w = np.float32(3 * rng.normal(size=(9, 4)) - 200)  # such weights underflow
+    w = np.exp(np.float64(log_w) + 200)
+    np.testing.assert_allclose(metrics.effective_samples(log_w), w.sum(0) ** 2 / (w**2).sum(0), rtol=1e-4)
+
+
 def _kl(p, prior_std):
     variance = np.exp(p.logvar) / prior_std**2
     return 0.5 * np.sum(p.mean**2 / prior_std**2 + variance - 1 - np.log(variance))
@@ -228,7 +259,7 @@ def _estimate(model, params, batch, rows, samples, chunk, factor=(0.5, 1.0, 2.5)
 
 
 def _same(a, b):
-    assert set(a) == set(metrics.ESTIMATES)
+    assert set(a) == {*metrics.ESTIMATES, "ess"}
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5), a, b)
 
 
@@ -236,7 +267,7 @@ def test_an_estimate_depends_neither_on_the_chunk_nor_on_padding_nor_on_other_ro
     model = _model()
     params = _params(model, rng)
     together = _estimate(model, params, _batch(SENTENCES, time=12), [0, 1, 2], 10, 7)
-    assert len(np.unique(np.round(list(together.values()), 4))) == 12
+    assert len(np.unique(np.round(list(together.values()), 4))) == 15
     alone = _estimate(model, params, _batch(SENTENCES[1:2], time=7), [1], 10, 3)
     _same(alone, jax.tree.map(lambda x: x[1:2], together))
 
@@ -248,7 +279,8 @@ def test_an_estimate_is_exact_when_nothing_depends_on_z(rng):
     z = np.zeros((3, 3), np.float32)
     _, exact = model.decode(params, "weighted_nll", z, batch, batch.mask, None)
     estimate = _estimate(model, params, batch, range(3), 6, 4, factor=(1.0, 1.0, 1.0))
-    _same(estimate | {"nll_fitted_prior": exact}, dict.fromkeys(metrics.ESTIMATES, exact))
+    np.testing.assert_allclose(estimate["ess"], 6, rtol=1e-5)
+    _same(estimate | {"nll_fitted_prior": exact, "ess": exact}, dict.fromkeys((*metrics.ESTIMATES, "ess"), exact))
 
 
 def test_bounds_do_not_rise_with_samples_on_average(rng):

@@ -155,31 +155,43 @@ def test_scores_of_a_language_model_are_exact(language_model):
     assert len(language_model.sample(3, seed=1)) == 3
 
 
-def _unchecked(function, *arguments):
+def _unchecked(function, *arguments, **others):
     """As outside pytest, where no annotation is checked."""
     jaxtyping.config.update("jaxtyping_disable", True)
     try:
-        return function(*arguments)
+        return function(*arguments, **others)
     finally:
         jaxtyping.config.update("jaxtyping_disable", False)
 
 
 LONG = " ".join(["the"] * 10_000)
 WRONG = {
-    "sentence 2 is empty": lambda m: m.encode(["the dog runs .", "  "]),
+    "sentence 2: empty; give it a word": lambda m: m.encode(["the dog runs .", "  "]),
     "sentence 1: none of its words is in the model's vocabulary: 'xyzzy plugh'": lambda m: m.encode(["xyzzy plugh"]),
     "sentence 1: 10,000 words; this model reads 12 at most": lambda m: m.score([LONG]),
     "sentence 1: expected text, got int": lambda m: _unchecked(m.encode, [3]),
     "expected a list of sentences, got str": lambda m: m.encode("the dog runs ."),
     "expected a list of sentences, got int": lambda m: _unchecked(m.encode, 3),
     "expected at least one sentence": lambda m: m.encode([]),
-    "steps: expected 2 or more": lambda m: m.interpolate(steps=1),
-    "expected 1 sentence or more, got 0": lambda m: m.sample(0),
-    "samples: expected 1 or more": lambda m: m.score(SENTENCES, samples=0),
+    "steps: expected 2 to": lambda m: m.interpolate(steps=1),
+    "num: expected 1 to 2147483647, got 0": lambda m: m.sample(0),
+    "num: expected 1 to 2147483647, got -2": lambda m: m.nearest(SENTENCES[0], SENTENCES, -2),
+    "samples: expected 1 to": lambda m: m.score(SENTENCES, samples=0),
     "prior: expected one of model, unit, aggregate, got 'flat'": lambda m: m.sample(1, prior="flat"),
     r"z: expected shape \[n, 3\], got \[2, 5\]": lambda m: m.decode(np.zeros((2, 5))),
     "choose one of them": lambda m: m.sample(1, beam=2, temperature=0.5),
     "top_p: expected 0 to 1": lambda m: m.sample(1, top_p=2.0),
+    "temperature: expected 0 to 100, got nan": lambda m: m.sample(1, temperature=float("nan")),
+    "temperature: expected 0 to 100, got inf": lambda m: m.sample(1, temperature=float("inf")),
+    "temperature: expected 0 to 100, got warm": lambda m: _unchecked(m.sample, 1, 0, "model", temperature="warm"),
+    "temperature: expected 0, which takes the likeliest word, or 1e-06": lambda m: m.sample(1, temperature=1e-39),
+    "beam: expected a whole number, got 2.5": lambda m: _unchecked(m.sample, 1, beam=2.5),
+    "seed: expected 0 to 2147483647, got -1": lambda m: m.sample(1, seed=-1),
+    "seed: expected 0 to 2147483647, got 4294967297": lambda m: m.score(SENTENCES, seed=2**32 + 1),
+    "seed: expected a whole number, got 1.5": lambda m: _unchecked(m.draw, 1, 1.5),
+    "seed: expected a whole number, got None": lambda m: _unchecked(m.reconstruct, SENTENCES, None),
+    "seed: expected a whole number, got True": lambda m: m.interpolate(seed=True),
+    "z: expected finite numbers": lambda m: m.decode(np.float32([[0, np.nan, 0]])),
 }
 
 
@@ -204,6 +216,11 @@ NEEDS_LATENT = {
 def test_a_language_model_has_no_points(language_model, verb):
     with pytest.raises(InputError, match="lstm_lm is a language model without z"):
         NEEDS_LATENT[verb](language_model)
+
+
+def test_sentences_are_cleaned_as_in_training(model):
+    rough = ["\ufeffthe\u200b dog\truns  .\x00"]
+    np.testing.assert_array_equal(model.encode(rough)[0], model.encode(["the dog runs ."])[0])
 
 
 def test_unknown_words_among_known_ones_are_read(model):

@@ -11,7 +11,7 @@ import pytest
 import tiny
 from conftest import on_axis
 
-from scalevae_jax.config import Config, MethodConfig, build_method, build_model, with_defaults
+from scalevae_jax.config import Config, MethodConfig, Network, Train, build_method, build_model, with_defaults
 from scalevae_jax.core.types import Gaussian, Inject, Posteriors, StepContext
 from scalevae_jax.methods import objective, schedule
 from scalevae_jax.methods.method import METHODS, Method, hyperparameters
@@ -70,7 +70,7 @@ def test_every_method_keeps_the_protocol(name, rng):
     filled = filled._replace(tokens=np.where(np.arange(tiny.TIME) < filled.lengths[:, None], filled.tokens, words))
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6), run(filled)[0], trained)
     # evaluation is of each sentence alone: no batch statistic is left
-    if name != "sa_vae":  # SVI's step is of the batch mean, by its authors' convention
+    if name != "sa_vae":  # SVI clips the gradient of a whole batch, by its authors' convention
         _, among_others = run(_replace_rows(batch, other, np.arange(tiny.ROWS) > 0))
         np.testing.assert_allclose(among_others.mean[0], evaluated.mean[0], rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(among_others.logvar[0], evaluated.logvar[0], rtol=1e-5, atol=1e-6)
@@ -78,7 +78,7 @@ def test_every_method_keeps_the_protocol(name, rng):
 
 def test_vae_is_scale_vae_whose_factor_stays_one(rng):
     """A batch too small for a factor leaves f at 1, and Eq. 7 is Eq. 1."""
-    vae, scaled = tiny.make_method("vae"), tiny.make_method("scale_vae", factor_min_batch=100, encoder_init="paper")
+    vae, scaled = tiny.make_method("vae"), tiny.make_method("scale_vae", factor_min_batch=100)
     params, batch = tiny.make_state(vae).params, tiny.make_batch(rng)
     (loss, gradients, _), _ = _compiled(vae)(params, (), batch)
     (same_loss, same_gradients, _), _ = _compiled(scaled)(params, tiny.make_state(scaled).method_state, batch)
@@ -103,9 +103,39 @@ def test_equal_configurations_give_one_method():
 def test_the_network_is_built_as_the_method_says():
     model = build_model(Config(), METHODS["scale_vae"](), words=50)
     assert (model.latent, model.encoder.vocabulary, model.decoder.hidden) == (32, 50, 1024)
-    assert (model.encoder.init_kind, model.decoder.init_kind) == ("torch", "paper")
     assert build_model(Config(), METHODS["skip_vae"](), words=50).decoder.inject == ~Inject.NONE
     assert build_model(Config(), METHODS["lstm_lm"](), words=50).latent == 0
+
+
+@pytest.mark.parametrize("name", ALL_METHODS)
+def test_initial_values_are_the_configurations_for_every_method_and_else_the_methods(name):
+    defaults = {"du_vae": ("torch", "torch"), "scale_vae": ("torch", "paper"), "scale_vae_matched": ("torch", "paper")}
+
+    def kinds(**network):
+        config = with_defaults(Config(model=Network(**network), method=MethodConfig(name=name)))
+        model = build_model(config, build_method(config), words=50)
+        built = (model.encoder.init_kind, model.decoder.init_kind)
+        assert (config.model.encoder_init, config.model.decoder_init) == built  # config.json says how the run began
+        return built
+
+    assert kinds() == defaults.get(name, ("paper", "paper"))
+    assert kinds(encoder_init="paper", decoder_init="paper_scaled") == ("paper", "paper_scaled")
+
+
+def test_cycles_follow_from_the_length_of_training_unless_they_are_given():
+    """Fu et al. 2019: four cycles over the whole training, the first half of each rising."""
+
+    def weights(max_epochs, **hyperparameters):
+        config = Config(train=Train(max_epochs=max_epochs), method=MethodConfig(name="cyclical", **hyperparameters))
+        kl_weight = build_method(config).kl_weight
+        return [float(kl_weight(jnp.float32(share * max_epochs))) for share in (0.0625, 0.125, 0.25, 0.8125, 1)]
+
+    for max_epochs in (15, 120):
+        np.testing.assert_allclose(weights(max_epochs), [0.5, 1, 1, 0.5, 1], rtol=1e-5)
+    np.testing.assert_allclose(weights(16, cycle_epochs=8.0, cycles=2), [0.25, 0.5, 1, 1, 1], rtol=1e-5)
+    short, long = (Config(train=Train(max_epochs=n), method=MethodConfig(name="cyclical")) for n in (15, 120))
+    assert build_method(short) is not build_method(long)
+    assert build_method(Config()) is build_method(Config(train=Train(max_epochs=3)))  # scale_vae does not ask for it
 
 
 CASES = [(name, key) for name in ALL_METHODS for key in hyperparameters(name)]
@@ -114,7 +144,7 @@ CASES = [(name, key) for name in ALL_METHODS for key in hyperparameters(name)]
 def _other(default):
     """Another value of a hyperparameter."""
     if isinstance(default, str):
-        return {"paper": "torch", "torch": "paper", "example": "total", "mean": "population"}[default]
+        return {"example": "total", "mean": "population"}[default]
     if isinstance(default, bool):
         return not default
     return default - 1 if isinstance(default, int) else 0.5 * default + 0.03
@@ -148,7 +178,7 @@ def _slots(method: Method) -> np.ndarray:
         def loss(q):
             before = Posteriors(q, jnp.ones(latent))
             posteriors, after = method.posterior.apply(params, state, before, context, True)
-            posteriors = method.refine(lambda q, k: jnp.sum((q.mean - k) ** 2 + q.logvar**2), posteriors)
+            posteriors = method.refine(lambda q, k, _: jnp.sum((q.mean - k) ** 2 + q.logvar**2), posteriors, {})
             read = jnp.sum(jnp.sin(posteriors.q_hat.mean) + jnp.cos(posteriors.q_hat.logvar))
             return read + method.penalty(method.rate(posteriors), posteriors, context), after
 
@@ -162,9 +192,8 @@ def _slots(method: Method) -> np.ndarray:
             outputs += [value, gradient]
         state = method.posterior.end_epoch(state)
     weights = [method.kl_weight(jnp.float32(epoch)) for epoch in np.linspace(0.1, 45, 60)]
-    inits = [kind == "paper" for kind in (method.encoder_init, method.decoder_init)]
     taken = [_encoder_steps(method.plan, turn) for turn in (60, 1000)]
-    return tiny.flat([outputs, weights, taken, inits])
+    return tiny.flat([outputs, weights, taken])
 
 
 @functools.cache

@@ -9,7 +9,7 @@ from conftest import on_axis
 
 from scalevae_jax.core.network import Decoder, Encoder, Model
 from scalevae_jax.core.types import Gaussian
-from scalevae_jax.methods import objective, penalty, posterior
+from scalevae_jax.methods import objective, penalty, posterior, refine
 from scalevae_jax.methods.method import Method
 from scalevae_jax.methods.objective import KeyStream, Phase
 
@@ -98,14 +98,15 @@ def test_the_loss_is_rec_of_q_hat_plus_the_weighted_rate_over_the_real_rows(real
 
 @pytest.mark.parametrize("train", [True, False])
 def test_a_refinement_step_sees_the_loss_of_a_posterior_with_its_own_draws(rng, train):
-    """The refinement here writes the negative ELBO of another q at step 7 into the mean, where it can be read."""
+    """The refinement here writes the negative ELBO of another q at step 7 into the mean, where it can be read. It is a
+    sum over the real sentences, divided by the constant 32: a sentence's step does not depend on the batch."""
     other = Gaussian(*np.float32(rng.normal(size=(2, tiny.ROWS, tiny.LATENT))))
 
-    def refine(negative_elbo, posteriors):
-        value = negative_elbo(other, 7)
+    def read(negative_elbo, posteriors, decoder):
+        value = negative_elbo(other, 7, decoder)
         return posteriors._replace(q=posteriors.q._replace(mean=jnp.full_like(posteriors.q.mean, value)))
 
-    model, method, batch = _model(0.5), _scaled(refine=refine), tiny.make_batch(rng)
+    model, method, batch = _model(0.5), _scaled(refine=read), tiny.make_batch(rng)
     params, key = _params(model, rng), jax.random.key(11)
 
     def infer(params, batch):
@@ -116,8 +117,21 @@ def test_a_refinement_step_sees_the_loss_of_a_posterior_with_its_own_draws(rng, 
     noise = _noise(key, batch.row, KeyStream.REFINE, 7, KeyStream.NOISE)
     dropout = _keys(key, batch.row, KeyStream.REFINE, 7, KeyStream.DROPOUT) if train else None
     paid = _nll(model, params, other, batch, noise, dropout) + 0.4 * _matched(other).sum(-1)
-    np.testing.assert_allclose(seen.mean, np.mean(paid[batch.weight > 0]), rtol=1e-5)
+    np.testing.assert_allclose(seen.mean, np.sum(paid[batch.weight > 0]) / 32, rtol=1e-5)
     np.testing.assert_allclose(seen.logvar, model.encode(params, batch).logvar, rtol=1e-5, atol=1e-6)
+
+
+def test_a_sentence_is_refined_alike_in_a_full_batch_and_in_a_short_last_one(rng):
+    model, method, batch = _model(0.0), Method(refine=refine.svi(3, clip=1e6)), tiny.make_batch(rng, real=8)
+    params, key = _params(model, rng), jax.random.key(11)
+
+    def infer(params, batch):
+        return objective.infer(model, method, params, (), batch, objective.row_keys(key, batch.row))[0].q
+
+    run = on_axis(jax.jit(infer))
+    whole, short = (run(params, batch._replace(weight=np.float32(np.arange(8) < real))) for real in (8, 3))
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x[:3], y[:3], rtol=1e-5, atol=1e-6), short, whole)
+    assert np.max(np.abs(whole.mean - model.encode(params, batch).mean)) > 1e-2
 
 
 @pytest.mark.parametrize("train", [True, False])

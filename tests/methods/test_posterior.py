@@ -191,13 +191,47 @@ def test_the_shift_is_trained_and_gamma_is_frozen_unless_train_scale(rng):
     assert np.all(np.abs(gradient(learned)["scale"]) > 1e-3)
 
 
-def test_the_learned_scale_has_root_mean_square_gamma_whatever_the_parameters(rng):
-    transform = posterior.batch_norm(0.5, train_scale=True, eps=0.0)
+def test_the_learned_scale_has_root_mean_square_gamma_projected_or_not(rng):
+    transform = posterior.chain(posterior.batch_norm(0.5, train_scale=True, eps=0.0), posterior.identity)
     for spread in (1e-3, 1.0, 50.0):
-        params = {"shift": np.zeros(LATENT, np.float32), "scale": np.float32(spread * rng.uniform(0.1, 1, size=LATENT))}
-        effective = np.float64(_apply(transform, _random(rng), params=params)[0].q.mean).std(0)
-        np.testing.assert_allclose(np.sqrt(np.mean(effective**2)), 0.5, rtol=1e-4)
-        np.testing.assert_allclose(effective / effective[0], params["scale"] / params["scale"][0], rtol=1e-3)
+        given = {"shift": np.ones(LATENT, np.float32), "scale": np.float32(spread * rng.uniform(0.1, 1, size=LATENT))}
+        projected = transform.project({"0": given, "1": {}})
+        expected = 0.5 * given["scale"] / np.sqrt(np.mean(np.square(given["scale"])))
+        np.testing.assert_allclose(projected["0"]["scale"], expected, rtol=1e-5)
+        np.testing.assert_array_equal(projected["0"]["shift"], given["shift"])
+        for params in (projected, {"0": given, "1": {}}):  # the second as in a checkpoint of version 0.1.0
+            after = _apply(transform, _random(rng), state=transform.init(LATENT, 4), params=params)[0]
+            np.testing.assert_allclose(np.float64(after.q.mean).std(0), expected, rtol=1e-3)
+    fixed = posterior.batch_norm(0.5)
+    assert fixed.project(fixed.init_params(LATENT)).keys() == {"shift"}
+
+
+def test_the_gradient_of_the_scale_is_the_scales_own_and_keeps_its_radial_part(rng):
+    transform, q = posterior.batch_norm(0.5, train_scale=True), _random(rng)
+    cotangent = np.float32(rng.normal(size=(ROWS, LATENT)))
+
+    def read(params, q, weight):
+        return jnp.sum(cotangent * _step(transform, q, weight, transform.init(LATENT, 4), params)[0].q.mean)
+
+    gradient = on_axis(jax.grad(read))(transform.init_params(LATENT), q, ALL)["scale"]
+    x = np.float64(q.mean)
+    normal = (x - x.mean(0)) / np.sqrt(x.var(0) + 1e-5)
+    np.testing.assert_allclose(gradient, np.sum(cotangent * normal, axis=0), rtol=1e-3, atol=1e-3)
+    assert abs(np.sum(gradient)) > 1e-2  # along the scale, which is the same in each dimension at the start
+
+
+def test_the_bound_on_the_kl_is_of_means_whose_variance_is_far_over_eps(rng):
+    """Means whose deviation is under sqrt(eps) escape it, with PyTorch's BatchNorm1d too."""
+    transform = posterior.batch_norm(0.6)
+    assert transform.min_kl == posterior.batch_norm(0.6, 0.7).min_kl == pytest.approx(0.18)  # a shift may be unlearned
+    assert posterior.batch_norm(0.6, 0.7, train_shift=False).min_kl == pytest.approx(0.425)
+    chained = posterior.chain(posterior.identity, transform, posterior.variance_dropout(0.8, 1.0))
+    assert chained.min_kl == transform.min_kl
+    assert (posterior.identity.min_kl, posterior.committed_rate(0.1).min_kl) == (0, 0.1)
+    mean, logvar = np.float32(rng.normal(size=(ROWS, LATENT))), np.zeros((ROWS, LATENT), np.float32)
+    for spread, least, most in ((1.0, 0.99, 1.01), (1e-4, 0, 0.01)):
+        kl = kl_dims(_apply(transform, Gaussian(np.float32(spread) * mean, logvar))[0].q).mean()
+        assert least < kl / transform.min_kl < most
 
 
 # The variance floor and dropout of DU-VAE

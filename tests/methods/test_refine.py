@@ -21,7 +21,7 @@ def _refined(svi, negative_elbo):
 
     def run(q, targets):
         start = Posteriors(q, jnp.full(LATENT, 2.0))
-        return svi(lambda q, k: negative_elbo(q, k, targets), start).q
+        return svi(lambda q, k, _: negative_elbo(q, k, targets), start, {}).q
 
     return run
 
@@ -57,10 +57,10 @@ def test_svi_is_momentum_with_the_two_blocks_clipped_apart(rng):
 
 def test_no_refinement_hands_back_the_posteriors_and_svi_keeps_the_factor(rng):
     posteriors = Posteriors(_random(rng)[0], np.full(LATENT, 2.0, np.float32))
-    assert refine.none(lambda q, k: pytest.fail("evaluated"), posteriors) is posteriors
-    unmoved = on_axis(lambda p: refine.svi(0)(lambda q, k: jnp.sum(q.mean), p))(posteriors)
+    assert refine.none(lambda q, k, _: pytest.fail("evaluated"), posteriors, {}) is posteriors
+    unmoved = on_axis(lambda p: refine.svi(0)(lambda q, k, _: jnp.sum(q.mean), p, {}))(posteriors)
     jax.tree.map(np.testing.assert_array_equal, unmoved, posteriors)
-    refined = on_axis(lambda p: refine.svi(2)(lambda q, k: jnp.sum(q.mean), p))(posteriors)
+    refined = on_axis(lambda p: refine.svi(2)(lambda q, k, _: jnp.sum(q.mean), p, {}))(posteriors)
     np.testing.assert_array_equal(refined.factor, posteriors.factor)
     assert np.any(refined.q.mean != posteriors.q.mean)
     np.testing.assert_array_equal(refined.q.logvar, posteriors.q.logvar)  # a gradient of norm 0 is not divided by it
@@ -106,6 +106,97 @@ def test_where_clipped_the_coefficient_is_a_constant_to_gradients(rng):
     q, targets = _random(rng)
     norm = np.sqrt(np.sum(np.square(4.0 * (np.float64(q.mean) - targets[0]))))
     run = _refined(refine.svi(1, 0.3, 0.5, clip=1.0), _bowl)
-    gradient = on_axis(jax.grad(lambda q, t: jnp.sum(run(q, t).mean)))(q, targets)
+    # a loss whose gradient is too small to be clipped on its way back
+    gradient = on_axis(jax.grad(lambda q, t: 1e-3 * jnp.sum(run(q, t).mean)))(q, targets)
     assert norm > 1
-    np.testing.assert_allclose(gradient.mean, 1 - 0.3 * 4.0 / norm, rtol=1e-5)
+    np.testing.assert_allclose(gradient.mean, 1e-3 * (1 - 0.3 * 4.0 / norm), rtol=1e-5)
+
+
+# The reverse pass, against the recursion of the authors' code (optim_n2n.py) with exact Hessian products. The model is
+# a quadratic plus a quartic in q, coupled to a "decoder" of two arrays:
+#   f = 1/2 sum a (x - t - k/10)^2 + 1/4 b sum x^4 + c sum mean logvar + sum x (M w) + 1/2 sum x^2 (N v)
+# with x either block of q.
+
+
+def _coupled(q, k, decoder, model):
+    a, b, c, m, n, t = (model[name] for name in "abcmnt")
+    blocks = zip(q, t, m, n, strict=True)
+    alone = sum(
+        jnp.sum(
+            0.5 * a * (x - t - 0.1 * k) ** 2
+            + 0.25 * b * x**4
+            + x * (m @ decoder["w"])
+            + 0.5 * x**2 * (n @ decoder["v"])
+        )
+        for x, t, m, n in blocks
+    )
+    return alone + c * jnp.sum(q.mean * q.logvar)
+
+
+def _limited(blocks, limit):
+    """Blocks scaled together to a norm of at most `limit`, and whether they were longer."""
+    norm = np.sqrt(sum(np.sum(x**2) for x in blocks))
+    return [x * min(1.0, limit / norm) for x in blocks], norm > limit
+
+
+def _recursion(start, decoder, model, weight, steps, learning_rate, momentum, limit):
+    """Gradients of sum(weight * q_K) towards q_0, w and v, and how often each of four norms was clipped."""
+    a, b, c, m, n, t = (model[name] for name in "abcmnt")
+    x, velocity, path, clipped = list(start), [0.0, 0.0], [], np.zeros(4, int)
+    for k in range(steps):
+        gradient = [
+            a * (x[i] - t[i] - 0.1 * k)
+            + b * x[i] ** 3
+            + c * x[1 - i]
+            + m[i] @ decoder["w"]
+            + x[i] * (n[i] @ decoder["v"])
+            for i in (0, 1)
+        ]
+        shares = []
+        for i in (0, 1):
+            (limited,), longer = _limited([gradient[i]], limit)
+            shares.append(limit / np.linalg.norm(gradient[i]) if longer else 1.0)
+            velocity[i] = momentum * velocity[i] - limited
+            clipped[i] += longer
+        path.append((list(x), shares))
+        x = [x[i] + learning_rate * velocity[i] for i in (0, 1)]
+    gx, p = list(weight), [np.zeros_like(weight[0]) for _ in (0, 1)]
+    towards = {name: np.zeros_like(value) for name, value in decoder.items()}
+    for at, shares in reversed(path):
+        p = [p[i] + learning_rate * gx[i] for i in (0, 1)]
+        moved = [shares[i] * p[i] for i in (0, 1)]  # the forward clip's coefficients are constants
+        hessian = [(a + 3 * b * at[i] ** 2 + n[i] @ decoder["v"]) * moved[i] + c * moved[1 - i] for i in (0, 1)]
+        product = [
+            sum(np.einsum("rl,rlw->w", moved[i], m[i]) for i in (0, 1)),
+            sum(np.einsum("rl,rlv->v", moved[i] * at[i], n[i]) for i in (0, 1)),
+        ]
+        product, longer = _limited(product, limit)
+        clipped[2] += longer
+        towards["w"], towards["v"] = towards["w"] - product[0], towards["v"] - product[1]
+        gx, longer = _limited([gx[i] - hessian[i] for i in (0, 1)], limit)
+        clipped[3] += longer
+        p = [momentum * p[i] for i in (0, 1)]
+    return gx, towards, clipped
+
+
+@pytest.mark.parametrize(("limit", "some"), [(1e6, False), (4.0, True)])
+def test_the_reverse_pass_is_the_authors_recursion_with_exact_hessian_products(limit, some):
+    steps, learning_rate, momentum, rng = 8, 0.3, 0.5, np.random.default_rng(0)
+    start, weight = rng.normal(size=(2, 2, 4, LATENT))
+    model = {"a": 0.3, "b": 0.1, "c": 0.2, "t": rng.normal(size=(2, 4, LATENT))}
+    model |= {name: rng.normal(size=(2, 4, LATENT, 5)) for name in "mn"}
+    decoder = {name: rng.normal(size=5) for name in "wv"}
+    gx, towards, clipped = _recursion(start, decoder, model, weight, steps, learning_rate, momentum, limit)
+    assert np.all((clipped > 0) == some)  # each kind of clip occurs, or none
+    assert not some or np.all(clipped < steps)
+
+    def loss(start, decoder):
+        elbo = lambda q, k, decoder: _coupled(q, k, decoder, model)  # noqa: E731
+        svi = refine.svi(steps, learning_rate, momentum, limit)
+        refined = svi(elbo, Posteriors(Gaussian(start[0], start[1]), jnp.ones(LATENT)), decoder).q
+        return jnp.sum(weight[0] * refined.mean + weight[1] * refined.logvar)
+
+    with jax.enable_x64(True):
+        gradient, parameters = on_axis(jax.jit(jax.grad(loss, argnums=(0, 1))))(start, decoder)
+        np.testing.assert_allclose(gradient, gx, rtol=1e-7, atol=1e-9)
+        jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-7, atol=1e-9), parameters, towards)

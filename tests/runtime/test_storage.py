@@ -171,6 +171,6 @@ def test_a_run_in_a_bucket_is_that_of_a_folder(bucket, tmp_path, capsys):
         assert sample.main(["--workdir", str(run), "--num", "2"]) == 0
         assert len(capsys.readouterr().out.splitlines()) == 2
         assert evaluate.main(["--workdir", str(run), "--iw_samples", "2", "--limit", "20"]) == 0
-        assert storage.read_json(run / "eval_test.json")["examples"] == 20
+        assert storage.read_json(run / "eval_test_first20.json")["examples"] == 20
     for local, remote in zip(epochs["folder"], epochs["bucket"], strict=True):
         assert local["valid_rec"] == pytest.approx(remote["valid_rec"], rel=1e-6)

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scalevae_jax.training import plateau
+from scalevae_jax import config
+from scalevae_jax.training import loop, plateau
 from scalevae_jax.training.plateau import Decision, Rule
 
 
@@ -67,11 +68,20 @@ def test_every_epoch_is_the_scripts(rule, losses):
             break
 
 
+def test_without_a_guard_a_training_of_15_epochs_cuts_its_rate():
+    """The paper names no guard: by default there is none."""
+    assert loop.plateau_rule(config.Config()) == Rule() == Rule(min_epoch=0)
+    state, decisions = _decisions(Rule(), [100.0 + epoch for epoch in range(15)])
+    assert [epoch for epoch, d in enumerate(decisions) if Decision.DECAY in d] == [5, 10]
+    assert float(state.learning_rate) == 1 / 4
+
+
 def test_a_loss_that_only_rises_is_cut_at_the_guard_and_stops_at_the_fifth_cut():
-    state, decisions = _decisions(Rule(), [100.0 + epoch for epoch in range(36)])
+    rule = Rule(min_epoch=15)
+    state, decisions = _decisions(rule, [100.0 + epoch for epoch in range(36)])
     assert [epoch for epoch, d in enumerate(decisions) if Decision.DECAY in d] == [15, 20, 25, 30, 35]
-    assert plateau.finished(Rule(), state)
-    assert not plateau.finished(Rule(), _decisions(Rule(), [100.0 + epoch for epoch in range(35)])[0])
+    assert plateau.finished(rule, state)
+    assert not plateau.finished(rule, _decisions(rule, [100.0 + epoch for epoch in range(35)])[0])
     assert [epoch for epoch, d in enumerate(decisions) if Decision.BEST in d] == [0]
     assert float(state.learning_rate) == 1 / 32
 

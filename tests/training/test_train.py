@@ -1,4 +1,4 @@
-"""Runs: an interrupted one ends as an uninterrupted one does, to the bit; what stops a run; warnings."""
+"""Runs: an interrupted one ends as an uninterrupted one does, to the bit; what stops a run."""
 
 import contextlib
 import dataclasses
@@ -19,11 +19,11 @@ from scalevae_jax import config, train
 from scalevae_jax.core.types import InputError
 from scalevae_jax.data import vocab
 from scalevae_jax.inference import load, posteriors
-from scalevae_jax.methods.method import METHODS
 from scalevae_jax.runtime import signals
 from scalevae_jax.training import loop, workdir
 from scalevae_jax.training import state as training
 from scalevae_jax.training.checkpoint import Checkpoints, describe
+from scalevae_jax.training.compiling import Compiling
 from scalevae_jax.training.log import EpochLog, read_metrics
 
 CLOCK = {"seconds", "seconds_compiling", "tokens_per_second"}
@@ -88,7 +88,7 @@ class InterruptValidation(Interrupt):
 def interrupted(monkeypatch, settings, folder, caught=None) -> str:
     """Train until the signal; what the command says of it."""
     with monkeypatch.context() as patch:
-        patch.setattr(train, "Signals", lambda: caught)
+        patch.setattr(train, "Signals", lambda answer: caught)
         with pytest.raises(signals.Stopped) as stopped:
             train.train(settings, folder)
     return str(stopped.value)
@@ -168,15 +168,15 @@ def test_a_step_is_compiled_once(corpus, tmp_path, monkeypatch):
         steps = make_steps(*arguments)
 
         def joint(state, batch):
-            compiling()
+            compiling.seconds()
             out = steps.joint(state, batch)
-            compiled.append(compiling() > 0)
+            compiled.append(compiling.seconds() > 0)
             return out
 
         return steps._replace(joint=joint)
 
     monkeypatch.setattr(loop, "make_steps", counting)
-    with loop.seconds_compiling() as compiling:
+    with Compiling(1) as compiling:
         interrupted(monkeypatch, settings, tmp_path, Interrupt(6))
         train.train(settings, tmp_path)
     lines = read_metrics(tmp_path)
@@ -193,6 +193,82 @@ def test_a_finished_run_is_left_alone_and_another_configuration_is_refused(corpu
     settings.model.hidden = 7
     with pytest.raises(InputError, match=r"model\.hidden was 6 and is 7"):
         train.train(settings, copied)
+
+
+def test_a_run_goes_on_where_its_text_and_its_cache_have_moved_to(corpus, copied, tmp_path, capsys):
+    settings, moved = settings_for(corpus), shutil.copytree(corpus, tmp_path / "moved")
+    settings.data.path, settings.data.cache = str(moved), str(tmp_path / "cache")
+    train.train(settings, copied)
+    assert "finished before" in capsys.readouterr().out
+    assert json.loads((copied / workdir.CONFIG).read_text())["data"]["path"] == str(moved)
+    with (moved / "train.txt").open("a") as file:
+        file.write("a dog\n")
+    with pytest.raises(InputError, match="trained on another train file"):
+        train.train(settings, copied)
+
+
+def test_the_configuration_of_an_older_run_is_read_without_the_fields_that_are_gone(corpus, copied, capsys):
+    tree = json.loads((copied / workdir.CONFIG).read_text())
+    tree["eval"]["paper"], tree["optim"]["accumulate"] = True, 1
+    tree["method"]["encoder_init"] = tree["model"].pop("encoder_init")
+    (copied / workdir.CONFIG).write_text(json.dumps(tree))
+    train.train(settings_for(corpus), copied)
+    assert "finished before" in capsys.readouterr().out
+    tree["optim"]["accumulate"] = 2
+    (copied / workdir.CONFIG).write_text(json.dumps(tree))
+    with pytest.raises(InputError, match=r"optim\.accumulate: no such field"):
+        train.train(settings_for(corpus), copied)
+
+
+def test_the_command_that_comes_next_can_be_copied_where_the_workdir_has_a_blank(wholes, corpus, tmp_path, capsys):
+    folder = shutil.copytree(wholes("scale_vae"), tmp_path / "p b")
+    train.finish(settings_for(corpus), folder)
+    assert f"--workdir '{folder}'\n" in capsys.readouterr().out
+
+
+def test_neg_elbo_can_choose_the_best_epoch_and_be_what_patience_counts(corpus, tmp_path, monkeypatch):
+    """The loss falls while neg_elbo rises, as when a factor runs away."""
+    measures = iter([(9.0, 1.0), (8.0, 2.0), (7.0, 3.0)])
+    summary = posteriors.SplitPosteriors.summary
+    monkeypatch.setattr(
+        posteriors.SplitPosteriors,
+        "summary",
+        lambda *a: summary(*a) | dict(zip(("loss", "neg_elbo"), next(measures), strict=True)),
+    )
+    settings = settings_for(corpus)
+    settings.train.select_by = "neg_elbo"
+    train.train(settings, tmp_path)
+    assert load.load(tmp_path).epoch == 1
+    lines = read_metrics(tmp_path)
+    assert [(line["lr"], line["valid_loss"]) for line in lines] == [(4.0, 9.0), (4.0, 8.0), (2.0, 7.0)]
+    assert json.loads((tmp_path / workdir.RUN).read_text())["select_by"] == "neg_elbo"
+
+
+@pytest.mark.parametrize("per_dispatch", [1, 3])
+def test_curves_have_a_point_every_few_steps_and_a_compilation_is_announced(
+    per_dispatch, corpus, tmp_path, monkeypatch, capsys
+):
+    points, texts = {}, {}
+    monkeypatch.setattr(loop, "CURVE_EVERY", 3)
+    monkeypatch.setattr(loop, "SAMPLES_EVERY", 2)
+    monkeypatch.setattr(EpochLog, "step", lambda log, step, values: points.update({step: values}))
+    monkeypatch.setattr(EpochLog, "text", lambda log, name, lines, step: texts.update({(name, step): lines}))
+    settings = settings_for(corpus, "vae")
+    settings.optim.patience, settings.train.steps_per_dispatch = 5, per_dispatch
+    train.train(settings, tmp_path)
+    assert list(points) == [3, 6, 9, 12]
+    for step, values in points.items():
+        assert list(values) == ["loss", "gradient_norm", "kl_weight", "lr"]
+        assert values["kl_weight"] == pytest.approx(step / STEPS_PER_EPOCH / 10)  # annealed over ten epochs
+        assert values["lr"] == 4.0
+        assert min(values["loss"], values["gradient_norm"]) > 0
+    assert list(texts) == [("configuration", 0), ("samples", 8)]
+    assert len(texts["samples", 8]) == 5
+    announced = [line.strip() for line in capsys.readouterr().out.splitlines() if "compiling " in line[:12]]
+    tokens = announced[0].rpartition(" of ")[2]
+    expected = {1: [f"compiling 1 of 1: a step of {tokens}"]}
+    expected[3] = [f"compiling 1 of 2: 3 steps of {tokens}", f"compiling 2 of 2: a step of {tokens}"]
+    assert announced == expected[per_dispatch]
 
 
 def test_the_best_epoch_is_loaded_and_is_gone_back_to_when_the_rate_is_cut(corpus, tmp_path):
@@ -329,6 +405,11 @@ def test_a_folder_that_cannot_be_made_and_one_that_vanishes_are_one_line(corpus,
         train.train(settings_for(corpus), tmp_path / "run")
 
 
+def test_float64_is_refused_in_one_line(corpus, tmp_path):
+    with jax.enable_x64(True), pytest.raises(InputError, match=r"^JAX_ENABLE_X64 is set[^\n]*$"):
+        train.train(settings_for(corpus), tmp_path)
+
+
 def test_a_second_process_is_refused(corpus, tmp_path):
     with workdir.Lock(tmp_path), pytest.raises(InputError, match="is training here"):
         train.train(settings_for(corpus), tmp_path)
@@ -346,46 +427,6 @@ def test_on_a_cpu_a_long_dispatch_is_waited_for(backend, devices, seconds, most,
     monkeypatch.setattr(loop.time, "sleep", slept.append)
     assert loop.dispatches_ahead(seconds) == most
     assert slept == ([loop.FREED] if (backend, devices, most) == ("cpu", 1, 0) else [])
-
-
-def line(**changes):
-    return {"mi": 2.0, "au_hat": 3, "kl_weight": 1.0, "epoch": 5, "factor_max": 2.0} | changes
-
-
-@pytest.mark.parametrize(
-    ("changes", "problem"),
-    [
-        ({}, None),
-        ({"mi": 0.05}, "collapsed"),
-        ({"au_hat": 0}, "collapsed"),
-        ({"mi": 0.05, "kl_weight": 0.9}, None),
-        ({"mi": None, "au_hat": None}, None),
-        ({"factor_max": 51.0}, "run away"),
-        ({"factor_max": 51.0, "epoch": 3}, None),
-        ({"factor_max": None}, None),
-    ],
-)
-def test_warnings_name_collapse_and_a_runaway_factor_with_two_remedies(changes, problem):
-    texts = list(filter(None, loop.warnings(line(**changes), METHODS["scale_vae"](f_epo=3)).values()))
-    assert [problem in text for text in texts] == ([True] if problem else [])
-    for text in texts:
-        assert " or " in text.split("Try")[1]
-
-
-@pytest.mark.parametrize(
-    ("method", "weight", "warns"),
-    [
-        (METHODS["beta_vae"](beta=0.4), 0.4, True),
-        (METHODS["beta_vae"](beta=2.0), 2.0, True),
-        (METHODS["vae"](warm_up=10.0), 0.9, False),
-        (METHODS["vae"](warm_up=10.0), 1.0, True),
-        (METHODS["cyclical"](cycle_epochs=2.0, cycles=3), 0.5, False),
-        (METHODS["cyclical"](cycle_epochs=2.0, cycles=3), 1.0, True),
-    ],
-)
-def test_collapse_is_a_problem_from_the_methods_full_kl_weight_on(method, weight, warns):
-    problem = loop.warnings(line(mi=0.05, kl_weight=float(np.float32(weight))), method)["collapsed"]
-    assert (problem is not None) == warns
 
 
 @pytest.mark.slow

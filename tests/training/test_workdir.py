@@ -2,6 +2,8 @@
 
 import json
 import os
+import pathlib
+import re
 import signal
 import socket
 import subprocess
@@ -10,6 +12,7 @@ import time
 
 import pytest
 
+from scalevae_jax import config, train
 from scalevae_jax.core.types import InputError
 from scalevae_jax.training import workdir
 from scalevae_jax.training.workdir import LOCK, SILENCE, Lock
@@ -70,3 +73,35 @@ def test_a_record_that_is_none_is_one_line_with_the_file(record, tmp_path):
     (tmp_path / workdir.RUN).write_text(json.dumps(record))
     with pytest.raises(InputError, match=rf"^{tmp_path / workdir.RUN}: [^\n]*$"):
         workdir.read_record(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("model.safetensors", "holds model.safetensors, an exported model"),
+        ("config.json", "holds config.json, but no run.json"),
+        ("vocab.txt", "holds vocab.txt, but no run.json"),
+        ("metrics.jsonl", "holds metrics.jsonl, but no run.json"),
+        ("checkpoints/12", "holds checkpoints, but no run.json"),
+        ("checkpoints/latest/3", "holds checkpoints/latest, of a run of version 0.1"),
+        ("checkpoints/best/3", "holds checkpoints/best, of a run of version 0.1"),
+        ("run.json", "run.json: "),
+    ],
+)
+def test_a_folder_of_something_else_is_refused_and_stays_as_it_is(path, message, tmp_path):
+    (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / path).write_text("{}")
+    with pytest.raises(InputError, match=rf"^[^\n]*{re.escape(message)}[^\n]*$"):
+        train.train(config.Config(), tmp_path)
+    assert [file for file in tmp_path.rglob("*") if file.is_file()] == [tmp_path / path]
+
+
+@pytest.mark.parametrize("name", ["a[1]", "a*", "b/[x]/c", "what?"])
+def test_a_path_that_orbax_takes_for_a_pattern_is_refused_before_anything_is_written(name, tmp_path, monkeypatch):
+    with pytest.raises(InputError, match="takes for a pattern"):
+        train.train(config.Config(), tmp_path / name)
+    (tmp_path / "[here]").mkdir()
+    monkeypatch.chdir(tmp_path / "[here]")
+    with pytest.raises(InputError, match=r"contains \[, which"):
+        train.train(config.Config(), pathlib.Path("run"))
+    assert list(tmp_path.rglob("*")) == [tmp_path / "[here]"]

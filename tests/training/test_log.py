@@ -1,10 +1,8 @@
-"""What a run leaves in metrics.jsonl, and what it says while it works."""
+"""The log of a run: metrics.jsonl, the line of an epoch, TensorBoard."""
 
 import json
 
-import pytest
-
-from scalevae_jax.runtime import console
+from scalevae_jax.training import log as training_log
 from scalevae_jax.training.log import METRICS, EpochLog
 
 
@@ -12,8 +10,8 @@ def line(epoch: int, **changes) -> dict:
     numbers = dict.fromkeys(
         ("lr", "kl_weight", "train_rec", "valid_rec", "seconds", "seconds_compiling", "tokens_per_second"), 1.0
     )
-    nothing = dict.fromkeys(("train_kl", "valid_kl", "mi", "au", "au_hat", "factor_min", "factor_median", "factor_max"))
-    return {"epoch": epoch, "step": 10 * epoch} | numbers | nothing | changes
+    without = dict.fromkeys(("train_kl", "valid_kl", "mi", "au", "au_hat", "factor_min", "factor_median", "factor_max"))
+    return {"epoch": epoch, "step": 10 * epoch} | numbers | without | changes
 
 
 def written(folder) -> list[dict]:
@@ -30,7 +28,7 @@ def test_a_resumed_log_has_no_doubled_and_no_torn_line(tmp_path):
     log = EpochLog(tmp_path, 3, 20)
     log.write(line(3, lr=0.5), max_epochs=4)
     log.close()
-    assert [(each["epoch"], each["lr"]) for each in written(tmp_path)] == [(1, 1.0), (2, 1.0), (3, 0.5)]
+    assert [(epoch["epoch"], epoch["lr"]) for epoch in written(tmp_path)] == [(1, 1.0), (2, 1.0), (3, 0.5)]
 
 
 def test_an_epoch_line_has_a_dash_where_there_is_no_value_and_the_factor_where_there_is(tmp_path, capsys):
@@ -52,7 +50,7 @@ def test_the_time_left_is_that_of_epochs_without_compilation(tmp_path, capsys, m
     log = EpochLog(tmp_path, 1, 0)
     started = log._started
     with monkeypatch.context() as patch:
-        patch.setattr(console.time, "monotonic", lambda: started + 100)
+        patch.setattr(training_log.time, "monotonic", lambda: started + 100)
         log.write(line(1, seconds_compiling=90.0), max_epochs=3)
     log.close()
     assert capsys.readouterr().out.endswith("(90 s compiling) eta 0:20\n")
@@ -65,31 +63,30 @@ def test_an_epoch_line_has_the_active_units_of_q_hat_where_they_are_others(tmp_p
     assert "au 3 au_hat 16 factor 1.5/2/3.25 |" in capsys.readouterr().out
 
 
+def test_tensorboard_has_curves_by_step_without_what_is_not_finite_and_text_as_it_is(tmp_path, monkeypatch):
+    added = []
+
+    class Board:
+        def __init__(self, *_, **__): ...
+
+        def add_scalar(self, *values):
+            added.append(values)
+
+        add_text = add_scalar
+
+    monkeypatch.setattr(training_log, "SummaryWriter", Board)
+    log = EpochLog(tmp_path, 1, 0)
+    log.step(50, {"loss": 2.0, "gradient_norm": float("nan")})
+    log.text("samples", ["a *dog*", "a cat"], 50)
+    assert added == [("step/loss", 2.0, 50), ("samples", "    a *dog*\n    a cat", 50)]
+    other = EpochLog(tmp_path, 1, 0, writing=False)
+    other.step(100, {"loss": 1.0})
+    other.text("samples", [], 100)
+    assert (log.has_board, other.has_board, len(added)) == (True, False, 2)
+
+
 def test_tensorboard_files_are_written(tmp_path):
     log = EpochLog(tmp_path, 1, 0)
     log.write(line(1), max_epochs=1)
     log.close()
     assert list((tmp_path / "tensorboard").glob("events.out.tfevents.*"))
-
-
-def test_without_a_terminal_progress_is_a_line_now_and_then_with_an_eta(capsys, monkeypatch):
-    monkeypatch.setattr(console.Progress, "EVERY", 0.0)
-    with console.Progress("epoch 1/2", total=10) as ticker:
-        assert ticker.due
-        ticker.tick(4, "loss 3.25")
-    assert capsys.readouterr().out.startswith("  epoch 1/2 4/10 loss 3.25 eta ")
-    monkeypatch.setattr(console.Progress, "EVERY", 1e9)
-    with console.Progress("epoch 1/2", total=10) as ticker:
-        assert not ticker.due
-        ticker.tick(4)
-    assert capsys.readouterr().out == ""
-
-
-@pytest.mark.parametrize(("seconds", "text"), [(0.0, "0:00"), (61.2, "1:01"), (3661.0, "1:01:01"), (-3.0, "0:00")])
-def test_durations_read_as_clocks(seconds, text):
-    assert console.duration(seconds) == text
-
-
-@pytest.mark.parametrize(("value", "text"), [(None, "-"), (1.234, "1.23"), (3, "3")])
-def test_cells(value, text):
-    assert console.format_number(value) == text

@@ -1,0 +1,108 @@
+"""Wrong arguments and wrong text: one clear line, exit code 2, and nothing is left behind."""
+
+import pytest
+
+SMOKE = ["--config", "smoke"]
+
+BAD = [
+    ("train", [], "--config is missing: a name, such as demo, or a file"),
+    ("train", ["--config.data.path=X"], "--config is missing"),
+    ("train", ["--config", "configs/none.py"], "configs/none.py: no such file"),
+    ("train", [*SMOKE, "--config.model.hiden=3"], "--config.model.hiden; the nearest is --config.model.hidden"),
+    ("train", [*SMOKE, "--config.model.hidden=many"], "--config.model.hidden: expected a whole number, got 'many'"),
+    ("train", [*SMOKE, "--config.method.name=gan"], "no method 'gan'"),
+    ("train", [*SMOKE, "--config.method.gamma=0.6"], "scale_vae has no such hyperparameter"),
+    ("train", [*SMOKE, "--config.train.batch_size=0"], "config.train.batch_size: must be more than 0"),
+    ("train", ["--config=yahoo", "--config.data.path=nowhere"], "no such file or folder: "),
+    ("train", ["--config=text"], "--config.data.path"),
+    ("train", [*SMOKE, "--config.data.partition=grouped"], "the corpus has no labels"),
+    ("train", [*SMOKE, "--config.data.long=keep"], "config.data.long: expected one of cut, drop"),
+    ("train", [*SMOKE, "--num_processes", "2"], "--coordinator, --num_processes and --process_id go together"),
+    ("train", [*SMOKE, *"--coordinator a:1 --num_processes 2 --process_id 2".split()], "--process_id 2: must be less"),
+    ("train", [*SMOKE, *"--coordinator foo --num_processes 2 --process_id 1".split()], "foo: expected HOST:PORT"),
+    ("data", [], "no text is given"),
+    ("data", ["--path", "package:tiny", "--vocab_size=-1"], "--vocab_size: must be more than 0"),
+    ("data", ["--path", "~no.such.user/text"], "~no.such.user/text: no such user"),
+    ("data", ["--path", "package:nope"], "package:nope: no corpus of the package"),
+    ("data", ["--path", "nowhere"], "no such file or folder: "),
+    (
+        "data",
+        ["--path", "package:snli", "--vocab", "README.md"],
+        "README.md: line 1: expected a vocabulary that begins",
+    ),
+    ("data", ["--path", "Makefile"], "Makefile: expected a file name that ends in"),
+    ("evaluate", ["--workdir", "nowhere"], "not the folder of a run"),
+    ("evaluate", [], "the following arguments are required: --workdir"),
+    ("sample", ["--workdir", "nowhere"], "not the folder of a run"),
+    ("sample", ["--workdir", "ftp://a/b"], "ftp://a/b: expected a folder, or gs://BUCKET/FOLDER"),
+    ("sample", ["--number", "3"], "required: --workdir"),
+    ("sample", ["--workdir", "nowhere", "--seed", "99999999999"], "--seed: expected 0 or more, got 99999999999"),
+    ("sample", ["--workdir", "nowhere", "--prior", "flat"], "--prior: invalid choice: 'flat'"),
+    ("probe", ["--workdir", "nowhere", "--sizes="], "--sizes: expected a whole number, got ''"),
+    ("probe", ["--workdir", "nowhere", "--sizes=8,1"], "--sizes: expected 2 or more, got 1"),
+    ("export", ["--workdir", "nowhere"], "required: --out"),
+    ("reproduce", [], "required: WHAT"),
+    ("reproduce", ["table7"], "WHAT: invalid choice: 'table7'"),
+    ("reproduce", ["table1", "--methods", "gan"], "--methods gan: the tables asked for have"),
+]
+
+
+@pytest.mark.parametrize(("module", "arguments", "message"), BAD)
+def test_wrong_input_is_one_clear_line_and_exit_code_2(module, arguments, message, run, tmp_path):
+    where = ["--workdir", str(tmp_path / "new")] if module == "train" else []
+    done = run(module, *arguments, *where)
+    assert done.code == 2
+    assert done.error.startswith("error: ")
+    assert message in done.error
+    assert len(done.error.splitlines()) == 1
+    assert not (tmp_path / "new").exists()
+
+
+BAD_TEXT = [
+    ("reconstruct", ["--input", "nowhere.txt"], "", "--input nowhere.txt: cannot be read"),
+    ("interpolate", ["--input", "-"], "a man .\n", "line 1: expected two sentences with a tab between them"),
+    ("interpolate", ["--input", "-", "--a", "a man ."], "a\tb\n", "--input and --a, --b: choose one of them"),
+    ("encode", ["--out", "nowhere/points.npz"], "a man .\n", "--out nowhere/points.npz: cannot be written"),
+    ("encode", ["--out", "nowhere/points.tsv"], "a man .\n", "--out nowhere/points.tsv: cannot be written"),
+    ("probe", ["--sizes", "4"], "", "no labels"),
+]
+
+
+@pytest.mark.parametrize(("module", "arguments", "given", "message"), BAD_TEXT)
+def test_wrong_text_is_one_clear_line_and_exit_code_2(module, arguments, given, message, run, trained_run):
+    done = run(module, "--workdir", str(trained_run), *arguments, given=given)
+    assert (done.code, done.out) == (2, "")
+    assert message in done.error
+    assert done.error.splitlines()[-1].startswith("error: ")
+    assert "Traceback" not in done.error
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments", "given", "message", "lines"),
+    [
+        ("score", ["--iw_samples=2"], "a man .\n\n", "--input: line 2: empty", 2),
+        (
+            "interpolate",
+            ["--input=-", "--steps=2"],
+            "a man .\ta dog .\na man .\t\n",
+            "--input: line 2: sentence 2: empty",
+            2,
+        ),
+    ],
+)
+def test_a_bad_line_is_named_and_the_others_are_read(module, arguments, given, message, lines, run, trained_run):
+    done = run(module, "--workdir", str(trained_run), *arguments, given=given)
+    assert (done.code, len(done.out.splitlines())) == (2, lines)
+    first, last = done.error.splitlines()
+    assert first.startswith(message)
+    assert last == "error: --input: 1 of 2 lines left out, as said above"
+
+
+def test_a_file_in_the_place_of_a_folder_is_named_and_an_empty_folder_is_kept(run, tmp_path):
+    (tmp_path / "file").touch()
+    (tmp_path / "empty").mkdir()
+    for name, message in (("file", f"{tmp_path / 'file'}: File exists"), ("empty", "the corpus has no labels")):
+        done = run("train", *SMOKE, "--config.data.partition=grouped", "--workdir", str(tmp_path / name))
+        assert (done.code, len(done.error.splitlines())) == (2, 1)
+        assert message in done.error
+        assert (tmp_path / name).exists()

@@ -1,0 +1,39 @@
+"""What a command prints: progress, durations, numbers, columns."""
+
+import pytest
+
+from scalevae_jax.core.types import InputError
+from scalevae_jax.runtime import console
+
+
+def test_without_a_terminal_progress_is_a_line_now_and_then_with_an_eta(capsys, monkeypatch):
+    monkeypatch.setattr(console.Progress, "EVERY", 0.0)
+    with console.Progress("epoch 1/2", total=10) as progress:
+        assert progress.due
+        progress.tick(4, "loss 3.25")
+    assert capsys.readouterr().out.startswith("  epoch 1/2 4/10 loss 3.25 eta ")
+    monkeypatch.setattr(console.Progress, "EVERY", 1e9)
+    with console.Progress("epoch 1/2", total=10) as progress:
+        assert not progress.due
+        progress.tick(4)
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0.0, "0:00"), (61.2, "1:01"), (3661.0, "1:01:01"), (-3.0, "0:00")])
+def test_durations_read_as_clocks(seconds, text):
+    assert console.duration(seconds) == text
+
+
+@pytest.mark.parametrize(("value", "text"), [(None, "-"), (1.234, "1.23"), (3, "3")])
+def test_numbers_and_missing_ones(value, text):
+    assert console.format_number(value) == text
+
+
+def test_columns_go_to_standard_output_or_to_a_file(tmp_path, capsys):
+    columns = {"nll": [1.23456789, 2.0], "tokens": [3, 4], "text": ["a b", "c"]}
+    table = "nll\ttokens\ttext\n1.23457\t3\ta b\n2\t4\tc\n"
+    console.write_columns(columns, None)
+    console.write_columns(columns, tmp_path / "table.tsv")
+    assert capsys.readouterr().out == (tmp_path / "table.tsv").read_text() == table
+    with pytest.raises(InputError, match=r"^--per_sentence .*/no/table.tsv: cannot be written: "):
+        console.write_columns(columns, tmp_path / "no/table.tsv", "--per_sentence")
