@@ -75,7 +75,7 @@ def test_a_stopped_sweep_goes_on_and_nothing_is_done_twice(folder, monkeypatch, 
     with pytest.raises(runner.Stopped, match="5 of 5 runs are left"):
         sweep.run()
     names, commands, epochs, *_ = [list(column.cells) for column in views[0].columns]
-    assert names == [trial.name for trial in sweep._trials[:2]]
+    assert set(names) == {trial.name for trial in sweep._trials[:2]}  # two threads start them, in any order
     assert (commands, epochs) == (["train"] * 2, ["1"] * 2)
     assert views[0].title == "0 of 5 done, 0 failed, eta unknown"
     assert not list(folder.glob("out/rows/*"))
