@@ -20,9 +20,9 @@ from scalevae_jax.runtime import console, storage
 from scalevae_jax.runtime.storage import Path
 from scalevae_jax.training import workdir
 from scalevae_jax.training.checkpoint import Checkpoints, Damaged
-from scalevae_jax.training.workdir import CONFIG, RUN, VOCABULARY
+from scalevae_jax.training.workdir import CONFIG, RUN, VOCABULARY, WEIGHTS
 
-WEIGHTS, SUMS = "model.safetensors", "SHA256SUMS"  # files of an exported folder
+SUMS = "SHA256SUMS"  # of an exported folder
 FORMAT = "scalevae_jax 1"
 STATE = "method_state"  # the prefix of its arrays in an exported file
 
