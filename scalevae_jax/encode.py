@@ -16,7 +16,7 @@ import numpy as np
 
 from scalevae_jax.core.types import InputError
 from scalevae_jax.inference import flags
-from scalevae_jax.runtime import command, console
+from scalevae_jax.runtime import command, console, storage
 from scalevae_jax.runtime.command import Parser
 
 
@@ -37,11 +37,8 @@ def _command(options: Namespace) -> None:
     texts = flags.read_texts(options, model)
     mean, scale = model.encode(texts.texts)
     if out is not None and out.suffix == ".npz":
-        try:
-            with out.open("wb") as file:
-                np.savez(file, mean=mean, scale=scale, text=np.array(texts.texts))
-        except OSError as error:
-            raise InputError(f"--out {out}: cannot be written: {error}") from error
+        with storage.writing(f"--out {out}"), out.open("wb") as file:
+            np.savez(file, mean=mean, scale=scale, text=np.array(texts.texts))
     else:
         both = (("mean", mean), ("scale", scale))
         columns = {f"{name}_{i}": column for name, x in both for i, column in enumerate(x.T)}

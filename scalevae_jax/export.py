@@ -35,7 +35,7 @@ CARD, DATA_LICENSE = "README.md", "DATA_LICENSE"
 
 def save(run: LoadedModel, out: Path, data_licence: str = "") -> None:
     """Write the exported folder, whole or not at all. Raises InputError if `out` is not empty or cannot be written."""
-    try:
+    with storage.writing(f"--out {out}"):
         if out.exists() and any(out.iterdir()):
             raise InputError(f"--out {out}: not empty; choose a new folder")
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -44,8 +44,6 @@ def save(run: LoadedModel, out: Path, data_licence: str = "") -> None:
             part.mkdir()
             _write(run, part, data_licence)
             part.replace(out)
-    except OSError as error:
-        raise InputError(f"--out {out}: cannot be written: {error.strerror or error}") from error
 
 
 def _write(run: LoadedModel, out: Path, data_licence: str) -> None:

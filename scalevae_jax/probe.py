@@ -204,10 +204,8 @@ def _command(options: Namespace) -> None:
     results = probe(model, options.sizes, options.draws, options.seed, options.split_even)
     path = model.run.workdir / "probe.json"
     settings = {"draws": options.draws, "seed": options.seed, "split_even": options.split_even}
-    try:
+    with storage.writing(path):
         storage.write_json(path, {"accuracy_percent": results, **settings, **workdir.provenance()})
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error
     title = f"{model.run.settings.method.name}: accuracy on test, percent, {options.draws} draws"
     table = Table("protocol", *map(str, results["sgd"]), title=title, title_justify="left")
     for name, by_size in results.items():

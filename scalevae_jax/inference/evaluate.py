@@ -192,17 +192,6 @@ def _available(run: LoadedModel, request: EvaluationRequest) -> tuple[tuple[str,
         return tuple(estimate for estimate in estimates if estimate != "nll_fitted_prior"), unused
 
 
-@contextlib.contextmanager
-def _writing(folder: Path) -> Generator[None]:
-    """Turns the failure to write there into InputError."""
-    try:
-        yield
-    except BrokenPipeError:  # of standard output, which has nothing to do with the folder
-        raise
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be written: {error.strerror or error}") from error
-
-
 def evaluate(run: LoadedModel, request: EvaluationRequest) -> Evaluation:
     """All measures of a model on a split; the result also goes to a file in the workdir (see `output`).
 
@@ -237,7 +226,7 @@ def evaluate(run: LoadedModel, request: EvaluationRequest) -> Evaluation:
         "compute_dtype": settings.model.compute_dtype,
         "seed": settings.train.seed,
     }
-    with _writing(run.workdir), finished_batches(run.workdir / FINISHED, identity) as (finished, add):
+    with storage.writing(run.workdir), finished_batches(run.workdir / FINISHED, identity) as (finished, add):
         each = [_evaluate_once(run, batches, sampling, repeat, finished, add) for repeat in range(request.repeats)]
         result = {
             "split": request.split,

@@ -10,7 +10,7 @@ from rich import progress as rich_progress
 from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from scalevae_jax.core.types import InputError
+from scalevae_jax.runtime import storage
 
 
 class _Console(Console):
@@ -104,7 +104,5 @@ def write_columns(columns: Mapping[str, Iterable[Any]], out: pathlib.Path | None
     if out is None:
         sys.stdout.write(text)
         return
-    try:
+    with storage.writing(f"{flag} {out}"):
         out.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{flag} {out}: cannot be written: {error}") from error

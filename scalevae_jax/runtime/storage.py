@@ -4,11 +4,13 @@ A bucket writes an object whole or not at all. Its folders need not be made, its
 appended to, and it has no links.
 """
 
+import contextlib
 import importlib.util
 import json
 import logging
 import os
 import pathlib
+from collections.abc import Generator
 from typing import Any
 
 import jax
@@ -72,6 +74,17 @@ def read_json(path: Path, limit: int = 2**24) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: cannot be read ({error})") from error
     return tree
+
+
+@contextlib.contextmanager
+def writing(place: object) -> Generator[None]:
+    """Around what writes: a failure of the disk raises InputError that names the place."""
+    try:
+        yield
+    except BrokenPipeError:  # of standard output, which has nothing to do with the place
+        raise
+    except OSError as error:
+        raise InputError(f"{place}: cannot be written: {error.strerror or error}") from error
 
 
 def write(path: Path, text: str) -> None:
