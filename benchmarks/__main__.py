@@ -9,13 +9,13 @@ programs said is kept in docs/performance.json; programs left out by --only keep
 """
 
 import datetime
+import functools
 import json
 import operator
 import re
 import subprocess
 import sys
 from argparse import Namespace
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -148,9 +148,7 @@ def _command(options: Namespace) -> None:
         console.log(f"written: {PAGE.relative_to(ROOT)}, {FIGURES.relative_to(ROOT)}")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the program; returns its exit code."""
-    return command.run(_command, parser(), argv)
+main = functools.partial(command.run, _command, parser)
 
 
 if __name__ == "__main__":

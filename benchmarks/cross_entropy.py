@@ -7,9 +7,10 @@ Full size: 32 sentences of 41 predicted tokens, hidden 1,024, vocabulary 20,000.
 three products. The last line is JSON.
 """
 
+import functools
 import sys
 from argparse import Namespace
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import jax
 import numpy as np
@@ -92,9 +93,7 @@ def _command(options: Namespace) -> None:
     timing.finish(cases, "full, 40 tokens")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the program; returns its exit code."""
-    return command.run(_command, parser(), argv)
+main = functools.partial(command.run, _command, parser)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ and scaled. The two take turns; medians of wall and of processor seconds (all th
 busy machine too). Needs PyTorch, which the package itself does not. The last line is JSON.
 """
 
+import functools
 import json
 import os
 import statistics
@@ -17,7 +18,7 @@ import sys
 import time
 from argparse import Namespace
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import jax
 import numpy as np
@@ -156,9 +157,7 @@ def _command(options: Namespace) -> None:
     print(json.dumps(result))
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the program; returns its exit code."""
-    return command.run(_command, parser(), argv)
+main = functools.partial(command.run, _command, parser)
 
 
 if __name__ == "__main__":

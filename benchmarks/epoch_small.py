@@ -9,11 +9,12 @@ too. Our validation takes rec, KL, mutual information and active units, PyTorch'
 """
 
 import contextlib
+import functools
 import runpy
 import sys
 import tempfile
 from argparse import Namespace
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -108,9 +109,7 @@ def _command(options: Namespace) -> None:
     timing.finish({"synthetic": figures}, "synthetic")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the program; returns its exit code."""
-    return command.run(_command, parser(), argv)
+main = functools.partial(command.run, _command, parser)
 
 
 if __name__ == "__main__":

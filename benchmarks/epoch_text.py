@@ -11,6 +11,7 @@ an epoch's batches is timed, evenly spread over its batches in order of length; 
 captions that come with the package. The last line is JSON.
 """
 
+import functools
 import runpy
 import sys
 from argparse import Namespace
@@ -105,9 +106,7 @@ def _command(options: Namespace) -> None:
     timing.finish({name: figures}, name)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the program; returns its exit code."""
-    return command.run(_command, parser(), argv)
+main = functools.partial(command.run, _command, parser)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ An exponent is the slope of a straight line through the points on a log-log plot
 The last line is JSON.
 """
 
+import functools
 import math
 import sys
 from argparse import Namespace
@@ -159,9 +160,7 @@ def _command(options: Namespace) -> None:
     timing.finish(cases, "words")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the program; returns its exit code."""
-    return command.run(_command, parser(), argv)
+main = functools.partial(command.run, _command, parser)
 
 
 if __name__ == "__main__":

@@ -11,9 +11,10 @@ recurrent and the vocabulary product of each draw and token alone. The last line
 both multiply in tf32, and no memory is measured.
 """
 
+import functools
 import sys
 from argparse import Namespace
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -171,9 +172,7 @@ def _command(options: Namespace) -> None:
     timing.finish(cases, "full, 40 words")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the program; returns its exit code."""
-    return command.run(_command, parser(), argv)
+main = functools.partial(command.run, _command, parser)
 
 
 if __name__ == "__main__":

@@ -9,10 +9,11 @@ training makes them in a thread beside the device. `fed_vs_held` is a step that 
 batches lie ready. The last line is JSON.
 """
 
+import functools
 import itertools
 import sys
 from argparse import Namespace
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 
 import torch
 from torch.utils.data import DataLoader
@@ -86,9 +87,7 @@ def _command(options: Namespace) -> None:
     timing.finish({"small": figures}, "small")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the program; returns its exit code."""
-    return command.run(_command, parser(), argv)
+main = functools.partial(command.run, _command, parser)
 
 
 if __name__ == "__main__":

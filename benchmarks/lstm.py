@@ -7,9 +7,10 @@ Batch 32, inputs of 544 (word and z), hidden 1,024 at the full size; 128 + 32 an
 matmul rate counts 8 hidden (inputs + hidden) operations a token forward and twice that backward. The last line is JSON.
 """
 
+import functools
 import sys
 from argparse import Namespace
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
@@ -103,9 +104,7 @@ def _command(options: Namespace) -> None:
     timing.finish(cases, "full, 40 tokens")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the program; returns its exit code."""
-    return command.run(_command, parser(), argv)
+main = functools.partial(command.run, _command, parser)
 
 
 if __name__ == "__main__":

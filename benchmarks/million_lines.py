@@ -9,13 +9,14 @@ batches of 32. Peak memory is that of each process, as Linux reports it (VmHWM).
 is JSON.
 """
 
+import functools
 import json
 import multiprocessing
 import sys
 import tempfile
 import time
 from argparse import Namespace
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -104,9 +105,7 @@ def _command(options: Namespace) -> None:
         console.log(json.dumps(result))
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the program; returns its exit code."""
-    return command.run(_command, parser(), argv)
+main = functools.partial(command.run, _command, parser)
 
 
 if __name__ == "__main__":

@@ -15,13 +15,14 @@ Collectives: what a step takes longer than the same step without them, as a shar
 The last line is JSON.
 """
 
+import functools
 import json
 import os
 import socket
 import subprocess
 import sys
 from argparse import Namespace
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from unittest import mock
 
@@ -161,9 +162,7 @@ def _command(options: Namespace) -> None:
     timing.finish(cases, options.layouts[-1])
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the program; returns its exit code."""
-    return command.run(_command, parser(), argv)
+main = functools.partial(command.run, _command, parser)
 
 
 if __name__ == "__main__":

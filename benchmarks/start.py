@@ -9,6 +9,7 @@ come with the package without --data. The first start compiles into an empty cac
 it. The last line is JSON.
 """
 
+import functools
 import os
 import statistics
 import subprocess
@@ -16,7 +17,6 @@ import sys
 import tempfile
 import time
 from argparse import Namespace
-from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks import timing
@@ -64,9 +64,7 @@ def _command(options: Namespace) -> None:
     timing.finish({"full": figures}, "full")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the program; returns its exit code."""
-    return command.run(_command, parser(), argv)
+main = functools.partial(command.run, _command, parser)
 
 
 if __name__ == "__main__":

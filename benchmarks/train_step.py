@@ -11,6 +11,7 @@ where PyTorch's full-size step of 40 words does not reach 0.80 of its own matmul
 On a GPU both multiply as --products says, PyTorch's bfloat16 (autocast) is timed too, and no memory is measured.
 """
 
+import functools
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
@@ -161,9 +162,7 @@ def _command(options: Namespace) -> None:
         sys.exit(1)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the program; returns its exit code."""
-    return command.run(_command, parser(), argv)
+main = functools.partial(command.run, _command, parser)
 
 
 if __name__ == "__main__":

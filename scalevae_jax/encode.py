@@ -8,9 +8,9 @@ An .npz file holds the arrays mean and scale, [sentences, latent], and text; any
 columns mean_0 .., scale_0 .., text. A line that the model cannot read is reported, and has no row.
 """
 
+import functools
 import sys
 from argparse import Namespace
-from collections.abc import Sequence
 
 import numpy as np
 
@@ -46,9 +46,7 @@ def _command(options: Namespace) -> None:
     texts.end()
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code."""
-    return command.run(_command, parser(), argv)
+main = functools.partial(command.run, _command, parser)
 
 
 if __name__ == "__main__":

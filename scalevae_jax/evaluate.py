@@ -8,13 +8,13 @@ Prints a table and writes eval_<split>.json into the workdir; the first N senten
 (--data.path) have files of their own. All figures are nats a sentence, `</s>` counted and `<s>` not; ppl is per token.
 `nll_paper` is the estimate nearest to what Table 1 reports for Scale-VAE, and no bound unless the factor is 1. `nll` is
 a bound: the fewer of its draws count (ess), the looser it is, and then more draws (--iw_samples) or a wider proposal
-(--proposal_scale) tighten it. An evaluation that was stopped goes on when the same command is given again.
+(--proposal_scale) tighten it. The same command resumes an evaluation that was stopped.
 """
 
+import functools
 import shlex
 import sys
 from argparse import Namespace
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -107,9 +107,7 @@ def _command(options: Namespace) -> None:
     console.log(f"next: python -m scalevae_jax.sample --workdir {shlex.quote(str(run.workdir))} --num 10")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code."""
-    return command.run(_command, parser(), argv)
+main = functools.partial(command.run, _command, parser)
 
 
 if __name__ == "__main__":

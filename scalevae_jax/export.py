@@ -8,11 +8,12 @@ Gaussian fitted to the aggregated posterior, where the training data are at hand
 SHA256SUMS. `scalevae_jax.load(folder)` reads it, and so does every command that takes --workdir.
 """
 
+import functools
 import shlex
 import sys
 import tempfile
 from argparse import Namespace
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -166,9 +167,7 @@ def _command(options: Namespace) -> None:
     console.log(f"next: python -m scalevae_jax.sample --workdir {shlex.quote(str(out))} --num 10")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code."""
-    return command.run(_command, parser(), argv)
+main = functools.partial(command.run, _command, parser)
 
 
 if __name__ == "__main__":

@@ -9,11 +9,11 @@ An end that is not given is drawn from the prior. With --input each line of the 
 line divides the results. A line that the model cannot read is reported, and has no result.
 """
 
+import functools
 import io
 import sys
 from argparse import Namespace
 from collections import Counter
-from collections.abc import Sequence
 
 from scalevae_jax.core.types import InputError
 from scalevae_jax.data.lines import decode_lines
@@ -71,9 +71,7 @@ def _command(options: Namespace) -> None:
     flags.end_of_input(bad, len(lines))
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code."""
-    return command.run(_command, parser(), argv)
+main = functools.partial(command.run, _command, parser)
 
 
 if __name__ == "__main__":

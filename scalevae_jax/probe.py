@@ -13,7 +13,6 @@ predicting that label. Writes probe.json into the workdir.
 import functools
 import sys
 from argparse import Namespace
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -214,9 +213,7 @@ def _command(options: Namespace) -> None:
     console.log(f"written to {path}")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code."""
-    return command.run(_command, parser(), argv)
+main = functools.partial(command.run, _command, parser)
 
 
 if __name__ == "__main__":

@@ -8,9 +8,9 @@ Line n of the output is the reconstruction of line n of the input. A line that t
 its line of the output is blank.
 """
 
+import functools
 import sys
 from argparse import Namespace
-from collections.abc import Sequence
 
 from scalevae_jax.inference import flags
 from scalevae_jax.runtime import command
@@ -37,9 +37,7 @@ def _command(options: Namespace) -> None:
     texts.end()
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code."""
-    return command.run(_command, parser(), argv)
+main = functools.partial(command.run, _command, parser)
 
 
 if __name__ == "__main__":

@@ -9,9 +9,9 @@ Draws z, decodes it, and prints a sentence a line. The prior is the model's own,
 training split (aggregate).
 """
 
+import functools
 import sys
 from argparse import Namespace
-from collections.abc import Sequence
 
 from scalevae_jax.inference import flags
 from scalevae_jax.inference.decoding import TEMPERATURE
@@ -41,9 +41,7 @@ def _command(options: Namespace) -> None:
         print(flags.read_wording(options, sentence))
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code."""
-    return command.run(_command, parser(), argv)
+main = functools.partial(command.run, _command, parser)
 
 
 if __name__ == "__main__":

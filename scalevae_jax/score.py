@@ -9,9 +9,9 @@ kl_model, KL(q_hat || the prior as sampled); tokens, the words and `</s>`; text.
 line that the model cannot read is reported, and has no row.
 """
 
+import functools
 import sys
 from argparse import Namespace
-from collections.abc import Sequence
 
 from scalevae_jax.inference import flags
 from scalevae_jax.runtime import command, console
@@ -37,9 +37,7 @@ def _command(options: Namespace) -> None:
     texts.end()
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code."""
-    return command.run(_command, parser(), argv)
+main = functools.partial(command.run, _command, parser)
 
 
 if __name__ == "__main__":

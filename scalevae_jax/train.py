@@ -1,4 +1,4 @@
-"""Train a text VAE, or go on with a run that was stopped: the same command with the same workdir resumes.
+"""Train a text VAE; the same command with the same workdir resumes a run that was stopped.
 
 Examples:
   python -m scalevae_jax.train --config demo
@@ -10,11 +10,11 @@ Any field of the configuration is changed with --config.section.field=value. All
 """
 
 import contextlib
+import functools
 import math
 import shlex
 import sys
 from argparse import Namespace
-from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -40,7 +40,7 @@ STOPPING = "stopping after this step; a second Ctrl-C stops at once"
 
 
 def train(settings: Config, folder: Path, timeout: int = 300) -> None:
-    """Train a run, or go on with it. Several processes wait for each other at the start for `timeout` seconds.
+    """Train a run, or resume it. Several processes wait for each other at the start for `timeout` seconds.
 
     Raises Stopped after a signal, InputError if the folder cannot be written or belongs to another run.
     """
@@ -60,7 +60,7 @@ def train(settings: Config, folder: Path, timeout: int = 300) -> None:
     except OSError as error:
         raise InputError(
             f"{error.filename or folder}: {error.strerror or error}; what was saved before is as it was. Make the "
-            "folder writable, with room, then the same command goes on"
+            "folder writable, with room, then the same command resumes"
         ) from error
 
 
@@ -162,9 +162,7 @@ def _command(options: Namespace) -> None:
     finish(settings, folder)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code."""
-    return command.run(_command, parser(), argv)
+main = functools.partial(command.run, _command, parser)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import optax
 from scalevae_jax.core.network import Decoder, Encoder, Model
 from scalevae_jax.core.types import Batch, Gaussian, Inject
 from scalevae_jax.methods.method import METHODS, Method
+from scalevae_jax.runtime import devices
 from scalevae_jax.training import state as training
 
 VOCABULARY, EMBEDDING, HIDDEN, LATENT, ROWS, TIME, STEPS_PER_EPOCH = 13, 5, 7, 3, 8, 6, 2
@@ -73,3 +74,13 @@ def kl_dims(q: Gaussian) -> np.ndarray:
     """KL(q || N(0, I)) of each row and dimension, in NumPy and float64."""
     mean, logvar = np.float64(q.mean), np.float64(q.logvar)
     return 0.5 * (mean**2 + np.exp(logvar) - 1 - logvar)
+
+
+def on_one(function):
+    """A function of the state and one device's batch, compiled for one device."""
+    mapped = jax.jit(jax.vmap(function, in_axes=(None, 0), axis_name=devices.AXIS))
+
+    def call(state, batch):
+        return jax.tree.map(lambda x: x[0], mapped(state, jax.tree.map(lambda x: x[None], batch)))
+
+    return call

@@ -12,7 +12,7 @@ from scalevae_jax.core.types import Array, Keys
 
 
 class Stream(enum.IntEnum):
-    """What a seed is used for. The numbers may not change: a run that was stopped goes on with the draws it would have
+    """What a seed is used for. The numbers may not change: a run that was stopped resumes with the draws it would have
     had."""
 
     INIT = 0  # initial values

@@ -9,10 +9,10 @@ was prepared is kept, and training starts from it.
 """
 
 import dataclasses
+import functools
 import shlex
 import sys
 from argparse import Namespace
-from collections.abc import Sequence
 
 import numpy as np
 from rich.table import Table
@@ -115,9 +115,7 @@ def _command(options: Namespace) -> None:
     console.log(f"next: {shlex.join(['python', '-m', 'scalevae_jax.train', '--config', name or 'text', *changed])}")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code."""
-    return command.run(_command, parser(), argv)
+main = functools.partial(command.run, _command, parser)
 
 
 if __name__ == "__main__":

@@ -70,7 +70,7 @@ def finished_batches(path: Path, identity: dict[str, Any]) -> Generator[tuple[li
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            console.log("another evaluation of this run is under way; this one could not go on after a stop")
+            console.log("another evaluation of this run is under way; this one could not be resumed after a stop")
             yield [], lambda entry: None
             return
 

@@ -59,7 +59,7 @@ def cyclical(
 ) -> Method:
     """Cyclical annealing, by default in four cycles over the whole training (Fu et al. 2019).
 
-    A run that goes on with another max_epochs goes on in cycles of the new length, unless `cycle_epochs` is given.
+    A run that resumes with another max_epochs has cycles of the new length, unless `cycle_epochs` is given.
     """
     return Method(kl_weight=schedule.cyclical(cycle_epochs or max_epochs / cycles, ratio, cycles, kl_start))
 

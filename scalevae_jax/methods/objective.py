@@ -22,7 +22,7 @@ from scalevae_jax.runtime import devices
 
 class KeyStream(enum.IntEnum):
     """What a row's key is used for. Each use draws from its own stream, and the numbers may not change: a run that was
-    stopped goes on with the draws it would have had."""
+    stopped resumes with the draws it would have had."""
 
     NOISE = 0
     DROPOUT = 1

@@ -37,7 +37,7 @@ class AggressiveState(NamedTuple):
 def aggressive(inner_steps: int, window: int) -> Plan:
     """Encoder steps until the loss a token stops falling, then one decoder step (He et al. 2019).
 
-    The inner loop starts on the batch and goes on with random training batches, for at most `inner_steps`. Every
+    The inner loop starts on the batch and continues with random training batches, for at most `inner_steps`. Every
     `window` steps it compares their mean loss a token with the previous window's. It ends for good when the validation
     MI falls.
     """

@@ -11,6 +11,7 @@ finished run has a record in OUT/rows. The report is OUT/report.html, .md, .csv 
 --list prints the commands, one run a line, and runs nothing. Scales:
 """
 
+import functools
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
@@ -83,13 +84,11 @@ def _command(options: Namespace) -> None:
         report(chosen, options.scale, options.methods, out)
     if runner.failed:
         names = ", ".join(runner.failed)
-        raise InputError(f"{len(runner.failed)} runs failed ({names}); logs in {out}/logs; the same command goes on")
+        raise InputError(f"{len(runner.failed)} runs failed ({names}); logs in {out}/logs; the same command resumes")
     console.log(f"next: open {out}/report.html")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code."""
-    return command.run(_command, parser(), argv)
+main = functools.partial(command.run, _command, parser)
 
 
 if __name__ == "__main__":

@@ -9,9 +9,9 @@ share of sentences whose label is the most frequent among their ten nearest neig
 q_hat, the space of the decoder, with the prior N(0, f^2); with `_q` they belong to q, with the prior N(0, I).
 """
 
+import functools
 import sys
 from argparse import Namespace
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -88,9 +88,7 @@ def _command(options: Namespace) -> None:
     console.log(f"written to {model.run.workdir / NUMBERS} and {ARRAYS}")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code."""
-    return command.run(_command, parser(), argv)
+main = functools.partial(command.run, _command, parser)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Runs trials, several at once, each command in a process of its own.
 
-What is done is kept: the runner passes over finished trials and goes on with stopped ones at their next command.
+What is done is kept: the runner passes over finished trials and resumes stopped ones at their next command.
 """
 
 import contextlib

@@ -8,6 +8,7 @@ at most 15 words; mean and standard deviation over ten seeds. docs/using.md says
 text_quality.json into the workdir; perplexity needs --language_model, the folder of a trained lstm_lm.
 """
 
+import functools
 import math
 import sys
 from argparse import Namespace
@@ -137,9 +138,7 @@ def _command(options: Namespace) -> None:
     console.log(f"written to {path}")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code."""
-    return command.run(_command, parser(), argv)
+main = functools.partial(command.run, _command, parser)
 
 
 if __name__ == "__main__":

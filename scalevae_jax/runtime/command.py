@@ -134,13 +134,16 @@ def add_fields(arguments: Any, record: type, prefix: str = "--") -> None:
         arguments.add_argument(name, dest=name[2:], default=argparse.SUPPRESS, help=about, **of_type(field.type))
 
 
-def run(main: Callable[[Namespace], None], parser: Parser, argv: Sequence[str] | None = None) -> int:
-    """Parse the arguments, call `main` with them, and turn what it raises into an exit code."""
+def run(main: Callable[[Namespace], None], parser: Callable[[], Parser], argv: Sequence[str] | None = None) -> int:
+    """Parse the arguments (by default those of the process), call `main`, and turn what it raises into an exit code.
+
+    A command is `main = functools.partial(run, _command, parser)`.
+    """
     devices.keep_pages()
-    argv = list(sys.argv[1:] if argv is None else argv)
+    argv, arguments = list(sys.argv[1:] if argv is None else argv), parser()
     try:
         try:
-            options = parser.parse(argv)
+            options = arguments.parse(argv)
             devices.start()
             main(options)
         except BrokenPipeError:
@@ -159,7 +162,7 @@ def run(main: Callable[[Namespace], None], parser: Parser, argv: Sequence[str] |
     except InputError as error:
         return _fail(2, f"error: {error}")
     except Stopped as stopped:
-        sys.stderr.write(f"{stopped}; the same command goes on:\n  {parser.prog} {shlex.join(argv)}\n")
+        sys.stderr.write(f"{stopped}; the same command resumes:\n  {arguments.prog} {shlex.join(argv)}\n")
         _shut_down()
         return 128 + stopped.number
     except BrokenPipeError:  # as after `| head`

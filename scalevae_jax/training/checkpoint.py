@@ -1,4 +1,4 @@
-"""Checkpoints of a run, by orbax: the two newest, to go on from, and the best, to use.
+"""Checkpoints of a run, by orbax: the two newest, to resume from, and the best, to use.
 
 Each holds three items: `model` (parameters and method state), `state` (everything else of the training state), and
 `meta`, a record of what the checkpoint belongs to, with a digest of every array, since orbax checks none.
@@ -102,7 +102,7 @@ def _placed(like: Any) -> Any:
 class Checkpoints:
     """The checkpoints in `workdir/checkpoints`.
 
-    `about` names what they belong to (method, vocabulary), and is compared when one is read. Saving goes on in the
+    `about` names what they belong to (method, vocabulary), and is compared when one is read. Saving happens in the
     background; `close` waits for it. Nothing on disk changes unless `writing`.
     """
 
@@ -161,7 +161,7 @@ class Checkpoints:
         steps = self.steps()
         raise InputError(
             f"{self._root}: a checkpoint could not be written ({first_line(error)}); the newest whole one is "
-            f"{f'of step {steps[0]}' if steps else 'missing'}. Make room, then the same command goes on"
+            f"{f'of step {steps[0]}' if steps else 'missing'}. Make room, then the same command resumes"
         ) from error
 
     def _record(self, step: int) -> dict[str, Any]:

@@ -242,7 +242,7 @@ def _not_finite(run: Training, step: int, epoch: int, rate: float, info: StepInf
     loss, norm, weight = _numbers(info, int(np.argmin(np.atleast_1d(info.finite)))).values()
     raise InputError(
         f"{run.folder}: step {step} of epoch {epoch} is not finite: loss {loss:g}, gradient norm {norm:g}, lr "
-        f"{rate:g}, KL weight {weight:g}. The last checkpoint is as it was: go on from it with "
+        f"{rate:g}, KL weight {weight:g}. The last checkpoint is as it was: resume from it with "
         "--config.train.skip_nonfinite, or train anew with a smaller --config.optim.learning_rate"
     )
 

@@ -1,4 +1,4 @@
-"""What training starts from: the text as batches, the workdir's record of the run, and the state to go on from."""
+"""What training starts from: the text as batches, the workdir's record of the run, and the state to resume from."""
 
 import sys
 from typing import Any, NamedTuple

@@ -1,4 +1,4 @@
-"""The training state: everything that must be saved for a run to go on as if it had never stopped."""
+"""The training state: everything that must be saved for a run to resume as if it had never stopped."""
 
 import functools
 from typing import Any, NamedTuple

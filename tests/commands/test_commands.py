@@ -41,7 +41,7 @@ def test_sigint_in_the_middle_of_an_epoch_saves_and_the_same_command_goes_on(run
     threading.Thread(target=interrupt, daemon=True).start()
     done = run("train", *line)
     assert done.code == 130
-    (step,) = re.findall(r"^SIGINT: stopped at step (\d+).*; the same command goes on:$", done.error, re.MULTILINE)
+    (step,) = re.findall(r"^SIGINT: stopped at step (\d+).*; the same command resumes:$", done.error, re.MULTILINE)
     assert f"\n  python -m scalevae_jax.train {' '.join(line[:-1])} '{folder}'\n" in done.error
     assert "epoch 1/3 step" not in done.out
     done = run("train", *line, "--config.train.max_epochs=1")

@@ -48,15 +48,6 @@ def _update(method):
     return steps.device_update(tiny.make_model(method), method, tiny.OPTIMIZER, tiny.STEPS_PER_EPOCH)
 
 
-def _on_one(update):
-    mapped = jax.jit(jax.vmap(update, in_axes=(None, 0), axis_name=devices.AXIS))
-
-    def step(state, batch):
-        return jax.tree.map(lambda x: x[0], mapped(state, jax.tree.map(lambda x: x[None], batch)))
-
-    return step
-
-
 def _on_four(update):
     mapped = devices.pmap_over_devices(update, (None, 0))
     return lambda state, batch: mapped(devices.replicate(state), devices.shard(batch))
@@ -67,7 +58,7 @@ def test_one_device_and_four_give_the_same_numbers(name, hyperparameters, rng):
     """A batch of five leaves a device without a sentence, another with one."""
     method = tiny.make_method(name, **hyperparameters)
     batches = [tiny.make_batch(rng, real) for real in (8, 6, 7, 5)]
-    expected = _train(method, batches, _on_one(_update(method)))
+    expected = _train(method, batches, tiny.on_one(_update(method)))
     _close(_train(method, batches, _on_four(_update(method))), expected)
 
 

@@ -92,7 +92,7 @@ def test_a_wrong_argument_is_named(line, message):
 
 
 def test_help_shows_the_docstring_and_every_argument_with_its_default(capsys):
-    assert command.run(print, parser(), ["--help"]) == 0
+    assert command.run(print, parser, ["--help"]) == 0
     out = " ".join(capsys.readouterr().out.split())
     assert out.startswith(
         "usage: python -m scalevae_jax.test WHAT ... [--name value ...] Does things. Example: python -m"
@@ -122,19 +122,19 @@ def failing(error: BaseException):
         (
             Stopped(15, "stopped at step 3"),
             143,
-            "SIGTERM: stopped at step 3; the same command goes on:\n  python -m scalevae_jax.test a --num 2\n",
+            "SIGTERM: stopped at step 3; the same command resumes:\n  python -m scalevae_jax.test a --num 2\n",
         ),
     ],
 )
 def test_an_error_is_a_line_and_an_exit_code(error, code, line, capsys):
-    assert command.run(failing(error), parser(), ["a", "--num", "2"]) == code
+    assert command.run(failing(error), parser, ["a", "--num", "2"]) == code
     assert capsys.readouterr() == ("", line)
 
 
 @pytest.mark.parametrize("error", [ValueError("a bug"), PermissionError("a bug too")])
 def test_a_bug_keeps_its_traceback(error):
     with pytest.raises(type(error)):
-        command.run(failing(error), parser(), ["a"])
+        command.run(failing(error), parser, ["a"])
 
 
 @pytest.mark.parametrize("say", [console.log, print, lambda text: sys.stdout.write(text * 100_000)])
@@ -145,7 +145,7 @@ def test_a_reader_that_has_gone_ends_a_command_with_one_line(say, monkeypatch, c
     with open(writing, "w") as unread:
         monkeypatch.setattr(sys, "stdout", unread)
         monkeypatch.setattr(console, "console", console._Console())  # it keeps what it could not print
-        assert command.run(lambda _: say("a dog runs ."), parser(), ["a"]) == 141
+        assert command.run(lambda _: say("a dog runs ."), parser, ["a"]) == 141
     assert capfd.readouterr().err == "stopped: nobody reads the output any more\n"
 
 
@@ -154,7 +154,7 @@ def test_a_command_leaves_the_console_as_it_was(capsys):
         console.console.stderr = True
         console.log("for the eye")
 
-    assert command.run(main, parser(), ["a"]) == 0
+    assert command.run(main, parser, ["a"]) == 0
     console.log("for all")
     assert capsys.readouterr() == ("for all\n", "for the eye\n")
 

@@ -5,18 +5,7 @@ import numpy as np
 import tiny
 
 from scalevae_jax.methods import objective
-from scalevae_jax.runtime import devices
 from scalevae_jax.training import steps
-
-
-def _on_one(function):
-    """A function of the state and one device's batch, compiled for one device."""
-    mapped = jax.jit(jax.vmap(function, in_axes=(None, 0), axis_name=devices.AXIS))
-
-    def call(state, batch):
-        return jax.tree.map(lambda x: x[0], mapped(state, jax.tree.map(lambda x: x[None], batch)))
-
-    return call
 
 
 def _scale(state):
@@ -36,10 +25,10 @@ def test_the_scale_of_du_vae_moves_by_its_raw_gradient_and_keeps_its_norm(rng):
         )[0]["posterior"]["0"]["scale"]
 
     joint, decoder = (
-        _on_one(steps.device_update(model, method, tiny.OPTIMIZER, tiny.STEPS_PER_EPOCH, group))
+        tiny.on_one(steps.device_update(model, method, tiny.OPTIMIZER, tiny.STEPS_PER_EPOCH, group))
         for group in ("joint", "decoder")
     )
-    gradient = _on_one(gradient)
+    gradient = tiny.on_one(gradient)
     for _ in range(4):
         after, info = joint(state, batch)
         moved = _scale(state) - rate * np.float64(gradient(state, batch)) * min(1, 5 / float(info.norm))
