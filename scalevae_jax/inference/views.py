@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 
 from scalevae_jax.core.types import InputError
 from scalevae_jax.data import corpus
@@ -61,10 +63,7 @@ def view(name: str, model: TrainedModel, split: str, limit: int) -> View:
     return View(name, model, sentences, labels, mean, plane, axes, kl, active)
 
 
-def _figure() -> Any:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # here, since matplotlib is an extra
-    from matplotlib.figure import Figure
-
+def _figure() -> Figure:
     figure = Figure((6.4, 4.8), dpi=100, layout="constrained")
     FigureCanvasAgg(figure)
     return figure

@@ -33,10 +33,11 @@ def _corpus(data: dict[str, Any]) -> str:
     return data["name"] if data["name"] != "text" else Path(data["path"].removeprefix("package:")).name
 
 
-def _training(epochs: list[dict[str, Any]]) -> dict[str, Any]:
+def _training(epochs: list[dict[str, Any]], select_by: str) -> dict[str, Any]:
     """Summary of the lines of metrics.jsonl. Hours leave compiling out, which depends on what was compiled before."""
     seconds = [epoch["seconds"] - epoch["seconds_compiling"] for epoch in epochs]
-    best = min(epochs, key=lambda epoch: epoch["valid_loss"])["epoch"]
+    bound = select_by == "neg_elbo"
+    best = min(epochs, key=lambda e: e["valid_rec"] + e["kl_model"] if bound else e["valid_loss"])["epoch"]
     return {
         "epochs": len(epochs),
         "best_epoch": best,
@@ -90,7 +91,7 @@ def read(folder: Path) -> Record:
         **{key: facts.get(key) for key in ("git", "versions", "device")},
         "command": shlex.join(map(_public, facts.get("command", []))),
         "steps": storage.read_json(folder / STEPS) if (folder / STEPS).is_file() else {},
-        "training": _training(epochs),
+        "training": _training(epochs, settings["train"]["select_by"]),
         **_measured(folder),
     }
 

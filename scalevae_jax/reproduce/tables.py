@@ -125,9 +125,8 @@ def fill(table: str, scale: Scale, records: Sequence[Record], methods: Sequence[
         runs = [record for record in records if matches(record, row, scale)]
         values = {c.name: [float(x) for run in runs if (x := c.read(run)) is not None] for c in columns}
         notes = ["quoted by the paper"] if row.method in paper.QUOTED and row.reported else []
-        if runs and "data.limit_train" in scale.special.get(
-            row.method, {}
-        ):  # such a row may be compared only with others of its kind
+        fewer = "data.limit_train" in scale.special.get(row.method, {})
+        if runs and fewer:  # such a row may be compared only with others of its kind
             notes.append(f"{runs[0]['config']['data']['limit_train']:,} training lines")
         rows.append(TableRow(scale.corpora[row.corpus].name, row.label, values, row.reported, "; ".join(notes)))
     if table == "table2":

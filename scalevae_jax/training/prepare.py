@@ -101,7 +101,6 @@ def prepare(settings: Config, folder: Path, timeout_seconds: int = 300) -> tuple
     processes.assert_same(facts, timeout_seconds)
     if not resuming:
         record = {**about, "command": sys.argv, "data": data.digests, "steps_per_epoch": len(data.train)}
-        record["select_by"] = settings.train.select_by
         storage.write_json(folder / workdir.RUN, record)  # first, since it marks the folder as a run's
         if processes.is_main_process():
             data.words.save(folder / workdir.VOCABULARY)

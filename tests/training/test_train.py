@@ -241,7 +241,7 @@ def test_neg_elbo_can_choose_the_best_epoch_and_be_what_patience_counts(corpus, 
     assert load.load(tmp_path).epoch == 1
     lines = read_metrics(tmp_path)
     assert [(line["lr"], line["valid_loss"]) for line in lines] == [(4.0, 9.0), (4.0, 8.0), (2.0, 7.0)]
-    assert json.loads((tmp_path / workdir.RUN).read_text())["select_by"] == "neg_elbo"
+    assert config.from_json(tmp_path / workdir.CONFIG).train.select_by == "neg_elbo"
 
 
 @pytest.mark.parametrize("per_dispatch", [1, 3])
