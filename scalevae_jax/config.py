@@ -211,7 +211,7 @@ def to_json(config: Config) -> str:
 
 INIT_FIELDS = ("encoder_init", "decoder_init")
 MOVED = {f"method.{name}": f"model.{name}" for name in INIT_FIELDS}  # since 0.1.0
-GONE = {"eval.paper": (False, True), "optim.accumulate": (1,)}  # fields of 0.1.0, and values that change nothing
+GONE = {"eval.paper": ("", "yahoo", "yelp"), "optim.accumulate": (1,)}  # of 0.1.0: values without effect
 
 
 def from_json(path: Path) -> Config:

@@ -3,12 +3,12 @@
 import os
 from pathlib import Path
 
-import typed
+import process
 
 # With fewer threads than twice the devices, collectives deadlock.
 os.environ.setdefault("NPROC", str(2 * int(os.environ.get("DEVICES", "1"))))
 os.environ.setdefault(
-    "XLA_FLAGS", f"--xla_force_host_platform_device_count={os.environ.get('DEVICES', '1')} {typed.SOON_COMPILED}"
+    "XLA_FLAGS", f"--xla_force_host_platform_device_count={os.environ.get('DEVICES', '1')} {process.SOON_COMPILED}"
 )
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["XDG_CACHE_HOME"] = str(Path(__file__).parents[1] / ".cache")  # prepared corpora

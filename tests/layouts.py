@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from typed import SOON_COMPILED, free_port
+from process import SOON_COMPILED, free_port
 
 LAYOUTS = {"1x1": (1, 1), "1x4": (1, 4), "2x2": (2, 2), "4x1": (4, 1)}  # processes, devices of each
 METHODS = (

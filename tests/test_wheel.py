@@ -9,7 +9,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from typed import ONE_DEVICE
+from process import ONE_DEVICE
 
 import scalevae_jax
 from scalevae_jax import config_file

@@ -11,8 +11,8 @@ import time
 from pathlib import Path
 
 import pytest
+from process import free_port
 from small import shared_model
-from typed import free_port
 
 import scalevae_jax
 from scalevae_jax import explore

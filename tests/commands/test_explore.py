@@ -8,8 +8,8 @@ from unittest import mock
 
 import numpy as np
 import pytest
+from process import free_port
 from small import SENTENCES, shared_model
-from typed import free_port
 
 import scalevae_jax
 from scalevae_jax import explore

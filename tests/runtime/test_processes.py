@@ -13,7 +13,7 @@ import jax
 import numpy as np
 import pytest
 from jax.experimental import multihost_utils
-from typed import SOON_COMPILED, free_port
+from process import SOON_COMPILED, free_port
 
 from scalevae_jax import evaluate, train
 from scalevae_jax.core.types import InputError

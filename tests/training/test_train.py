@@ -209,7 +209,7 @@ def test_a_run_goes_on_where_its_text_and_its_cache_have_moved_to(corpus, copied
 
 def test_the_configuration_of_an_older_run_is_read_without_the_fields_that_are_gone(corpus, copied, capsys):
     tree = json.loads((copied / workdir.CONFIG).read_text())
-    tree["eval"]["paper"], tree["optim"]["accumulate"] = True, 1
+    tree["eval"]["paper"], tree["optim"]["accumulate"] = "", 1
     tree["method"]["encoder_init"] = tree["model"].pop("encoder_init")
     (copied / workdir.CONFIG).write_text(json.dumps(tree))
     train.train(settings_for(corpus), copied)
