@@ -26,10 +26,10 @@ from matplotlib.figure import Figure
 from benchmarks import ours as package
 from benchmarks import timing
 from scalevae_jax import config
+from scalevae_jax.comparison import pictures
 from scalevae_jax.config import Config, Data, MethodConfig, Network
-from scalevae_jax.core import gaussian
-from scalevae_jax.inference.posteriors import draws_at_once, make_importance
-from scalevae_jax.reproduce import figures
+from scalevae_jax.core import gaussian, mixture
+from scalevae_jax.inference.importance import draws_at_once, make_importance
 from scalevae_jax.runtime import command, console, devices
 from scalevae_jax.runtime.command import Parser, integer
 from scalevae_jax.training import state as training
@@ -90,7 +90,8 @@ def build(size: Size) -> tuple[Callable, list[Any]]:
         return make_steps(model, method, training.optimizer(settings.optim.clip), 1000).joint, [state, batch]
     chunk = min(size.draws, draws_at_once(settings.eval.memory_mib, size.batch, size.vocabulary, size.hidden))
     weigh = make_importance(model, method, size.draws, chunk)
-    return weigh, [state.params, state.method_state, batch, jax.random.key(0), gaussian.standard(model.latent)]
+    fitted = {"nll_fitted_prior": mixture.diagonal(gaussian.standard(model.latent))}
+    return weigh, [state.params, state.method_state, batch, jax.random.key(0), fitted, np.int32(0)]
 
 
 def measure(size: Size, rounds: int) -> Point:
@@ -122,7 +123,7 @@ def draw(points: dict[str, list[Point]]) -> Figure:
             of = getattr(common, axis)
             x = [getattr(size, axis) / of for size in AXES[axis]]
             y = [getattr(point, name) for point in measured]
-            axes.plot(x, y, marker=figures.MARKERS[i], label=f"{axis}, of {of:,}")
+            axes.plot(x, y, marker=pictures.MARKERS[i], label=f"{axis}, of {of:,}")
         axes.set(xscale="log", yscale="log", xlabel="size over the common one", ylabel=label)
         axes.set_xticks(TICKS, [f"{tick:g}" for tick in TICKS])
         axes.minorticks_off()
@@ -154,8 +155,8 @@ def _command(options: Namespace) -> None:
             cases[axis] |= {f"{name}_{n}": value for n, value in zip(x, y, strict=True)}
         timing.line(axis, {key: value for key, value in cases[axis].items() if key.endswith(("exponent", "last"))})
     if options.picture:
-        with matplotlib.rc_context(figures.STYLE):
-            figures.save(draw(points), Path(options.picture))
+        with matplotlib.rc_context(pictures.STYLE):
+            pictures.save(draw(points), Path(options.picture))
         console.log(f"{options.picture}.png and .svg are written")
     timing.finish(cases, "words")
 

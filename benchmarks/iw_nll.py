@@ -22,11 +22,11 @@ import numpy as np
 import torch
 
 from benchmarks import peer, timing
-from scalevae_jax.core import gaussian
+from scalevae_jax.core import gaussian, mixture
 from scalevae_jax.core.network import Decoder, Encoder, Model
 from scalevae_jax.core.types import Batch, Gaussian, Posteriors
 from scalevae_jax.inference import metrics
-from scalevae_jax.inference.posteriors import draws_at_once
+from scalevae_jax.inference.importance import draws_at_once
 from scalevae_jax.runtime import command
 from scalevae_jax.runtime.command import Parser, integer
 
@@ -68,7 +68,7 @@ def ours(size: Size, draws: int, dtype: str = "float32") -> Callable[[], dict[st
     chunk = draws_at_once(128, size.rows, size.vocabulary, size.hidden)
 
     def weigh(params, posteriors, batch, keys):
-        fitted = gaussian.standard(size.latent)
+        fitted = {"nll_fitted_prior": mixture.diagonal(gaussian.standard(size.latent))}
         return metrics.importance_weighted(model, params, posteriors, batch, keys, fitted, draws, chunk)
 
     arguments = jax.device_put((params, posteriors, batch, keys))

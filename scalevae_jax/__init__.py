@@ -1,13 +1,21 @@
-"""Text variational autoencoders that do not collapse. `load("runs/demo")` gives a trained model to use."""
+"""Text variational autoencoders that do not collapse.
+
+`fit(sentences, "runs/mine")` trains a model, `load("runs/mine")` gives it again, `compare_runs(folders)` compares
+several.
+"""
 
 import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from scalevae_jax.comparison.comparison import Comparison
+    from scalevae_jax.config import Config
     from scalevae_jax.inference.model import TrainedModel
 
 __version__ = "0.1.0"  # pyproject.toml reads it from here
-__all__ = ["load"]
+__all__ = ["compare_runs", "fit", "load"]
 
 
 def load(folder: "str | os.PathLike[str]", fallback: bool = False) -> "TrainedModel":
@@ -24,3 +32,25 @@ def load(folder: "str | os.PathLike[str]", fallback: bool = False) -> "TrainedMo
 
     devices.start()
     return TrainedModel(reader.load(storage.path(folder), fallback))
+
+
+def fit(
+    text: "Sequence[str] | str | os.PathLike[str] | Config",
+    workdir: "str | os.PathLike[str]",
+    method: str | None = None,
+    config_name: str = "text",
+    **fields: object,
+) -> "TrainedModel":
+    """Train a model as `python -m scalevae_jax.train` does; calling it again resumes a training that was stopped. See
+    `scalevae_jax.train.fit`: fit(sentences, "runs/x", "bn_vae", gamma=0.6, max_epochs=20)."""
+    from scalevae_jax import train
+
+    return train.fit(text, workdir, method, config_name, **fields)
+
+
+def compare_runs(folders: "Iterable[str | os.PathLike[str]]", baseline: str = "") -> "Comparison":
+    """Put evaluated runs side by side, as `python -m scalevae_jax.compare` does: `.table`, `.differences`, `.plot()`
+    and `.write(folder)` (see `scalevae_jax.comparison.comparison.Comparison`)."""
+    from scalevae_jax.comparison import comparison
+
+    return comparison.compare(comparison.find(folders), baseline)

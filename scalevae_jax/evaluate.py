@@ -8,7 +8,8 @@ Prints a table and writes eval_<split>.json into the workdir; the first N senten
 (--data.path) have files of their own. All figures are nats a sentence, `</s>` counted and `<s>` not; ppl is per token.
 `nll_paper` is the estimate nearest to what Table 1 reports for Scale-VAE, and no bound unless the factor is 1. `nll` is
 a bound: the fewer of its draws count (ess), the looser it is, and then more draws (--iw_samples) or a wider proposal
-(--proposal_scale) tighten it. The same command resumes an evaluation that was stopped.
+(--proposal_scale) tighten it; --iw_samples auto doubles them until the bound settles. A table beside the file has the
+costs of each sentence. The same command resumes an evaluation that was stopped.
 """
 
 import functools
@@ -24,6 +25,7 @@ from scalevae_jax import config
 from scalevae_jax.core.linear import COMPUTE_DTYPES
 from scalevae_jax.inference import flags, load, metrics
 from scalevae_jax.inference.evaluate import ROWS, EvaluationRequest, evaluate, output
+from scalevae_jax.inference.importance import AUTO, AUTO_FIRST, AUTO_MOST, SETTLED
 from scalevae_jax.runtime import command, console, processes
 from scalevae_jax.runtime.command import Parser, integer, number
 
@@ -42,7 +44,7 @@ def show(result: dict[str, Any]) -> None:
         table.add_column(f"Std of {result['repeats']}", justify="right")
     table.add_column("what it is")
     for key, meaning in ROWS:
-        if result[key] is None:
+        if result.get(key) is None:
             continue
         cells = [key, console.format_number(result[key], 3)]
         if spread:
@@ -52,11 +54,18 @@ def show(result: dict[str, Any]) -> None:
     if result["ess"] is not None and result["ess"] < LOOSE:
         draws = f"{result['ess']:.1f} of {result['iw_samples']} draws count"
         console.log(f"nll is a loose bound: {draws}; more --iw_samples or --proposal_scale 1.5 may tighten it")
+    if len(result["nll_by_draws"]) > 1 and result["ess"] is not None:
+        bounds = ", ".join(f"{bound:.3f} by {draws}" for draws, bound in result["nll_by_draws"].items())
+        console.log(f"nll by its draws: {bounds}")
     if result["mi_at_ceiling"]:
         console.log("mi is at its ceiling: the true value may be larger")
     if result["kl_dims"]:
         largest = sorted(enumerate(result["kl_dims"]), key=lambda pair: -pair[1])[:8]
         console.log("kl by dimension, largest: " + ", ".join(f"{i}: {kl:.3f}" for i, kl in largest))
+
+
+def _draws(text: str) -> int | str:
+    return text if text == AUTO else integer(1)(text)
 
 
 def parser() -> Parser:
@@ -65,7 +74,8 @@ def parser() -> Parser:
     flags.add_folder(arguments)
     add = arguments.add_argument
     add("--split", default="test", help="train, valid or test")
-    add("--iw_samples", type=integer(1), help="draws a sentence; by default eval.iw_samples")
+    auto = f"{AUTO} doubles them from {AUTO_FIRST} until nll moves less than {SETTLED} nats, to {AUTO_MOST} at most"
+    add("--iw_samples", type=_draws, help=f"draws a sentence; {auto}; by default eval.iw_samples")
     add("--iw_chunk", type=integer(1), help="draws at once; by default as many as eval.memory_mib holds")
     scale = "standard deviations of the proposal, times those of q_hat; a little over 1 may tighten nll"
     add("--proposal_scale", type=number(1.0, 10.0), default=1.0, help=scale)
@@ -74,6 +84,7 @@ def parser() -> Parser:
     add("--readings", type=command.names, help=f"of {', '.join(metrics.ESTIMATES)}; by default all")
     add("--data.path", dest="data_path", metavar="PATH", help="another text, read with the run's vocabulary")
     add("--per_sentence", metavar="FILE", help="for a line a sentence: nll, rec, kl (nats), tokens")
+    arguments.add_switch("--contents", True, "whether to measure reconstructions, and what z knows of a sentence")
     add("--compute_dtype", choices=COMPUTE_DTYPES, help="of the operands of large products; by default the run's own")
     processes.add_arguments(arguments)
     return arguments
@@ -94,6 +105,7 @@ def _command(options: Namespace) -> None:
         options.repeats,
         estimates,
         options.proposal_scale,
+        options.contents,
     )
     facts = {"model": run.digest, "configuration": config.to_json(run.settings), "request": str(request)}
     processes.assert_same(facts, options.initialization_timeout)

@@ -3,9 +3,9 @@
 Example:
   python -m scalevae_jax.export --workdir runs/demo --out exported/demo --data_licence "CC BY-SA 4.0"
 
-The folder holds model.safetensors (weights, named as in the package), config.json, vocab.txt, fitted_prior.json (a
-Gaussian fitted to the aggregated posterior, where the training data are at hand), README.md (a model card) and
-SHA256SUMS. `scalevae_jax.load(folder)` reads it, and so does every command that takes --workdir.
+The folder holds model.safetensors (weights, named as in the package), config.json, vocab.txt, fitted_prior.json
+(Gaussians and a mixture fitted to the aggregated posterior, where the training data are at hand), README.md (a model
+card) and SHA256SUMS. `scalevae_jax.load(folder)` reads it, and so does every command that takes --workdir.
 """
 
 import functools
@@ -23,7 +23,7 @@ import safetensors.numpy
 from scalevae_jax import config
 from scalevae_jax.core.types import InputError
 from scalevae_jax.data import files
-from scalevae_jax.inference import flags, load, posteriors
+from scalevae_jax.inference import flags, load, priors
 from scalevae_jax.inference.evaluate import ROWS
 from scalevae_jax.inference.load import FORMAT, SUMS, WEIGHTS, LoadedModel, file_digest, leaves_by_name
 from scalevae_jax.runtime import command, console, devices, storage
@@ -56,12 +56,12 @@ def _write(run: LoadedModel, out: Path, data_licence: str) -> None:
     run.words.save(out / VOCABULARY)
     if run.model.latent:
         try:
-            posteriors.fitted_prior(run)
-            kept = run.workdir / posteriors.FITTED_PRIOR
+            priors.fitted(run)
+            kept = run.workdir / priors.FILE
             if kept.is_file():  # a folder that cannot be written keeps none
-                (out / posteriors.FITTED_PRIOR).write_bytes(kept.read_bytes())
+                (out / priors.FILE).write_bytes(kept.read_bytes())
         except InputError as error:
-            console.warn(f"{posteriors.FITTED_PRIOR} is left out: {error}")
+            console.warn(f"{priors.FILE} is left out: {error}")
     licence = files.place(run.settings.data) / "LICENSE"
     if licence.is_file():
         data_licence = data_licence or f"see {DATA_LICENSE}"

@@ -5,8 +5,8 @@ Examples:
   python -m scalevae_jax.sample --workdir runs/demo --num 10 --prior aggregate --beam 5
 
 Draws z, decodes it, and prints a sentence a line. The prior is the model's own, N(0, I) times the factor of the method
-(f_bar for Scale-VAE); N(0, I) without the factor (unit); or a Gaussian fitted to the aggregated posterior of the
-training split (aggregate).
+(f_bar for Scale-VAE); N(0, I) without the factor (unit); or, fitted to the aggregated posterior of the training split,
+a diagonal Gaussian (aggregate), one with all covariances (full), or several of those (mixture).
 """
 
 import functools

@@ -19,7 +19,7 @@ import numpy as np
 import optax
 from scipy import stats
 
-from scalevae_jax.core import gaussian
+from scalevae_jax.core import gaussian, mixture
 from scalevae_jax.core.types import Gaussian, Posteriors
 from scalevae_jax.inference import metrics
 
@@ -99,7 +99,8 @@ def estimates(
         z = gaussian.sample(posteriors.q_hat, noise)
         squares = jnp.sum(jnp.square((x - z @ decoder) * jnp.exp(-log_noise)), axis=-1)
         log_likelihood = -0.5 * squares - DIMS * (log_noise + 0.5 * gaussian.LOG_2PI)
-        return metrics.log_weights(posteriors, noise, log_likelihood, fitted)
+        priors = {"nll_fitted_prior": mixture.diagonal(fitted)}
+        return metrics.log_weights(posteriors, noise, log_likelihood, priors)
 
     @jax.jit
     def weigh(keys: jax.Array) -> dict[str, jax.Array]:

@@ -53,8 +53,8 @@ def compute(name: str, dtype: str) -> dict[str, np.ndarray]:
     import jax
     import tiny
 
-    from scalevae_jax.core import gaussian
-    from scalevae_jax.inference import posteriors
+    from scalevae_jax.core import gaussian, mixture
+    from scalevae_jax.inference import importance, posteriors
     from scalevae_jax.runtime.devices import replicate, shard, unshard
     from scalevae_jax.training.steps import make_steps
 
@@ -78,8 +78,8 @@ def compute(name: str, dtype: str) -> dict[str, np.ndarray]:
         result[f"state{jax.tree_util.keystr(path)}"] = np.asarray(x)
     arguments = (state.params, state.method_state, batches[4], jax.random.key(1))
     drawn = posteriors.make_inference(model, method)(*arguments)
-    fitted = widened(gaussian.standard(model.latent))
-    estimates = posteriors.make_importance(model, method, 6, 3)(*arguments, fitted)
+    fitted = widened(mixture.diagonal(gaussian.standard(model.latent)))
+    estimates = importance.make_importance(model, method, 6, 3)(*arguments, {"nll_fitted_prior": fitted}, np.int32(0))
     real = unshard(batches[4].weight) > 0
     rows = {"rec": drawn.rec, "mean": drawn.q.mean} | estimates
     return result | {key: unshard(values)[real] for key, values in rows.items()}

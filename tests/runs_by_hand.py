@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 
 from scalevae_jax import config
+from scalevae_jax.comparison.records import CURVES
 from scalevae_jax.config import Config, Data, MethodConfig, Network
 from scalevae_jax.methods import method
-from scalevae_jax.reproduce.records import CURVES
 from scalevae_jax.training import log, workdir
 
 NETWORK = Network(encoder_init="torch", decoder_init="torch")  # the initial values of scale smoke

@@ -10,7 +10,9 @@ import scalevae_jax
 
 ROOT = Path(scalevae_jax.__file__).parent
 FILES = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in sorted(ROOT.rglob("*.py"))}
-ROOMS = ("core", "runtime", "data", "methods", "config", "training", "inference", "commands", "reproduce")
+ROOMS = (
+    *("core", "runtime", "data", "methods", "config", "training", "inference", "comparison", "commands", "reproduce"),
+)
 APART = {"data", "methods"}  # neither knows of the other
 
 

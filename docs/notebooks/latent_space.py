@@ -20,10 +20,11 @@ from matplotlib import pyplot
 from matplotlib.colors import ListedColormap
 
 import scalevae_jax
+from scalevae_jax.comparison import pictures
 from scalevae_jax.config import Config, Data, MethodConfig, Network, Train
 from scalevae_jax.data import synthetic
 from scalevae_jax.inference import evaluate
-from scalevae_jax.reproduce import figures, latent_space
+from scalevae_jax.reproduce import latent_space
 from scalevae_jax.train import train
 
 EPOCHS, MAX_STEPS = 10, 0  # of training; 0 steps is no limit
@@ -31,7 +32,7 @@ DRAWS = 50  # importance-weighted, a test sentence
 SIDE = 16  # points a side of the map of sentences
 
 runs = Path(tempfile.mkdtemp())
-pyplot.rcParams.update(figures.STYLE)
+pyplot.rcParams.update(pictures.STYLE)
 
 
 def keep(figure, name):
@@ -106,7 +107,7 @@ priors = [None, *(model.run.factor for model in models.values())]
 figure, axes = pyplot.subplots(1, 3, figsize=(9.0, 3.4), layout="constrained")
 for ax, (title, points), prior in zip(axes, planes.items(), priors, strict=True):
     order = np.random.default_rng(0).permutation(len(points))  # so that no component hides another
-    ax.scatter(*points[order].T, s=4, c=[figures.COLOURS[i] for i in drawn.component[order]], linewidths=0)
+    ax.scatter(*points[order].T, s=4, c=[pictures.COLOURS[i] for i in drawn.component[order]], linewidths=0)
     if prior is not None:
         angle = np.linspace(0, 2 * np.pi, 100)
         ax.plot(prior[0] * np.cos(angle), prior[1] * np.sin(angle), color="black", linewidth=0.8)
@@ -128,7 +129,7 @@ for ax, (name, model) in zip(axes, models.items(), strict=True):
     sentences = model.decode(np.stack(np.meshgrid(across, along), axis=-1).reshape(-1, 2), max_words=10)
     counts = collections.Counter(sentences)
     rank = {sentence: min(i, 5) for i, (sentence, _) in enumerate(counts.most_common())}
-    colours = ListedColormap([*figures.COLOURS[:5], "#BBBBBB"])
+    colours = ListedColormap([*pictures.COLOURS[:5], "#BBBBBB"])
     shown = np.reshape([rank[sentence] for sentence in sentences], (SIDE, SIDE))
     ax.pcolormesh(across, along, shown, cmap=colours, vmin=-0.5, vmax=5.5)
     ax.set(title=f"{name}, different sentences: {len(counts)}", xlabel="dimension 1 of z", aspect="equal")

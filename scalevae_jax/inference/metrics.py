@@ -1,35 +1,45 @@
-"""Measures of a trained model: four estimates of log p(x), mutual information, active units, posterior divergence.
+"""Measures of a trained model: estimates of log p(x), mutual information, active units, posterior divergence.
 
 Nats a sentence throughout, `</s>` counted and `<s>` not.
 """
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
-from scalevae_jax.core import gaussian
+from scalevae_jax.core import gaussian, mixture
+from scalevae_jax.core.mixture import Mixture
 from scalevae_jax.core.network import Model
 from scalevae_jax.core.types import Array, Batch, Gaussian, Keys, Params, Posteriors, Scalar
 from scalevae_jax.methods.objective import KeyStream
 
-ESTIMATES = ("nll", "nll_unit_prior", "nll_fitted_prior", "nll_paper")
+BOUNDS = ("nll", "nll_unit_prior", "nll_fitted_prior", "nll_full_prior", "nll_mixture_prior")
+ESTIMATES = (*BOUNDS, "nll_paper")
+TENTH = "nll_tenth"  # `nll` by the first tenth of the draws
+
+
+def tightest(result: Mapping[str, Any]) -> str:
+    """Of the bounds in the result of an evaluation, the one with the lowest mean."""
+    return min((key for key in BOUNDS if result.get(key) is not None), key=lambda key: result[key])
 
 
 def log_weights(
     posteriors: Posteriors,
     noise: Float[Array, "batch latent"],
     log_likelihood: Float[Array, " batch"],
-    fitted: Gaussian,
+    priors: Mapping[str, Mixture],
 ) -> dict[str, Float[Array, " batch"]]:
     """log w of one draw z = f mu + s noise for each row, by estimate.
 
     The draws are the same; the estimates differ in prior and proposal. `nll` takes the prior that is sampled from,
-    N(0, f^2); `nll_unit_prior` takes N(0, I) on the decoder's input; `nll_fitted_prior` takes `fitted`, a prior fitted
-    to training data. These three give upper bounds of -log p(x). `nll_paper` weighs with q and N(0, I) at mu + s noise,
-    a point that the decoder never saw: Eq. 7 with one sample, and no bound unless f = 1.
+    N(0, f^2); `nll_unit_prior` takes N(0, I) on the decoder's input; the others take `priors`, fitted to training data.
+    All of these give upper bounds of -log p(x). `nll_paper` weighs with q and N(0, I) at mu + s noise, a point that the
+    decoder never saw: Eq. 7 with one sample, and no bound unless f = 1.
     """
     q, q_hat, factor = posteriors.q, posteriors.q_hat, posteriors.factor
     z, z_q = gaussian.sample(q_hat, noise), gaussian.sample(q, noise)
@@ -40,7 +50,7 @@ def log_weights(
     return {
         "nll": log_likelihood + gaussian.log_density(model_prior, z) - log_q_hat,
         "nll_unit_prior": log_likelihood + gaussian.log_density(unit, z) - log_q_hat,
-        "nll_fitted_prior": log_likelihood + gaussian.log_density(fitted, z) - log_q_hat,
+        **{key: log_likelihood + mixture.log_density(prior, z) - log_q_hat for key, prior in priors.items()},
         "nll_paper": log_likelihood + gaussian.log_density(unit, z_q) - gaussian.log_density(q, z_q),
     }
 
@@ -58,13 +68,14 @@ def importance_weighted(
     posteriors: Posteriors,
     batch: Batch,
     keys: Keys,
-    fitted: Gaussian,
+    priors: Mapping[str, Mixture],
     samples: int,
     chunk: int,
     proposal_scale: float = 1.0,
+    first: int | Int[Array, ""] = 0,
 ) -> dict[str, Float[Array, " batch"]]:
-    """-log (1/K) sum_k w_k by each estimate, [batch], with K = `samples` draws from q_hat (Burda et al. 2016); and
-    `ess`, the effective sample size of the weights of `nll`.
+    """-log (1/K) sum_k w_k by each estimate, [batch], with K = `samples` draws from q_hat (Burda et al. 2016), those
+    from number `first` on; `ess`, the effective sample size of the weights of `nll`; and TENTH.
 
     The draws come from q_hat with its standard deviations times `proposal_scale`, and are weighed by that density: the
     bounds stay bounds, while `nll_paper` is the paper's estimate only at 1. `chunk` draws are taken at a time, which
@@ -82,12 +93,16 @@ def importance_weighted(
         noise = jax.vmap(draw)(keys)  # the same for all estimates, so that their differences have little variance
         z = gaussian.sample(proposal.q_hat, noise)
         log_likelihood = model.decode(params, "log_likelihood", z, words, batch)
-        return log_weights(proposal, noise, log_likelihood, fitted)
+        return log_weights(proposal, noise, log_likelihood, priors)
 
     # All draws at once would need the logits of every draw, sentence and word.
-    weights = jax.lax.map(weigh, jnp.arange(samples), batch_size=min(chunk, samples))
-    nll = jax.tree.map(lambda w: math.log(samples) - jax.nn.logsumexp(w, axis=0), weights)
-    return nll | {"ess": effective_samples(weights["nll"])}
+    weights = jax.lax.map(weigh, first + jnp.arange(samples), batch_size=min(chunk, samples))
+    nll = jax.tree.map(lambda w: math.log(len(w)) - jax.nn.logsumexp(w, axis=0), weights)
+    tenth = weights["nll"][: max(samples // 10, 1)]
+    return nll | {
+        "ess": effective_samples(weights["nll"]),
+        TENTH: math.log(len(tenth)) - jax.nn.logsumexp(tenth, axis=0),
+    }
 
 
 def effective_samples(log_w: Float[Array, "samples batch"]) -> Float[Array, " batch"]:

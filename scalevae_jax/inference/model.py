@@ -8,20 +8,21 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from scalevae_jax.core import gaussian
+from scalevae_jax.core import gaussian, mixture
 from scalevae_jax.core.streams import Stream, stream_key
-from scalevae_jax.core.types import Array, Gaussian, InputError, Keys
+from scalevae_jax.core.types import Array, InputError, Keys
 from scalevae_jax.data import corpus, loader
 from scalevae_jax.data.lines import clean_line
 from scalevae_jax.data.vocab import UNKNOWN, tokenize
 from scalevae_jax.inference import decoding as decoder
-from scalevae_jax.inference import posteriors
+from scalevae_jax.inference import importance, posteriors, priors
 from scalevae_jax.inference.decoding import TEMPERATURE, Decoding, check_whole
 from scalevae_jax.inference.load import LoadedModel
 from scalevae_jax.methods import objective, penalty
 from scalevae_jax.runtime import devices
 
-PRIORS = ("model", "unit", "aggregate")
+PRIORS = ("model", "unit", "aggregate", "full", "mixture")
+FITTED_PRIORS = {"aggregate": "nll_fitted_prior", "full": "nll_full_prior", "mixture": "nll_mixture_prior"}
 AT_ONCE = 128  # sentences decoded together
 
 
@@ -78,9 +79,18 @@ class TrainedModel:
         return self.decode(self.encode(texts)[0], seed, **decoding)
 
     def draw(self, n: int, seed: int = 0, prior: str = "model") -> np.ndarray:
-        """n points drawn from a prior, [n, latent]: "model" is N(0, I) times the method's factor, "unit" is N(0, I),
-        "aggregate" is a Gaussian fitted to the aggregated posterior of the training split."""
-        return np.asarray(decoder.sample_prior(self._prior(prior), self._keys(n, seed)[0]))
+        """n points drawn from a prior, [n, latent]: "model" is N(0, I) times the method's factor, "unit" is N(0, I);
+        fitted to the aggregated posterior of the training split are "aggregate", a diagonal Gaussian, "full", one with
+        all covariances, and "mixture", several of those."""
+        keys = self._keys(n, seed)[0]
+        if prior in FITTED_PRIORS:
+            self._require_latent()
+            return np.asarray(mixture.sample(priors.fitted(self.run)[FITTED_PRIORS[prior]], keys))
+        if prior not in PRIORS:
+            raise InputError(f"prior: expected one of {', '.join(PRIORS)}, got {prior!r}")
+        unit = gaussian.standard(self.latent)
+        chosen = unit._replace(logvar=2 * jnp.log(self.run.factor)) if prior == "model" else unit
+        return np.asarray(decoder.sample_prior(chosen, keys))
 
     def sample(
         self, num: int, seed: int = 0, prior: str = "model", *, temperature: float | None = None, **decoding: Any
@@ -104,6 +114,17 @@ class TrainedModel:
         start, end = (z if text is None else next(means) for text, z in zip((a, b), drawn, strict=True))
         return self.decode(np.asarray(decoder.interpolate(start, end, steps)), seed, **decoding)
 
+    def traverse(
+        self, text: str, dimension: int, values: Sequence[int | float], seed: int = 0, **decoding: Any
+    ) -> list[str]:
+        """A sentence for each of `values`, put in place of one dimension (from 0) of the posterior mean of `text`."""
+        check_whole("dimension", dimension, 0)
+        if dimension >= max(self.latent, 1):
+            raise InputError(f"dimension: expected 0 to {self.latent - 1}, got {dimension}")
+        z = np.repeat(self.encode([text])[0], len(values), axis=0)
+        z[:, dimension] = values
+        return self.decode(z, seed, **decoding)
+
     def analogy(self, a: str, b: str, c: str, seed: int = 0, **decoding: Any) -> str:
         """The sentence that is to c as b is to a, decoded from mean(c) + mean(b) - mean(a)."""
         z = self.encode([a, b, c])[0]
@@ -125,9 +146,9 @@ class TrainedModel:
         batches, key = self._read(texts), _key(seed, Stream.INFERENCE)
         inferred = self.infer(batches, seed)
         draws = (samples or self.run.settings.eval.iw_samples) if self.latent else 1  # without z, any draw is exact
-        sampling = posteriors.ImportanceSampling(draws, gaussian.standard(self.latent), ("nll",))
+        sampling = importance.ImportanceSampling(draws, {}, ("nll",))
         nll = np.zeros(len(inferred.rec), np.float64)
-        for rows, computed in posteriors.importance(self.run, batches, key, sampling):
+        for rows, computed in importance.by_batch(self.run, batches, key, sampling):
             nll[rows] = computed["nll"]
         return {
             "nll": nll,
@@ -183,15 +204,6 @@ class TrainedModel:
             except InputError as error:
                 raise InputError(f"sentence {number}: {error}") from error
         return self.batches(corpus.Split.of(rows))
-
-    def _prior(self, name: str) -> Gaussian:
-        if name == "aggregate":
-            self._require_latent()
-            return posteriors.fitted_prior(self.run)
-        if name not in PRIORS:
-            raise InputError(f"prior: expected one of {', '.join(PRIORS)}, got {name!r}")
-        unit = gaussian.standard(self.latent)
-        return unit._replace(logvar=2 * jnp.log(self.run.factor)) if name == "model" else unit
 
     def _keys(self, n: int, seed: int) -> tuple[Keys, Keys]:
         """A key for each z, and one for all words: the words of a sentence do not depend on how its z was drawn."""

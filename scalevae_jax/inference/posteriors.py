@@ -1,29 +1,25 @@
-"""The posteriors of a whole split, and importance weights batch by batch."""
+"""The posteriors of a whole split."""
 
 import functools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jaxtyping import Float
 
-from scalevae_jax.core import gaussian
 from scalevae_jax.core.network import Model
-from scalevae_jax.core.streams import Stream, stream_key
 from scalevae_jax.core.types import Array, Batch, Gaussian, Keys, Params, Posteriors
 from scalevae_jax.data import corpus, loader
 from scalevae_jax.inference import metrics
 from scalevae_jax.inference.load import LoadedModel
 from scalevae_jax.methods import objective, penalty
 from scalevae_jax.methods.method import Method
-from scalevae_jax.runtime import console, devices, processes, storage
+from scalevae_jax.runtime import console, devices
 from scalevae_jax.training import workdir
 
-FITTED_PRIOR = "fitted_prior.json"
 NEAR_CEILING = 0.1  # nats: a mutual information this near to log(sentences) is only a lower bound
-ROWS_AT_ONCE = 2048  # sentences times draws: enough to keep a matrix product busy; more would only overflow the cache
 
 
 class PosteriorDraw(NamedTuple):
@@ -34,7 +30,7 @@ class PosteriorDraw(NamedTuple):
     rec: Float[Array, " batch"]
 
 
-# Cached here and below, so that all uses of one model share what is compiled.
+# Cached, so that all uses of one model share what is compiled.
 @functools.cache
 def make_inference(model: Model, method: Method) -> Callable[[Params, Any, Batch, Keys], PosteriorDraw]:
     """The evaluation step over all devices; arrays are [devices, rows / devices, ...]."""
@@ -47,23 +43,6 @@ def make_inference(model: Model, method: Method) -> Callable[[Params, Any, Batch
         return PosteriorDraw(posteriors.q, z, rec)
 
     return devices.pmap_over_devices(step, (None, None, 0, None), out_axes=0)
-
-
-@functools.cache
-def make_importance(
-    model: Model, method: Method, samples: int, chunk: int, proposal_scale: float = 1.0
-) -> Callable[[Params, Any, Batch, Keys, Gaussian], dict[str, Float[Array, " batch"]]]:
-    """The importance-weighted step: -log p(x) by each estimate and the effective sample size `ess`, [devices, rows /
-    devices]. The last argument of the step is the fitted prior."""
-
-    def step(params: Params, method_state: Any, batch: Batch, key: Keys, fitted: Gaussian) -> dict[str, Array]:
-        keys = objective.row_keys(key, batch.row)
-        posteriors, _ = objective.infer(model, method, params, method_state, batch, keys)
-        return metrics.importance_weighted(
-            model, params, posteriors, batch, keys, fitted, samples, chunk, proposal_scale
-        )
-
-    return devices.pmap_over_devices(step, (None, None, 0, None, None), out_axes=0)
 
 
 class SplitPosteriors(NamedTuple):
@@ -161,67 +140,7 @@ def read_split(run: LoadedModel, name: str, path: str | None = None) -> corpus.S
     record = workdir.read_record(run.workdir)["data"] if (run.workdir / workdir.RUN).is_file() else {}
     if path is None and name in record and record[name] != split.digest:
         console.warn(f"{name}: not the text that {workdir.RUN} records; it was changed after training began")
-    if split.unknown > corpus.MANY_UNKNOWN:
+    if split.unknown > corpus.MANY_UNKNOWN and name != "train":  # training has said so
         how = "raw text, as config.data.raw is True" if run.settings.data.raw else "words separated by spaces"
         console.warn(f"{name}: {split.unknown:.1%} of the words are unknown to the model, which reads {how}")
     return split
-
-
-def fitted_prior(run: LoadedModel) -> Gaussian:
-    """The diagonal Gaussian nearest in KL to the aggregated q_hat of the training split; mean and logvar [latent].
-
-    The result is kept in the workdir together with the digest of the model, so that it is computed once; where it
-    cannot be written, a warning says so. Raises InputError if it must be computed and the training split is missing.
-    """
-    path, digest = run.workdir / FITTED_PRIOR, run.digest
-    if path.is_file():
-        kept = storage.read_json(path)
-        if kept.get("model") == digest:
-            return Gaussian(np.float32(kept["mean"]), np.float32(kept["logvar"]))
-    split = read_split(run, "train")
-    console.log(f"fitted prior: posteriors of {len(split):,} training sentences")
-    key = stream_key(run.settings.train.seed, Stream.FITTED_PRIOR)
-    inferred = infer_by(run, split_batches(run, split), key)
-    fitted = gaussian.mixture_moments(inferred.posteriors.q_hat)
-    kept = {"model": digest, "data": split.digest, "mean": fitted.mean.tolist(), "logvar": fitted.logvar.tolist()}
-    try:
-        storage.write_json(path, kept)
-    except OSError as error:
-        console.warn(f"{path}: not kept ({storage.first_line(error)}), so it will be computed again")
-    processes.barrier("the fitted prior is written")  # no process may look for it before
-    return fitted
-
-
-def draws_at_once(mib: int, rows: int, vocabulary: int, hidden: int) -> int:
-    """How many draws of `rows` sentences to take together in at most so many MiB. A draw needs the logits of one step
-    twice, and the gates and the state of the LSTM."""
-    fitting = mib * 2**18 // (rows * (2 * vocabulary + 8 * hidden))
-    return max(1, min(fitting, -(-ROWS_AT_ONCE // rows)))
-
-
-class ImportanceSampling(NamedTuple):
-    """How -log p(x) is estimated: by `samples` draws a sentence, `chunk` of them at once (0 is as many as
-    eval.memory_mib holds), with `fitted` as the prior of `nll_fitted_prior`. The draws come from q_hat with its
-    standard deviations times `proposal_scale`."""
-
-    samples: int
-    fitted: Gaussian
-    estimates: tuple[str, ...] = metrics.ESTIMATES
-    chunk: int = 0
-    proposal_scale: float = 1.0
-
-
-def importance(
-    run: LoadedModel, batches: loader.Loader, key: jax.Array, sampling: ImportanceSampling, start: int = 0
-) -> Iterator[tuple[np.ndarray, dict[str, Float[np.ndarray, " batch"]]]]:
-    """-log p(x) in nats, a batch at a time from batch `start` on: rows of the split, and their values by estimate,
-    with the effective sample size of `nll` as `ess`."""
-    rows, settings = batches.size // jax.device_count(), run.settings
-    chunk = sampling.chunk or draws_at_once(settings.eval.memory_mib, rows, len(run.words), settings.model.hidden)
-    weigh = make_importance(run.model, run.method, sampling.samples, chunk, sampling.proposal_scale)
-    with console.Progress(f"nll, {sampling.samples} draws: batch", len(batches), start) as progress:
-        for done, batch in enumerate(batches.epoch(1, start=start), start + 1):
-            nll = devices.unshard(weigh(run.params, run.method_state, devices.shard(batch), key, sampling.fitted))
-            progress.tick(done)
-            real = batch.weight > 0
-            yield batch.row[real], {key: nll[key][real] for key in (*sampling.estimates, "ess")}

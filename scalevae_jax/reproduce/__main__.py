@@ -2,7 +2,7 @@
 
 Examples:
   python -m scalevae_jax.reproduce all --scale smoke --out results/smoke
-  python -m scalevae_jax.reproduce table1 table4 --scale cpu --data DIR --out results/cpu --methods vae,scale_vae
+  python -m scalevae_jax.reproduce table1 table4 --scale small --data DIR --out results/small --methods vae,scale_vae
   python -m scalevae_jax.reproduce table1 --scale paper --data DIR --out results/paper --list
 
 WHAT is table1 to table6, figure1, figure2, or all. Every row is a run of its own, with its own workdir in OUT/runs; a
@@ -17,10 +17,11 @@ from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
+from scalevae_jax.comparison import records
+from scalevae_jax.comparison.runner import add_arguments, list_left, run_all
 from scalevae_jax.core.types import InputError
-from scalevae_jax.reproduce import figures, records, tables
+from scalevae_jax.reproduce import figures, tables
 from scalevae_jax.reproduce.paper import ROWS
-from scalevae_jax.reproduce.runner import Runner, done
 from scalevae_jax.reproduce.trials import SCALES, plan, shown
 from scalevae_jax.runtime import command, console
 from scalevae_jax.runtime.command import Parser, integer
@@ -48,11 +49,9 @@ def parser() -> Parser:
     add("--out", type=Path, metavar="DIR", help="the folder of everything; by default results/SCALE")
     add("--methods", type=command.names, default=[], help="of the rows, these methods alone; by default all")
     add("--seeds", type=integer(1), help="runs of each row; by default 5 at scale paper, else 1")
-    data = "a folder that holds the corpora as folders: yahoo, yelp, yelp_sentiment; at scale cpu: yahoo_sentences, "
+    data = "a folder that holds the corpora as folders: yahoo, yelp, yelp_sentiment; at scale small: yahoo_sentences, "
     add("--data", type=Path, metavar="DIR", help=f"{data}yelp_sentiment")
-    add("--jobs", type=integer(1), default=1, help="runs at once")
-    add("--devices", type=command.names, default=[], help="GPUs that jobs take turns at, such as 0,1,2,3")
-    arguments.add_switch("--list", help="print the commands, one run a line, and end")
+    add_arguments(arguments)
     return arguments
 
 
@@ -64,27 +63,17 @@ def _command(options: Namespace) -> None:
         if name not in known:
             raise InputError(f"--methods {name}: the tables asked for have {', '.join(sorted(known))}")
     data = options.data.expanduser() if options.data else None
-    if options.scale == "cpu" and data is None and not all(ROWS[t][0].corpus == "synthetic" for t in chosen):
-        raise InputError("--data is missing: --scale cpu needs a folder with yahoo_sentences and yelp_sentiment")
+    if options.scale == "small" and data is None and not all(ROWS[t][0].corpus == "synthetic" for t in chosen):
+        raise InputError("--data is missing: --scale small needs a folder with yahoo_sentences and yelp_sentiment")
     trials = plan(chosen, scale, options.seeds or scale.seeds, options.methods, data, out)
     if options.list:
-        console.console.stderr = True
-        left = [trial for trial in trials if not done(trial)]
-        console.log(
-            f"{len(trials)} runs, {len(trials) - len(left)} of them done; a line of commands for each other run:"
-        )
-        for trial in left:
-            print(trial.line)
+        list_left(trials)
         return
-    runner = Runner(out, trials, options.jobs, options.devices)
     console.log(f"{', '.join(chosen)} at scale {options.scale} ({scale.about}): {len(trials)} runs in {out}")
     try:
-        runner.run()
+        run_all(out, trials, options.jobs, options.devices)
     finally:
         report(chosen, options.scale, options.methods, out)
-    if runner.failed:
-        names = ", ".join(runner.failed)
-        raise InputError(f"{len(runner.failed)} runs failed ({names}); logs in {out}/logs; the same command resumes")
     console.log(f"next: open {out}/report.html")
 
 

@@ -1,9 +1,6 @@
-"""The figures of the paper and the curves of training, drawn from the files of runs alone.
+"""The figures of the paper and the curves of training, drawn from the files of runs alone."""
 
-The colours are those of Okabe and Ito, which colour-blind readers tell apart; marks and lines differ in shape too.
-"""
-
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,23 +8,11 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.rcsetup import cycler
 
-from scalevae_jax.reproduce.trials import ARRAYS, Record, Scale, matches, shown
+from scalevae_jax.comparison.pictures import COLOURS, MARKERS, STYLE, curves, save
+from scalevae_jax.comparison.trial import ARRAYS, Record
+from scalevae_jax.reproduce.trials import Scale, matches, shown
 
-COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#000000")
-MARKERS, LINES = "os^Dv", ("-", "--", "-.", ":")
-STYLE: dict[Any, Any] = {
-    "axes.prop_cycle": cycler(color=COLOURS),
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "axes.titlesize": 9,
-    "font.size": 9,
-    "legend.frameon": False,
-    "legend.fontsize": 8,
-    "savefig.dpi": 150,
-    "svg.hashsalt": "scalevae_jax",  # equal numbers give equal files
-}
 GRID = 160  # points along each side of a contour plot
 LAYERS = 8  # in which the points of a scatter plot are drawn
 REGION = 2.0  # Figure 2 shows [-2, 2] on both axes
@@ -111,32 +96,6 @@ def aggregates(spaces: Sequence[LatentSpace]) -> Figure:
     return figure
 
 
-def curves(runs: Mapping[str, Mapping[str, list[Any]]]) -> Figure:
-    """Validation by epoch; `runs` maps a name to the curves of a record. A run without a factor has no such curve."""
-    figure = Figure((9.0, 5.4 + 0.1 * len(runs)), layout="constrained")
-    panels = {
-        "valid_rec": "reconstruction (nats a sentence)",
-        "valid_kl": "KL(q || N(0, I)) (nats a sentence)",
-        "mi": "mutual information (nats)",
-        "factor_median": "scale factor, median of dimensions",
-    }
-    handles: dict[str, Any] = {}
-    for ax, (key, label) in zip(figure.subplots(2, 2).flat, panels.items(), strict=True):
-        for i, (name, run) in enumerate(runs.items()):
-            values = np.array(run[key], float)  # None becomes nan
-            if not np.isnan(values).all():
-                look = {"color": COLOURS[i % 7], "linestyle": LINES[i // 7 % 4], "marker": MARKERS[i % 5]}
-                (handles[name],) = ax.plot(run["epoch"], values, markersize=3, linewidth=1.2, label=name, **look)
-        ax.set(xlabel="epoch", ylabel=label)
-        if not ax.lines:
-            ax.text(0.5, 0.5, "none of these has one", ha="center", transform=ax.transAxes)
-        elif key == "factor_median":
-            ax.set_yscale("log")
-        ax.xaxis.get_major_locator().set_params(integer=True)
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=2, fontsize="small")
-    return figure
-
-
 def read_spaces(figure: str, scale: Scale, records: Sequence[Record], runs: Path) -> list[LatentSpace]:
     """The space of each row of the figure, from its first seed whose workdir is in `runs`."""
     spaces: list[LatentSpace] = []
@@ -169,10 +128,3 @@ def draw(tables: Sequence[str], scale: Scale, records: Sequence[Record], runs: P
         for name, figure in drawn.items():
             save(figure, folder / name)
     return [folder / f"{name}.png" for name in drawn]
-
-
-def save(figure: Figure, path: Path) -> None:
-    """Write path.png and path.svg."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path.with_suffix(".png"))
-    figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})

@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
+from scalevae_jax.comparison.trial import ARRAYS, NUMBERS
 from scalevae_jax.core.types import InputError
 from scalevae_jax.data import corpus
 from scalevae_jax.inference import flags, metrics
 from scalevae_jax.inference.model import TrainedModel
-from scalevae_jax.reproduce.trials import ARRAYS, NUMBERS
 from scalevae_jax.runtime import command, console, storage
 from scalevae_jax.runtime.command import Parser
 from scalevae_jax.training import workdir

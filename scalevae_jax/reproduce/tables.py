@@ -3,18 +3,16 @@
 A cell is the mean over seeds, with the standard deviation over seeds where there are several.
 """
 
-import base64
-import csv
-import html
-import io
 import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from scalevae_jax.comparison import report
+from scalevae_jax.comparison.trial import Record
 from scalevae_jax.inference import metrics
 from scalevae_jax.reproduce import paper
-from scalevae_jax.reproduce.trials import SCALES, Record, Scale, matches, shown
+from scalevae_jax.reproduce.trials import SCALES, Scale, matches, shown
 from scalevae_jax.runtime import storage
 
 
@@ -50,15 +48,8 @@ class Table(NamedTuple):
 
     def cells(self, row: TableRow) -> list[str]:
         """A row as text, under `header`."""
-        return [row.corpus, row.system, *(_cell(row, column) for column in self.columns), row.note]
-
-
-def _cell(row: TableRow, column: TableColumn) -> str:
-    values, digits = row.values[column.name], column.digits
-    text = f"{statistics.fmean(values):.{digits}f}" if values else "-"
-    if len(values) > 1:
-        text += f" ± {statistics.stdev(values):.{digits}f}"
-    return text + (f" ({row.reported[column.name]:g})" if column.name in row.reported else "")
+        cells = (report.cell(row.values[c.name], c.digits, row.reported.get(c.name)) for c in self.columns)
+        return [row.corpus, row.system, *cells, row.note]
 
 
 def _in(section: str, digits: int, *names: str) -> tuple[TableColumn, ...]:
@@ -172,49 +163,6 @@ def numbers(tables: Sequence[Table]) -> list[Number]:
     return found
 
 
-def _csv(found: Sequence[Number]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([Number._fields, *found])
-    return text.getvalue()
-
-
-def _markdown_table(table: Table) -> str:
-    header = table.header()
-    lines = [header, ["---"] * len(header), *map(table.cells, table.rows)]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-PAGE = """<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>
-body {{ font: 15px/1.5 system-ui, sans-serif; color: #1a1a1a; max-width: 80rem; margin: 2rem auto; padding: 0 1rem; }}
-table {{ border-collapse: collapse; display: block; overflow-x: auto; font-variant-numeric: tabular-nums; }}
-th, td {{ border-bottom: 1px solid #bbb; padding: .2rem .6rem; text-align: right; white-space: nowrap; }}
-th:nth-child(-n+2), td:nth-child(-n+2) {{ text-align: left; }}
-img {{ max-width: 100%; }}
-pre {{ background: #f3f3f3; padding: .6rem; overflow-x: auto; }}
-</style></head><body>
-{body}
-</body></html>
-"""
-
-
-def _html_table(table: Table) -> str:
-    def line(tag: str, texts: Sequence[str]) -> str:
-        return "<tr>" + "".join(f"<{tag}>{html.escape(text)}</{tag}>" for text in texts) + "</tr>"
-
-    lines = [line("th", table.header()), *(line("td", table.cells(row)) for row in table.rows)]
-    return "<table>\n" + "\n".join(lines) + "\n</table>"
-
-
-def _html_run(record: Record) -> str:
-    """A run's data, seed, commit and commands, folded away."""
-    digests = ", ".join(f"{split} {digest[:12]}" for split, digest in record["sha256"].items())
-    facts = f"{record['corpus']} ({digests}), seed {record['seed']}, git {record['git'] or 'unknown'}"
-    commands = [step["command"] for step in record["steps"].values()] or [record["command"]]
-    name, facts, lines = (html.escape(text) for text in (record["run"], facts, "\n".join(commands)))
-    return f"<details><summary>{name}</summary><p>{facts}</p><pre>{lines}</pre></details>"
-
-
 def write(
     tables: Sequence[str],
     scale: str,
@@ -225,36 +173,15 @@ def write(
 ) -> None:
     """Write the report on these runs into `out`, as report.md, .csv, .json and .html."""
     filled = [fill(table, SCALES[scale], records, methods) for table in tables if table in COLUMNS]
-    devices = sorted({record["device"] or "unknown" for record in records})
-    commits = sorted({record["git"] or "unknown" for record in records})
-    digests = sorted({f"{r['corpus']} {split} {text[:12]}" for r in records for split, text in r["sha256"].items()})
-    hours = sum(record["training"]["hours"] for record in records)
-    about = [
-        f"scale {scale}: {SCALES[scale].about}",
-        f"{len(records)} runs, {hours:.2f} hours of training, on {', '.join(devices)}",
-        f"commit {', '.join(commits)}",
-        f"sha256 of the text: {', '.join(digests)}",
-        "means over seeds, ± the standard deviation over seeds; in brackets the paper's number, on its own corpora",
-    ]
+    note = "means over seeds, ± the standard deviation over seeds; in brackets the paper's number, on its own corpora"
+    about = [f"scale {scale}: {SCALES[scale].about}", *report.about(records), note]
     title = f"scalevae_jax: {', '.join(tables)} at scale {scale}"
-    sections = [(table.title, _markdown_table(table), _html_table(table)) for table in filled]
+    sections = [report.table(table.title, table.header(), list(map(table.cells, table.rows))) for table in filled]
     if sentences := "\n\n".join("\n".join(block) for run in records for block in run.get("interpolations", [])):
-        heading = "Table 6: sentences between two draws from the prior"
-        sections.append((heading, f"```text\n{sentences}\n```", f"<pre>{html.escape(sentences)}</pre>"))
-    for path in pictures:  # the page contains its pictures, so that it can be sent as one file
-        data = base64.b64encode(path.read_bytes()).decode()
-        image = f'<img alt="{path.stem}" src="data:image/png;base64,{data}">'
-        sections.append((path.stem, f"![{path.stem}]({path.relative_to(out)})", image))
-
-    markdown = [f"# {title}", *(f"- {line}" for line in about)]
-    page = [f"<h1>{html.escape(title)}</h1>", *(f"<p>{html.escape(line)}</p>" for line in about)]
-    for heading, text, element in sections:
-        markdown += [f"\n## {heading}\n", text]
-        page += [f"<h2>{html.escape(heading)}</h2>", element]
-    page += ["<h2>Runs: data, commit, commands</h2>", *map(_html_run, records)]
-    storage.write_text(out / "report.md", "\n".join(markdown) + "\n")
-    storage.write_text(out / "report.html", PAGE.format(title=html.escape(title), body="\n".join(page)))
-    storage.write_text(out / "report.csv", _csv(numbers(filled)))
-    storage.write_json(
-        out / "report.json", {"title": title, "about": about, "rows": [number._asdict() for number in numbers(filled)]}
-    )
+        sections.append(report.text("Table 6: sentences between two draws from the prior", [sentences]))
+    sections += [report.picture(path, out) for path in pictures]
+    report.write(out / "report", title, about, sections, records)
+    found = numbers(filled)
+    storage.write_text(out / "report.csv", report.as_csv([Number._fields, *found]))
+    rows = [number._asdict() for number in found]
+    storage.write_json(out / "report.json", {"title": title, "about": about, "rows": rows})

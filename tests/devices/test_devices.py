@@ -9,8 +9,9 @@ from conftest import on_axis
 from jax.sharding import AxisType, Mesh
 from jax.sharding import PartitionSpec as P
 
-from scalevae_jax.core import gaussian
-from scalevae_jax.inference.posteriors import make_importance, make_inference
+from scalevae_jax.core import gaussian, mixture
+from scalevae_jax.inference.importance import make_importance
+from scalevae_jax.inference.posteriors import make_inference
 from scalevae_jax.methods.method import METHODS
 from scalevae_jax.runtime import devices
 from scalevae_jax.training import steps
@@ -93,12 +94,13 @@ def test_steps_in_one_dispatch_are_steps_one_after_another(rng):
 @pytest.mark.parametrize("name", ["scale_vae", "bn_vae"])
 def test_a_sentences_posterior_and_weights_do_not_depend_on_its_device(name, rng):
     method, batch, key = tiny.make_method(name), tiny.make_batch(rng, real=8), jax.random.key(1)
-    model, state, fitted = tiny.make_model(method), tiny.make_state(method), gaussian.standard(tiny.LATENT)
+    model, state = tiny.make_model(method), tiny.make_state(method)
+    priors = {"nll_fitted_prior": mixture.diagonal(gaussian.standard(tiny.LATENT))}
 
     def evaluate(batch):
         arguments = state.params, state.method_state, devices.shard(batch), key
         inferred = make_inference(model, method)(*arguments)
-        return devices.unshard((inferred, make_importance(model, method, 6, 3)(*arguments, fitted)))
+        return devices.unshard((inferred, make_importance(model, method, 6, 3)(*arguments, priors, np.int32(0))))
 
     turned = evaluate(jax.tree.map(lambda x: x[::-1], batch))
     _close(jax.tree.map(lambda x: x[::-1], turned), evaluate(batch))

@@ -15,9 +15,8 @@ from scalevae_jax.core.streams import Stream, stream_key
 from scalevae_jax.core.types import InputError, Posteriors
 from scalevae_jax.data import corpus, loader
 from scalevae_jax.evaluate import show
-from scalevae_jax.inference import evaluate, metrics, posteriors
+from scalevae_jax.inference import evaluate, importance, metrics, posteriors, priors
 from scalevae_jax.inference.evaluate import EvaluationRequest
-from scalevae_jax.inference.posteriors import FITTED_PRIOR, fitted_prior
 from scalevae_jax.methods import objective
 from scalevae_jax.runtime import storage
 
@@ -118,7 +117,14 @@ def test_repeats_differ_and_are_averaged(run, whole):
 
 @pytest.mark.parametrize(
     ("values", "mean"),
-    [([1, 2], 1.5), ([3, 3], 3), ([[1.0, 2.0], [3.0, 2.0]], [2.0, 2.0]), ([None, None], None), ([False, True], True)],
+    [
+        ([1, 2], 1.5),
+        ([3, 3], 3),
+        ([[1.0, 2.0], [3.0, 2.0]], [2.0, 2.0]),
+        ([None, None], None),
+        ([False, True], True),
+        ([{"5": 2.0, "10": 1.0}, {"5": 3.0}], {"5": 2.5}),
+    ],
 )
 def test_the_mean_of_repeats(values, mean):
     assert evaluate._mean(values) == mean
@@ -134,24 +140,24 @@ def test_a_language_model_has_no_measures_of_z_and_takes_one_draw(tmp_path, monk
     assert result["spread"]["nll"] == pytest.approx(0, abs=1e-6)
 
 
-def test_the_fitted_prior_belongs_to_the_model_and_is_computed_once(run, monkeypatch):
-    fitted = fitted_prior(run)
-    assert json.loads((run.workdir / FITTED_PRIOR).read_text())["model"] == run.digest
+def test_the_fitted_priors_belong_to_the_model_and_are_computed_once(run, monkeypatch):
+    fitted = priors.fitted(run)
+    assert json.loads((run.workdir / priors.FILE).read_text())["model"] == run.digest
     monkeypatch.setattr(posteriors, "infer_by", lambda *_: pytest.fail("computed again"))
-    np.testing.assert_array_equal(fitted_prior(run).logvar, fitted.logvar)
+    jax.tree.map(np.testing.assert_array_equal, priors.fitted(run), fitted)
     with pytest.raises(pytest.fail.Exception, match="computed again"):
-        fitted_prior(run._replace(method_state=run.method_state._replace(f_bar=2 * run.factor)))
+        priors.fitted(run._replace(method_state=run.method_state._replace(f_bar=2 * run.factor)))
 
 
-def test_without_the_training_split_its_estimate_is_left_out_or_refused(run, monkeypatch, capsys):
+def test_without_the_training_split_its_estimates_are_left_out_or_refused(run, monkeypatch, capsys):
     def missing(run):
         raise InputError("no train.txt")
 
-    monkeypatch.setattr(posteriors, "fitted_prior", missing)
+    monkeypatch.setattr(priors, "fitted", missing)
     result = evaluate.evaluate(run, EvaluationRequest(limit=3)).result
     assert result["nll_fitted_prior"] is None
     assert result["nll"] > 0
-    assert "nll_fitted_prior is left out" in capsys.readouterr().out
+    assert "nll_fitted_prior, nll_full_prior, nll_mixture_prior are left out" in capsys.readouterr().out
     with pytest.raises(InputError, match=r"train\.txt"):
         evaluate.evaluate(run, EvaluationRequest(limit=3, estimates=("nll_fitted_prior",)))
 
@@ -247,7 +253,39 @@ def test_estimates_depend_neither_on_batches_nor_on_chunks(run, whole):
     exact = Posteriors(run.model.encode(run.params, batch), run.factor)
     keys = objective.row_keys(jax.random.fold_in(stream_key(run.settings.train.seed, Stream.EVALUATION), 0), batch.row)
     weigh = jax.jit(metrics.importance_weighted, static_argnums=(0, 6, 7))
-    direct = weigh(run.model, run.params, exact, batch, keys, fitted_prior(run), 7, 3)
+    direct = weigh(run.model, run.params, exact, batch, keys, priors.fitted(run), 7, 3)
     for estimate in metrics.ESTIMATES:
         np.testing.assert_allclose(other[estimate], sentences[estimate], rtol=1e-5)
         np.testing.assert_allclose(direct[estimate], sentences[estimate], rtol=1e-5)
+
+
+def test_draws_are_doubled_until_the_bound_settles_and_are_those_of_one_long_run(run, monkeypatch):
+    """100, 200, ... draws in blocks are the same draws as so many at once, and a stop in any block loses nothing."""
+    monkeypatch.setattr(importance, "SETTLED", 0.0)  # so that it goes on to the end
+    monkeypatch.setattr(importance, "AUTO_MOST", 400)
+    with monkeypatch.context() as patch:
+        _count(patch, 2 * BATCHES + 1)
+        with pytest.raises(KeyboardInterrupt):
+            evaluate.evaluate(run, EvaluationRequest(iw_samples="auto"))
+    added = _count(monkeypatch)
+    auto = evaluate.evaluate(run, EvaluationRequest(iw_samples="auto"))
+    assert len(added) == 4 * BATCHES - (2 * BATCHES + 1)
+    once = evaluate.evaluate(run, EvaluationRequest(iw_samples=400))
+    assert list(auto.result["nll_by_draws"]) == ["10", "100", "200", "400"]
+    assert auto.result["iw_samples"] == 400
+    for key in metrics.ESTIMATES:
+        np.testing.assert_allclose(auto.sentences[key], once.sentences[key], rtol=1e-5)
+    assert auto.result["ess"] == pytest.approx(once.result["ess"], rel=1e-3)
+    with pytest.raises(InputError, match="--iw_samples auto: it follows nll"):
+        evaluate.evaluate(run, EvaluationRequest(iw_samples="auto", estimates=("nll_unit_prior",)))
+
+
+def test_the_table_of_sentences_and_the_rates_agree_with_the_result(run, whole):
+    evaluate.evaluate(run, EvaluationRequest(repeats=2))
+    header, *lines = (run.workdir / "eval_test.tsv").read_text().splitlines()
+    columns = dict(zip(header.split("\t"), np.array([line.split("\t") for line in lines], float).T, strict=True))
+    for key in (*metrics.ESTIMATES, *evaluate.RATES, "rec", "kl"):
+        assert columns[key].mean() == pytest.approx(whole.result[key], abs=1e-3), key
+    # of the two fitted with the exact moments, the one with all covariances is nearer to the training posteriors
+    assert whole.result["rate_full_prior"] < whole.result["rate_fitted_prior"] < whole.result["rate_unit_prior"]
+    assert 0 <= whole.result["exact"] <= whole.result["token_f1"] <= 1

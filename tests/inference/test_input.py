@@ -7,7 +7,7 @@ import pytest
 from small import SENTENCES, run_command, shared_model
 
 from scalevae_jax import encode, interpolate, reconstruct, sample, score
-from scalevae_jax.inference import posteriors
+from scalevae_jax.inference import priors
 
 GOOD = SENTENCES[:2]
 LINES = [GOOD[0], "", "qux quux", GOOD[1], "the " * 13]
@@ -17,7 +17,7 @@ LINES = [GOOD[0], "", "qux quux", GOOD[1], "the " * 13]
 def command(tmp_path, monkeypatch, capsys):
     """Call `command(module, text, *arguments)`: exit code, standard output, lines of standard error."""
 
-    posteriors.fitted_prior(shared_model().run)  # an export would say that it computes it
+    priors.fitted(shared_model().run)  # an export would say that it computes it
     capsys.readouterr()
     folders = (tmp_path / str(i) for i in itertools.count())
 

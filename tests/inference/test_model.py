@@ -177,7 +177,7 @@ WRONG = {
     "num: expected 1 to 2147483647, got 0": lambda m: m.sample(0),
     "num: expected 1 to 2147483647, got -2": lambda m: m.nearest(SENTENCES[0], SENTENCES, -2),
     "samples: expected 1 to": lambda m: m.score(SENTENCES, samples=0),
-    "prior: expected one of model, unit, aggregate, got 'flat'": lambda m: m.sample(1, prior="flat"),
+    "prior: expected one of model, unit, aggregate, full, mixture, got 'flat'": lambda m: m.sample(1, prior="flat"),
     r"z: expected shape \[n, 3\], got \[2, 5\]": lambda m: m.decode(np.zeros((2, 5))),
     "choose one of them": lambda m: m.sample(1, beam=2, temperature=0.5),
     "top_p: expected 0 to 1": lambda m: m.sample(1, top_p=2.0),

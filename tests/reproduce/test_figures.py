@@ -6,16 +6,18 @@ import pytest
 from runs_by_hand import make_record
 from scipy import stats
 
+from scalevae_jax.comparison import pictures
+from scalevae_jax.comparison.trial import ARRAYS
 from scalevae_jax.reproduce import figures
 from scalevae_jax.reproduce.figures import LatentSpace
-from scalevae_jax.reproduce.trials import ARRAYS, SCALES, shown
+from scalevae_jax.reproduce.trials import SCALES, shown
 
 NUMBERS = {"purity": 0.75, "mi": 2.0, "kl_aggregate": 1.25, "kl_aggregate_q": 0.5}
 
 
 @pytest.fixture(autouse=True)
 def _style():
-    with matplotlib.rc_context(figures.STYLE):
+    with matplotlib.rc_context(pictures.STYLE):
         yield
 
 
@@ -58,14 +60,14 @@ def test_figure_2_shows_the_space_of_the_encoder_beside_the_prior(rng):
 
 
 def test_curves_have_labels_with_units_and_a_model_without_a_factor_has_no_curve_of_it():
-    axes = figures.curves({"vae": make_curves() | {"factor_median": [None] * 4}, "scale_vae": make_curves()}).axes
+    axes = pictures.curves({"vae": make_curves() | {"factor_median": [None] * 4}, "scale_vae": make_curves()}).axes
     assert all(ax.get_xlabel() == "epoch" for ax in axes)
     assert ["nats" in ax.get_ylabel() for ax in axes] == [True, True, True, False]
     assert [line.get_label() for line in axes[3].lines] == ["scale_vae"]
 
 
 def test_many_runs_in_one_picture_are_told_apart_without_colour_alone():
-    figure = figures.curves({f"run {i}": make_curves() for i in range(28)})
+    figure = pictures.curves({f"run {i}": make_curves() for i in range(28)})
     looks = {(line.get_color(), line.get_linestyle(), line.get_marker()) for line in figure.axes[0].lines}
     assert len(looks) == 28
 
@@ -93,6 +95,6 @@ def test_the_first_seed_of_each_row_is_drawn(tmp_path, rng, monkeypatch):
 
 def test_both_files_are_written_and_equal_numbers_give_equal_files(tmp_path):
     for name in ("a", "b"):
-        figures.save(figures.latent_spaces([make_space(np.random.default_rng(1))]), tmp_path / "pictures" / name)
+        pictures.save(figures.latent_spaces([make_space(np.random.default_rng(1))]), tmp_path / "pictures" / name)
     assert sorted(path.name for path in (tmp_path / "pictures").iterdir()) == ["a.png", "a.svg", "b.png", "b.svg"]
     assert (tmp_path / "pictures/a.svg").read_text() == (tmp_path / "pictures/b.svg").read_text()

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from small import make_run, run_command, shared_model
 
+from scalevae_jax.comparison import trial
 from scalevae_jax.core.types import InputError
 from scalevae_jax.data import corpus
 from scalevae_jax.inference.model import TrainedModel
-from scalevae_jax.reproduce import latent_space, trials
+from scalevae_jax.reproduce import latent_space
 
 
 def test_purity_is_1_for_clusters_and_the_share_of_the_larger_class_for_noise(rng):
@@ -28,13 +29,13 @@ def test_a_point_is_not_its_own_neighbour():
 def test_the_command_writes_arrays_of_q_and_numbers_of_q_hat_and_q(tmp_path, monkeypatch, capsys):
     model = shared_model()
     assert run_command(latent_space, model.run, tmp_path / "model", monkeypatch, "--split", "valid") == 0
-    numbers = json.loads((tmp_path / "model" / trials.NUMBERS).read_text())
+    numbers = json.loads((tmp_path / "model" / trial.NUMBERS).read_text())
     assert f"{numbers['purity']:.3f}" in capsys.readouterr().err
     rows = corpus.read(model.run.settings.data, "valid", model.run.words)
     inferred = model.infer(model.batches(rows))
     assert numbers["mi"] == pytest.approx(inferred.summary(model.run.method)["mi"], abs=1e-5)
     assert numbers["mi_q"] < numbers["mi"]  # the same noise around means that lie closer together
-    with np.load(tmp_path / "model" / trials.ARRAYS) as arrays:
+    with np.load(tmp_path / "model" / trial.ARRAYS) as arrays:
         np.testing.assert_allclose(arrays["factor"], [2, 2.5, 3])
         np.testing.assert_allclose(arrays["mean"], inferred.posteriors.q.mean, rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(arrays["logvar"], inferred.posteriors.q.logvar, rtol=1e-5, atol=1e-6)

@@ -9,10 +9,11 @@ import pytest
 from runs_by_hand import make_record
 
 from scalevae_jax import config, config_file
+from scalevae_jax.comparison.trial import Command, Trial
 from scalevae_jax.config import Config, Network, Optim, Train
 from scalevae_jax.core.types import InputError
 from scalevae_jax.reproduce.paper import ROWS, SIZES
-from scalevae_jax.reproduce.trials import SCALES, Command, Trial, matches, plan
+from scalevae_jax.reproduce.trials import SCALES, matches, plan
 
 ALL = [row for rows in ROWS.values() for row in rows]
 
@@ -92,7 +93,7 @@ def test_every_command_takes_its_arguments(scale):
 
 
 def test_tables_share_runs():
-    trials = make_plan("cpu")
+    trials = make_plan("small")
     assert len(trials) < len(ALL)
     shared = trials["yelp_sentiment-bn_vae-gamma_0.6-seed_0"]  # in Table 1 on Yelp, Table 2 and Table 4
     assert [command.module for command in shared.commands] == ["train", "evaluate", "probe"]
@@ -102,14 +103,14 @@ def test_tables_share_runs():
 
 
 def test_text_quality_waits_for_its_language_model():
-    trials = make_plan("cpu")
+    trials = make_plan("small")
     quality = trials["yahoo_sentences-bn_vae-gamma_0.6-seed_0"]
     assert [command.module for command in quality.commands] == ["train", "evaluate", "reproduce.text_quality"]
     language_model = trials["yahoo_sentences-lstm_lm-seed_0"]
     assert quality.after == language_model.workdir
     assert str(language_model.workdir) in quality.commands[2].arguments
     assert list(trials).index(language_model.name) < list(trials).index(quality.name)
-    assert "yahoo_sentences-lstm_lm-seed_0" in make_plan("cpu", tables=("table5",), methods=("bn_vae",))
+    assert "yahoo_sentences-lstm_lm-seed_0" in make_plan("small", tables=("table5",), methods=("bn_vae",))
 
 
 def test_methods_and_seeds_choose_rows_and_what_is_missing_is_named(tmp_path):
@@ -139,4 +140,4 @@ def test_a_run_with_another_hyperparameter_is_not_one_of_the_row():
     older = run["hyperparameters"] | {"encoder_init": "torch"}
     assert matches(run | {"hyperparameters": older}, row, SCALES["smoke"])
     assert not matches(run | {"partition": "grouped"}, row, SCALES["smoke"])
-    assert not matches(run, row, SCALES["captions"])
+    assert not matches(run, row, SCALES["small"])

@@ -19,10 +19,11 @@ import jax
 from rich.live import Live
 from rich.table import Table
 
+from scalevae_jax.comparison import records
+from scalevae_jax.comparison.trial import STEPS, Command, Trial
 from scalevae_jax.core.types import InputError
-from scalevae_jax.reproduce import records
-from scalevae_jax.reproduce.trials import STEPS, Command, Trial
-from scalevae_jax.runtime import console, storage
+from scalevae_jax.runtime import command, console, storage
+from scalevae_jax.runtime.command import Parser, integer
 from scalevae_jax.runtime.signals import Signals, Stopped
 from scalevae_jax.training.log import read_metrics
 
@@ -46,6 +47,32 @@ def left(trial: Trial) -> list[Command]:
     unmeasured = [command for command in measurements if not (trial.workdir / command.output).is_file()]
     trained = "train" in _read(trial.workdir / STEPS) or len(unmeasured) < len(measurements)
     return unmeasured if trained else [training, *unmeasured]
+
+
+def add_arguments(arguments: Parser) -> None:
+    """--jobs, --devices and --list."""
+    arguments.add_argument("--jobs", type=integer(1), default=1, help="runs at once")
+    takes_turns = "GPUs that jobs take turns at, such as 0,1,2,3"
+    arguments.add_argument("--devices", type=command.names, default=[], help=takes_turns)
+    arguments.add_switch("--list", help="print the commands, one run a line, and end")
+
+
+def list_left(trials: Sequence[Trial]) -> None:
+    """Print the commands of what is not done, one run a line."""
+    console.console.stderr = True
+    left = [trial for trial in trials if not done(trial)]
+    console.log(f"{len(trials)} runs, {len(trials) - len(left)} of them done; a line of commands for each other run:")
+    for trial in left:
+        print(trial.line)
+
+
+def run_all(out: Path, trials: Sequence[Trial], jobs: int, devices: Sequence[str]) -> None:
+    """Run what is not done. Raises InputError if a run failed, after the others have ended."""
+    runner = Runner(out, trials, jobs, devices)
+    runner.run()
+    if runner.failed:
+        names = ", ".join(runner.failed)
+        raise InputError(f"{len(runner.failed)} runs failed ({names}); logs in {out}/logs; the same command resumes")
 
 
 class Running(NamedTuple):

@@ -16,10 +16,11 @@ from pathlib import Path
 import pytest
 from runs_by_hand import write_workdir
 
+from scalevae_jax.comparison import runner
+from scalevae_jax.comparison.runner import Runner
+from scalevae_jax.comparison.trial import STEPS, Command, Trial
 from scalevae_jax.reproduce import __main__ as reproduce
-from scalevae_jax.reproduce import runner
-from scalevae_jax.reproduce.runner import Runner
-from scalevae_jax.reproduce.trials import SCALES, STEPS, Command, Trial, plan
+from scalevae_jax.reproduce.trials import SCALES, plan
 
 PROGRAMS = {
     # A first training stops after one epoch at a signal, if STOP says so; any other goes on to the end.
@@ -145,7 +146,7 @@ def test_jobs_share_cores_and_devices(tmp_path, monkeypatch):
         ([], "WHAT"),
         (["table9"], "table9"),
         (["table5", "--methods", "mae"], "--methods mae: the tables asked for have bn_vae, scale_vae"),
-        (["table1", "--scale", "cpu"], "--data is missing"),
+        (["table1", "--scale", "small"], "--data is missing"),
         (["table1", "--scale", "huge"], "huge"),
     ],
 )

@@ -9,9 +9,12 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from scalevae_jax import config
+from scalevae_jax.comparison.trial import OUTPUTS, STEPS, Record
 from scalevae_jax.core.types import InputError
-from scalevae_jax.reproduce.trials import OUTPUTS, STEPS, Record
+from scalevae_jax.inference import metrics
 from scalevae_jax.runtime import storage
 from scalevae_jax.training import workdir
 from scalevae_jax.training.log import read_metrics
@@ -52,6 +55,13 @@ def _training(epochs: list[dict[str, Any]], select_by: str) -> dict[str, Any]:
     }
 
 
+def _sentences(table: Path, bound: str) -> dict[str, list[float]]:
+    """Costs of each sentence that paired differences need: by the tightest bound, and rec; nats."""
+    names = table.read_text(encoding="utf-8").split("\n", 1)[0].split("\t")
+    values = np.loadtxt(table, delimiter="\t", skiprows=1, ndmin=2)
+    return {name: values[:, names.index(key)].round(4).tolist() for name, key in (("bound", bound), ("rec", "rec"))}
+
+
 def _measured(folder: Path) -> dict[str, Any]:
     """The sections of a record that commands wrote into the workdir."""
     sections: dict[str, Any] = {}
@@ -60,6 +70,9 @@ def _measured(folder: Path) -> dict[str, Any]:
         paths = sorted(folder.glob(pattern), key=lambda path: len(path.name))
         if paths:
             sections[section] = storage.read_json(paths[0])
+            table = paths[0].with_suffix(".tsv")
+            if section == "evaluation" and table.is_file():
+                sections["sentences"] = _sentences(table, metrics.tightest(sections[section]))
     for result in sections.values():
         for key in ("data", "language_model"):
             if isinstance(result.get(key), dict):

@@ -1,0 +1,70 @@
+"""Put evaluated runs side by side: a table, paired differences, the rate-distortion plane, curves.
+
+Examples:
+  python -m scalevae_jax.compare runs/mine --baseline vae
+  python -m scalevae_jax.compare runs/a runs/b runs/c --out comparison
+
+WHAT is the folder of a sweep, workdirs, or records of runs. Each run must have been evaluated on the same sentences.
+Runs that differ in their seed alone are one line of the table, sorted by the tightest valid bound of -log p(x); a
+language model's exact figure takes part. `nll_paper` is no bound and decides nothing.
+"""
+
+import functools
+import sys
+from argparse import Namespace
+from pathlib import Path
+
+from rich.table import Table
+
+from scalevae_jax.comparison import comparison
+from scalevae_jax.comparison.comparison import Comparison
+from scalevae_jax.core.types import InputError
+from scalevae_jax.runtime import command, console, storage
+from scalevae_jax.runtime.command import Parser
+
+MEASURES = 8  # of the table that is printed; the files have all
+
+
+def show(found: Comparison, out: Path) -> None:
+    """Print the table and the differences, and write the report."""
+    header, rows = found.cells(MEASURES)
+    table = Table(title=f"{len(found.records)} runs (nats a sentence)", title_justify="left")
+    for name in header:
+        table.add_column(name, justify="left" if name in header[:2] else "right", overflow="fold")
+    for cells in rows:
+        table.add_row(*cells)
+    console.console.print(table)
+    against = "" if found.baseline is None else f"against {found.baseline.name}"
+    for name, difference in found.differences.items():
+        interval = f"{difference.mean:+.2f} nats, 95% from {difference.low:+.2f} to {difference.high:+.2f}"
+        over = "sentences and seeds" if difference.seeds else "sentences"
+        console.log(f"{name}: {difference.word} {against}: {interval}, over {over}")
+    with storage.writing(f"--out {out}"):
+        files = found.write(out)
+    console.log(f"written to {out}: {', '.join(files)}")
+    console.log(f"next: open {out / 'comparison.html'}")
+
+
+def parser() -> Parser:
+    """The arguments of this command."""
+    arguments = Parser("scalevae_jax.compare", __doc__, "WHAT ... ")
+    add = arguments.add_argument
+    add("what", nargs="+", metavar="WHAT", help="see above")
+    add("--baseline", default="", metavar="SYSTEM", help="a method, or a line of the table by its name")
+    add("--out", type=Path, metavar="DIR", help="the folder of the report; by default WHAT, or comparison for several")
+    return arguments
+
+
+def _command(options: Namespace) -> None:
+    if missing := [path for path in options.what if not Path(path).exists()]:
+        raise InputError(f"{missing[0]}: no such file or folder")
+    found = comparison.compare(comparison.find(options.what), options.baseline)
+    first = Path(options.what[0])
+    show(found, options.out or (first if len(options.what) == 1 and first.is_dir() else Path("comparison")))
+
+
+main = functools.partial(command.run, _command, parser)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

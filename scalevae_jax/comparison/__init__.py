@@ -1,0 +1,1 @@
+"""Many runs: trained by one command, kept as records, compared."""

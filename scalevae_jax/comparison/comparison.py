@@ -1,0 +1,256 @@
+"""Evaluated runs side by side: a table, paired differences to a baseline, the rate-distortion plane, curves."""
+
+import json
+import os
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+
+from scalevae_jax.comparison import paired, pictures, records, report
+from scalevae_jax.comparison.paired import Difference
+from scalevae_jax.comparison.pictures import STYLE, Point
+from scalevae_jax.comparison.report import Section
+from scalevae_jax.comparison.trial import Record
+from scalevae_jax.core.types import InputError
+from scalevae_jax.inference import metrics
+from scalevae_jax.inference.evaluate import rate_of
+from scalevae_jax.methods import method
+from scalevae_jax.runtime import console, storage
+from scalevae_jax.training import workdir
+
+# Fields that do not make another system: places, seeds, and how a run is watched, saved and evaluated.
+SAME = ("data.name", "data.path", "data.cache", "train.seed", "eval.", "checkpoint.", "method.")
+OWN_WORDS = ("vocab_size", "min_count", "max_words", "raw")  # of `data`: what decides which words are unknown
+
+
+class Column(NamedTuple):
+    """A measure of the table: its name, the digits to print, how a record gives it, and what it is."""
+
+    name: str
+    digits: int
+    read: Callable[[Record], float | None]
+    meaning: str
+
+
+def _evaluated(key: str) -> Callable[[Record], float | None]:
+    return lambda record: record["evaluation"].get(key)
+
+
+def _accuracy(record: Record) -> float | None:
+    sizes = record.get("probe", {}).get("accuracy_percent", {}).get("sgd", {})
+    return float(np.mean(sizes[max(sizes, key=int)])) if sizes else None
+
+
+def bound(record: Record) -> str:
+    """The estimate of the tightest valid bound."""
+    return metrics.tightest(record["evaluation"])
+
+
+def prior(record: Record) -> str:
+    """The prior of the tightest bound: model is the one that is sampled, exact that there is no z."""
+    if record["evaluation"]["kl"] is None:
+        return "exact"
+    return bound(record).removeprefix("nll").strip("_").removesuffix("_prior") or "model"
+
+
+COLUMNS = (
+    Column("bound", 2, lambda r: r["evaluation"][bound(r)], "the tightest valid bound of -log p(x); exact without z"),
+    Column("rec", 2, _evaluated("rec"), "-log p(x|z)"),
+    Column("rate", 2, lambda r: r["evaluation"].get(rate_of(bound(r))), "KL(q_hat || the prior of the bound)"),
+    Column("nll_paper", 2, _evaluated("nll_paper"), "NO BOUND where the factor is not 1"),
+    Column("mi", 2, _evaluated("mi"), "mutual information of sentence and z"),
+    Column("exact", 3, _evaluated("exact"), "share of sentences given back"),
+    Column("content_recall", 3, _evaluated("content_recall"), "share of content words given back"),
+    Column("shuffled", 3, _evaluated("content_recall_shuffled"), "the same by chance"),
+    Column("au", 1, _evaluated("au"), "active units"),
+    Column("bleu", 1, _evaluated("bleu"), "of the reconstructions, 0 to 100"),
+    Column("z_content", 3, _evaluated("z_content"), "average precision of content words, read off z"),
+    Column("accuracy", 1, _accuracy, "of the label, percent, by `probe` with the most labels"),
+    Column("epochs", 0, lambda record: record["training"]["best_epoch"], "to the best"),
+    Column("seconds", 1, lambda record: record["training"]["seconds_epoch"], "an epoch"),
+)
+
+
+class System(NamedTuple):
+    """One configuration, and its runs, one a seed."""
+
+    name: str
+    records: list[Record]
+
+    def values(self, column: Column) -> list[float]:
+        """One a seed, without those that are missing."""
+        return [float(value) for record in self.records if (value := column.read(record)) is not None]
+
+    def sentences(self, of: str = "bound") -> np.ndarray:
+        """The cost of each sentence by the bound, or `rec`, [seeds, sentences]."""
+        return np.array([record["sentences"][of] for record in self.records])
+
+
+class Comparison(NamedTuple):
+    """Systems, the one with the lowest bound first, and their differences to the baseline, by name."""
+
+    systems: list[System]
+    baseline: System | None
+    differences: dict[str, Difference]
+
+    @property
+    def records(self) -> list[Record]:
+        """Of all runs."""
+        return [record for system in self.systems for record in system.records]
+
+    @property
+    def table(self) -> dict[str, list[Any]]:
+        """A list a column: the system, its seeds, the prior of the bound, then mean and standard deviation of every
+        measure (None for one seed), None where it is missing. `pandas.DataFrame(table)` reads it."""
+        columns: dict[str, list[Any]] = {
+            "system": [system.name for system in self.systems],
+            "seeds": [len(system.records) for system in self.systems],
+            "prior": [prior(system.records[0]) for system in self.systems],
+        }
+        for column in COLUMNS:
+            values = [system.values(column) for system in self.systems]
+            columns[column.name] = [float(np.mean(each)) if each else None for each in values]
+            columns[f"{column.name}_std"] = [float(np.std(each, ddof=1)) if len(each) > 1 else None for each in values]
+        return columns
+
+    @property
+    def points(self) -> list[Point]:
+        """Every run in the rate-distortion plane; a model without z has rate 0."""
+        found: list[Point] = []
+        for system in sorted(self.systems, key=lambda s: (s.records[0]["method"], _order(s.records[0]))):
+            for record in system.records:
+                measured = record["evaluation"]
+                rate = measured.get(rate_of(bound(record))) or 0.0
+                paid = measured["kl"] if measured.get("factor_median") is not None else None
+                where = record["method"], system.name, record["seed"], prior(record)
+                found.append(Point(*where, rate, measured["rec"], measured[bound(record)], paid))
+        return found
+
+    def cells(self, most: int = len(COLUMNS)) -> tuple[list[str], list[list[str]]]:
+        """The table as text: its header and its rows, of `most` measures. One that no run has is left out."""
+        shown = [column for column in COLUMNS[:most] if any(system.values(column) for system in self.systems)]
+        header = ["system", "prior", "seeds", *(column.name for column in shown)]
+        rows = [
+            [s.name, prior(s.records[0]), str(len(s.records)), *(report.cell(s.values(c), c.digits) for c in shown)]
+            for s in self.systems
+        ]
+        return header, rows
+
+    def plot(self) -> Figure:
+        """The rate-distortion plane."""
+        with matplotlib.rc_context(STYLE):
+            return pictures.plane(self.points)
+
+    def write(self, out: Path) -> list[str]:
+        """Write the report and its pictures into a folder; returns the names of the files."""
+        with matplotlib.rc_context(STYLE):
+            first = {system.name: system.records[0]["training"]["curves"] for system in self.systems}
+            drawn = {"plane": pictures.plane(self.points), "curves": pictures.curves(first)}
+            for name, figure in drawn.items():
+                pictures.save(figure, out / name)
+        meanings = [f"{column.name}: {column.meaning}" for column in COLUMNS]
+        facts = [*report.about(self.records), "nats a sentence; mean over seeds ± standard deviation", *meanings]
+        sections = [report.table("Systems", *self.cells()), *self._differences()]
+        sections += [report.picture(out / f"{name}.png", out) for name in drawn]
+        report.write(out / "comparison", "Comparison", facts, sections, self.records)
+        table = self.table
+        storage.write_text(out / "comparison.csv", report.as_csv([table, *zip(*table.values(), strict=True)]))
+        storage.write_text(out / "plane.csv", report.as_csv([Point._fields, *self.points]))
+        return ["comparison.md", "comparison.html", "comparison.csv", "plane.csv", *(f"{name}.png" for name in drawn)]
+
+    def _differences(self) -> list[Section]:
+        if self.baseline is None:
+            return []
+        header = ["system", "what", "difference", f"{paired.LEVEL:.0%} interval", "over"]
+        rows = [
+            [name, d.word, f"{d.mean:+.2f}", f"{d.low:+.2f} to {d.high:+.2f}", "sentences" + " and seeds" * d.seeds]
+            for name, d in self.differences.items()
+        ]
+        note = "Of the bound, on the same sentences, nats a sentence; negative is better than the baseline."
+        return [report.table(f"Difference to {self.baseline.name}", header, rows, note)]
+
+
+def _order(record: Record) -> list[tuple[str, float]]:
+    """Hyperparameters in an order of their values."""
+    numbers = {key: value for key, value in record["hyperparameters"].items() if isinstance(value, int | float)}
+    return sorted((key, float(value)) for key, value in numbers.items())
+
+
+def find(paths: Iterable[str | os.PathLike[str]]) -> list[Record]:
+    """The records of runs: of a workdir, of every workdir in a folder or in its `runs`, or of record files.
+
+    Runs that are not evaluated are left out with a warning. Raises InputError where none is left.
+    """
+    found: list[Record] = []
+    for path in map(Path, paths):
+        if (path / workdir.RUN).is_file():
+            folders = [path]
+        else:
+            parent = path / "runs" if (path / "runs").is_dir() else path
+            folders = sorted(file.parent for file in parent.glob(f"*/{workdir.RUN}"))
+        if path.is_file():
+            found.append(storage.read_json(path))
+        elif not folders and path.is_dir():
+            found += records.read_all(path)
+        found += map(records.read, folders)
+    for record in found:
+        if "sentences" not in record:
+            console.warn(f"{record['run']}: left out; `python -m scalevae_jax.evaluate` has not measured it")
+    found = [record for record in found if "sentences" in record]
+    if not found:
+        raise InputError("no evaluated run; give folders of runs, and evaluate each with `scalevae_jax.evaluate` first")
+    return found
+
+
+def _setting(record: Record) -> dict[str, Any]:
+    """What makes a run's system: the fields of its configuration but those of SAME, and its hyperparameters."""
+    fields = {f"{section}.{key}": value for section, keys in record["config"].items() for key, value in keys.items()}
+    kept = {field: value for field, value in fields.items() if not field.startswith(SAME)}
+    return {"method": record["method"]} | kept | record["hyperparameters"]
+
+
+def _names(settings: Sequence[dict[str, Any]]) -> list[str]:
+    """The method, hyperparameters that are not its defaults, and fields in which the runs differ."""
+    fields = {key for setting in settings for key in setting if "." in key}
+    differing = {key for key in fields if len({str(setting.get(key)) for setting in settings}) > 1}
+    names: list[str] = []
+    for setting in settings:
+        name = setting["method"]
+        defaults = method.hyperparameters(name) if name in method.METHODS else {}
+        given = [key for key in setting if key != "method" and "." not in key]
+        shown = [key for key in given if key not in defaults or setting[key] != defaults[key].default]
+        values = [f"{key.rpartition('.')[2]}={setting[key]}" for key in [*shown, *sorted(differing)]]
+        names.append(" ".join([name, *values]))
+    return names
+
+
+def compare(found: Sequence[Record], baseline: str = "") -> Comparison:
+    """Compare evaluated runs. `baseline` is a system by its name, or a method of which there is one.
+
+    Raises InputError where runs were evaluated on different sentences, or where there is no such baseline.
+    """
+    texts = {(r["evaluation"]["split"], r["evaluation"]["data"]["sha256"], len(r["sentences"]["rec"])) for r in found}
+    if len(texts) > 1:
+        which = "; ".join(f"{r['run']}: {r['evaluation']['split']}, {len(r['sentences']['rec'])}" for r in found)
+        raise InputError(f"runs were evaluated on different sentences ({which}); evaluate them alike")
+    if len({json.dumps([record["config"]["data"].get(key) for key in OWN_WORDS]) for record in found}) > 1:
+        console.warn("the runs read text in different ways, so that costs of unknown words differ")
+    by_name: dict[str, list[Record]] = {}
+    for name, record in zip(_names([_setting(record) for record in found]), found, strict=True):
+        by_name.setdefault(name, []).append(record)
+    systems = [System(name, runs) for name, runs in by_name.items()]
+    systems.sort(key=lambda system: float(np.mean(system.values(COLUMNS[0]))))
+    chosen = [system for system in systems if baseline and baseline in (system.name, system.records[0]["method"])]
+    if baseline and len(chosen) != 1:
+        raise InputError(f"--baseline {baseline}: expected one of {', '.join(system.name for system in systems)}")
+    base = chosen[0] if chosen else None
+    others = [system for system in systems if system is not base] if base else []
+    return Comparison(
+        systems,
+        base,
+        {system.name: paired.difference(system.sentences(), base.sentences()) for system in others if base is not None},
+    )

@@ -1,0 +1,189 @@
+"""Train and evaluate many runs, then compare them; the same command goes on after any stop.
+
+Examples:
+  python -m scalevae_jax.sweep --config text --config.data.path=my.txt --methods lstm_lm,vae,bn_vae,scale_vae --seeds 3
+  python -m scalevae_jax.sweep --config demo --methods scale_vae --grid method.des_std=0.3,0.7 --jobs 2 --out runs/mine
+  python -m scalevae_jax.sweep --config demo --methods vae,beta_vae --grid method.beta=0.1,0.4 --dry_run
+
+Every method is trained with every combination of the values of --grid, and with every seed; a hyperparameter that a
+method does not have is left out for it. Each run is a process of its own, with a workdir in OUT/runs and a log in
+OUT/logs; it is evaluated on the test split, and OUT/rows keeps its record. The comparison is OUT/comparison.html, .md
+and .csv, with the rate-distortion plane beside it. --list prints the commands for a scheduler on many hosts; when they
+have run, this command without --list compares them.
+"""
+
+import functools
+import itertools
+import sys
+import time
+from argparse import Namespace
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from rich.table import Table
+
+from scalevae_jax import config, config_file
+from scalevae_jax.compare import show
+from scalevae_jax.comparison import comparison, runner
+from scalevae_jax.comparison.trial import Command, Trial
+from scalevae_jax.config import Config
+from scalevae_jax.core.types import InputError
+from scalevae_jax.inference import evaluate
+from scalevae_jax.inference.evaluate import EvaluationRequest
+from scalevae_jax.methods.method import METHODS, hyperparameters
+from scalevae_jax.runtime import command, console, devices
+from scalevae_jax.runtime.command import Parser, integer
+from scalevae_jax.training import prepare
+from scalevae_jax.training.prepare import TrainingData
+from scalevae_jax.training.state import create_state, optimizer
+from scalevae_jax.training.steps import make_steps
+
+TIMED = 8  # steps that the estimate of --dry_run takes, after the first
+
+
+def _values(text: str) -> tuple[str, list[Any]]:
+    """A field of the configuration and the values that it takes, from `SECTION.FIELD=VALUE,VALUE`."""
+    field, _, values = text.partition("=")
+    if field not in config.FIELDS or not values:
+        raise InputError(f"--grid {text}: expected SECTION.FIELD=VALUE,VALUE, as method.des_std=0.3,0.7")
+    fields = Parser("", None)
+    config_file.add_arguments(fields)
+    parsed = [fields.parse([f"--config.{field}={value}"]) for value in values.split(",")]
+    return field, [config_file.read_arguments(one)[field] for one in parsed]
+
+
+def has(method: str, field: str) -> bool:
+    """Whether a field of the configuration means something to a method."""
+    section, _, key = field.partition(".")
+    return section != "method" or key in hyperparameters(method)
+
+
+def plan(options: Namespace) -> list[tuple[Trial, Config]]:
+    """Every run once, with its configuration. Raises InputError for a field or a value that no method takes."""
+    if options.config is None:
+        raise InputError("--config is missing: a name, such as demo, or a file (see --help)")
+    base, given = config_file.read(config_file.find(options.config)), config_file.read_arguments(options)
+    first, grid = given.pop("train.seed", base.train.seed), dict(map(_values, options.grid))
+    for name in options.methods:
+        if name not in METHODS:
+            raise InputError(f"--methods {name}: no such method; there are {', '.join(METHODS)}")
+    methods = options.methods or [given.get("method.name", base.method.name)]
+    for field in grid:
+        if not any(has(name, field) for name in methods):
+            raise InputError(f"--grid {field}: {', '.join(methods)} have no such hyperparameter")
+    found: list[tuple[Trial, Config]] = []
+    for name, chosen in ((each, chosen) for each in methods for chosen in _combinations(grid, each)):
+        kept = {field: value for field, value in given.items() if has(name, field) and field != "method.name"}
+        values = [f"{field.rpartition('.')[2]}_{value}" for field, value in chosen.items()]
+        for seed in range(first, first + options.seeds):
+            changes = {"method.name": name} | kept | chosen | {"train.seed": seed}
+            settings, _ = config_file.override(base, changes)
+            config.validate(settings)
+            workdir = options.out / "runs" / "-".join([name, *values, f"seed_{seed}"])
+            found.append((_trial(options, workdir, changes), settings))
+    return found
+
+
+def _combinations(grid: dict[str, list[Any]], method: str) -> Iterator[dict[str, Any]]:
+    own = {field: values for field, values in grid.items() if has(method, field)}
+    for values in itertools.product(*own.values()):
+        yield dict(zip(own, values, strict=True))
+
+
+def _trial(options: Namespace, workdir: Path, changes: dict[str, Any]) -> Trial:
+    run = ("--workdir", str(workdir))
+    fields = (f"--config.{field}={value}" for field, value in changes.items())
+    commands = [Command("train", ("--config", options.config, *run, *fields), "", "")]
+    more = [f"--{name}={value}" for name in ("limit", "iw_samples") if (value := getattr(options, name))]
+    output = evaluate.output(EvaluationRequest(limit=options.limit))
+    commands.append(Command("evaluate", (*run, "--split", "test", *more), "evaluation", output))
+    if options.probe:
+        commands.append(Command("probe", run, "probe", "probe.json"))
+    return Trial(workdir, tuple(commands))
+
+
+def seconds_an_epoch(settings: Config, data: TrainingData) -> float:
+    """An estimate from a few timed steps of the commonest padded length, in proportion to the tokens of the others."""
+    method = config.build_method(settings)
+    batches, model = data.train.partition(1), config.build_model(settings, method, len(data.words))
+    state: Any = devices.replicate(create_state(settings, model, method, len(data.train)))
+    steps = make_steps(model, method, optimizer(settings.optim.clip), len(data.train))
+    lengths = np.asarray(batches.lengths)
+    commonest = int(np.bincount(lengths).argmax())
+    batch = devices.shard(data.train.batch(batches, int(np.flatnonzero(lengths == commonest)[0])))
+    started = 0.0
+    for i in range(TIMED + 1):
+        if i == 1:
+            jax.block_until_ready(state.params)
+            started = time.monotonic()  # the first one compiled
+        state, _ = method.plan.step(steps, state, batch, lambda _: batch)
+    jax.block_until_ready(state.params)
+    return (time.monotonic() - started) / TIMED * float(lengths.sum()) / commonest
+
+
+def estimate(planned: list[tuple[Trial, Config]], jobs: int) -> None:
+    """Print the runs, and the hours that their training takes at most; a method is timed once."""
+    read: dict[str, TrainingData] = {}
+    seconds: dict[str, float] = {}
+    title, total = f"{len(planned)} runs", 0.0
+    table = Table("run", "s an epoch", "epochs at most", "hours at most", title=title, title_justify="left")
+    for trial, settings in planned:
+        text, name = str((settings.data, settings.train.batch_size)), settings.method.name
+        if text not in read:
+            read[text] = prepare.read(settings)
+        if name not in seconds:
+            seconds[name] = seconds_an_epoch(settings, read[text])
+        hours = seconds[name] * settings.train.max_epochs / 3600
+        total += hours
+        table.add_row(trial.name, f"{seconds[name]:.1f}", str(settings.train.max_epochs), f"{hours:.2f}")
+    console.console.print(table)
+    console.log(
+        f"{total / jobs:.2f} hours of training at most, {jobs} at once; compiling and evaluation are not counted, and "
+        f"{TIMED} steps of each method were timed alone"
+    )
+
+
+def parser() -> Parser:
+    """The arguments of this command, every field of the configuration among them."""
+    arguments = Parser("scalevae_jax.sweep", __doc__)
+    add = arguments.add_argument
+    add("--config", metavar="NAME|FILE", help="the configuration: a name, or a file that defines get_config()")
+    add("--methods", type=command.names, default=[], help="names with commas between them; by default the file's one")
+    grid = "values of a field of the configuration; may be given several times"
+    add("--grid", action="append", default=[], metavar="FIELD=A,B,..", help=grid)
+    add("--seeds", type=integer(1), default=1, help="runs of each system, from train.seed on")
+    add("--out", type=Path, default=Path("runs/sweep"), metavar="DIR", help="the folder of everything")
+    add("--baseline", default="", metavar="SYSTEM", help="of the paired differences; a method, or a line of the table")
+    add("--limit", type=integer(0), default=0, help="test sentences to evaluate, the first so many; 0 is all")
+    add("--iw_samples", default="", metavar="N|auto", help="as of `evaluate`")
+    arguments.add_switch("--probe", help="also measure the labels by `probe`")
+    arguments.add_switch("--dry_run", help="list the runs, estimate the hours from a few timed steps, and end")
+    runner.add_arguments(arguments)
+    config_file.add_arguments(arguments)
+    return arguments
+
+
+def _command(options: Namespace) -> None:
+    planned = plan(options)
+    trials = [trial for trial, _ in planned]
+    if options.list:
+        runner.list_left(trials)
+    elif options.dry_run:
+        estimate(planned, options.jobs)
+    else:
+        try:
+            runner.run_all(options.out, trials, options.jobs, options.devices)
+        finally:
+            if any(map(runner.done, trials)):
+                found = comparison.find([trial.record for trial in trials if runner.done(trial)])
+                show(comparison.compare(found, options.baseline), options.out)
+
+
+main = functools.partial(command.run, _command, parser)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
