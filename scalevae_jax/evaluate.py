@@ -12,7 +12,6 @@ a bound: the fewer of its draws count (ess), the looser it is, and then more dra
 """
 
 import functools
-import shlex
 import sys
 from argparse import Namespace
 from pathlib import Path
@@ -104,7 +103,7 @@ def _command(options: Namespace) -> None:
         console.write_columns(columns, Path(options.per_sentence), "--per_sentence")
         console.log(f"a line a sentence in {options.per_sentence}")
     console.log(f"written to {run.workdir / output(request)}")
-    console.log(f"next: python -m scalevae_jax.sample --workdir {shlex.quote(str(run.workdir))} --num 10")
+    console.log(flags.next_step("sample", "--num 10", run.settings.method.name, run.workdir))
 
 
 main = functools.partial(command.run, _command, parser)

@@ -9,7 +9,6 @@ SHA256SUMS. `scalevae_jax.load(folder)` reads it, and so does every command that
 """
 
 import functools
-import shlex
 import sys
 import tempfile
 from argparse import Namespace
@@ -161,10 +160,11 @@ def parser() -> Parser:
 def _command(options: Namespace) -> None:
     devices.start()
     out = options.out
-    save(load.load(options.workdir, options.fallback), out, options.data_licence)
+    run = load.load(options.workdir, options.fallback)
+    save(run, out, options.data_licence)
     console.log(f"written to {out}: " + ", ".join(sorted(path.name for path in out.iterdir())))
     console.log(f"sha256 of {WEIGHTS}: {file_digest(out / WEIGHTS)}")
-    console.log(f"next: python -m scalevae_jax.sample --workdir {shlex.quote(str(out))} --num 10")
+    console.log(flags.next_step("sample", "--num 10", run.settings.method.name, out))
 
 
 main = functools.partial(command.run, _command, parser)

@@ -12,7 +12,6 @@ Any field of the configuration is changed with --config.section.field=value. All
 import contextlib
 import functools
 import math
-import shlex
 import sys
 from argparse import Namespace
 from typing import Any
@@ -24,7 +23,7 @@ from scalevae_jax.config import Config
 from scalevae_jax.core.streams import Stream, stream_key
 from scalevae_jax.core.types import InputError, Params
 from scalevae_jax.evaluate import show
-from scalevae_jax.inference import evaluate, load, posteriors
+from scalevae_jax.inference import evaluate, flags, load, posteriors
 from scalevae_jax.inference.decoding import TEMPERATURE
 from scalevae_jax.inference.model import TrainedModel
 from scalevae_jax.methods.method import MEANINGS, METHODS, hyperparameters
@@ -109,8 +108,8 @@ def finish(settings: Config, folder: Path) -> None:
         console.log("")
     board = "" if storage.is_remote(folder) else "tensorboard/, "
     console.log(f"done: {folder} holds config.json, vocab.txt, metrics.jsonl, {board}checkpoints/")
-    verb = "sample --num 10" if settings.eval.at_end else "evaluate --split test"
-    console.log(f"next: python -m scalevae_jax.{verb} --workdir {shlex.quote(str(folder))}")
+    verb, arguments = ("sample", "--num 10") if settings.eval.at_end else ("evaluate", "--split test")
+    console.log(flags.next_step(verb, arguments, settings.method.name, folder))
 
 
 def parser() -> Parser:
