@@ -17,13 +17,14 @@ from argparse import Namespace
 from typing import Any
 
 import jax
+import numpy as np
 
 from scalevae_jax import config, config_file
 from scalevae_jax.config import Config
 from scalevae_jax.core.streams import Stream, stream_key
 from scalevae_jax.core.types import InputError, Params
 from scalevae_jax.evaluate import show
-from scalevae_jax.inference import evaluate, flags, load, posteriors
+from scalevae_jax.inference import decoding, evaluate, flags, load, posteriors
 from scalevae_jax.inference.decoding import TEMPERATURE
 from scalevae_jax.inference.model import TrainedModel
 from scalevae_jax.methods.method import MEANINGS, METHODS, hyperparameters
@@ -66,14 +67,21 @@ def train(settings: Config, folder: Path, timeout: int = 300) -> None:
 def _train(settings: Config, folder: Path, timeout: int) -> None:
     data, model, method = prepare.prepare(settings, folder, timeout)
     inference, key = posteriors.make_inference(model, method), stream_key(settings.train.seed, Stream.VALIDATION)
+    first_and_last = np.zeros((2, model.latent), np.float32)  # validation sentences: their posterior means
 
     def validate(params: Params, method_state: Any) -> dict[str, Any]:
         inferred = posteriors.infer(inference, method, params, method_state, data.valid, key, model.latent)
+        first_and_last[:] = np.asarray(inferred.posteriors.q_hat.mean)[[0, -1]]
         return inferred.summary(method)
 
-    def samples(params: Params, method_state: Any) -> list[str]:
+    def texts(params: Params, method_state: Any) -> dict[str, list[str]]:
         run = load.LoadedModel(folder, settings, data.words, model, method, params, method_state, epoch=0)
-        return TrainedModel(run).sample(5)
+        trained = TrainedModel(run)
+        if not model.latent:
+            return {"samples": trained.sample(5)}
+        a, b = (data.words.decode(data.valid.split[i]) for i in (0, len(data.valid.split) - 1))
+        between = trained.decode(np.asarray(decoding.interpolate(*first_and_last, steps=5)))
+        return {"samples": trained.sample(5), "interpolation": [f"from: {a}", *between, f"to: {b}"]}
 
     with contextlib.closing(workdir.checkpoints(folder, settings, data.words, writing=True)) as checkpoints:
         state = prepare.begin(settings, model, method, len(data.train), checkpoints)
@@ -90,7 +98,7 @@ def _train(settings: Config, folder: Path, timeout: int) -> None:
         log.text("configuration", config.to_json(settings).splitlines(), int(state.step))
         with Signals(STOPPING) as signals, contextlib.closing(log):
             run = Training(folder, settings, model, method, data.train, checkpoints, log, signals)
-            fit(run, state, validate, samples if log.has_board else None)
+            fit(run, state, validate, texts if log.has_board else None)
 
 
 def finish(settings: Config, folder: Path) -> None:
