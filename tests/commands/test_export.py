@@ -54,6 +54,14 @@ def test_an_exported_model_is_evaluated_like_a_run(exported, tmp_path, capsys):
     assert f"next: python -m scalevae_jax.sample --num 10 --workdir '{out}'\n" in capsys.readouterr().out
 
 
+def test_exports_of_one_model_are_equal_files(exported, tmp_path):
+    run, out = exported
+    for i in range(4):  # one in two was another file
+        export.save(run, tmp_path / str(i), "CC0")
+        for path in out.iterdir():
+            assert (tmp_path / str(i) / path.name).read_bytes() == path.read_bytes()
+
+
 def test_digests_are_those_of_the_files(exported):
     _, out = exported
     lines = (out / "SHA256SUMS").read_text().splitlines()
