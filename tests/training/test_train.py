@@ -216,7 +216,7 @@ def test_the_configuration_of_an_older_run_is_read_without_the_fields_that_are_g
     assert "finished before" in capsys.readouterr().out
     tree["optim"]["accumulate"] = 2
     (copied / workdir.CONFIG).write_text(json.dumps(tree))
-    with pytest.raises(InputError, match=r"optim\.accumulate: no such field"):
+    with pytest.raises(InputError, match=r"optim\.accumulate: gone since version 0\.1\.0; give a smaller"):
         train.train(settings_for(corpus), copied)
 
 
