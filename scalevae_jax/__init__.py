@@ -42,10 +42,10 @@ def fit(
     **fields: object,
 ) -> "TrainedModel":
     """Train a model as `python -m scalevae_jax.train` does; calling it again resumes a training that was stopped. See
-    `scalevae_jax.train.fit`: fit(sentences, "runs/x", "bn_vae", gamma=0.6, max_epochs=20)."""
-    from scalevae_jax import train
+    `scalevae_jax.fitting.fit`: fit(sentences, "runs/x", "bn_vae", gamma=0.6, max_epochs=20)."""
+    from scalevae_jax import fitting
 
-    return train.fit(text, workdir, method, config_name, **fields)
+    return fitting.fit(text, workdir, method, config_name, **fields)
 
 
 def compare_runs(folders: "Iterable[str | os.PathLike[str]]", baseline: str = "") -> "Comparison":

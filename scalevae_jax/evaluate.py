@@ -13,7 +13,6 @@ costs of each sentence. The same command resumes an evaluation that was stopped.
 """
 
 import functools
-import shlex
 import sys
 from argparse import Namespace
 from pathlib import Path
@@ -116,7 +115,7 @@ def _command(options: Namespace) -> None:
         console.write_columns(columns, Path(options.per_sentence), "--per_sentence")
         console.log(f"a line a sentence in {options.per_sentence}")
     console.log(f"written to {run.workdir / output(request)}")
-    console.log(f"next: python -m scalevae_jax.sample --workdir {shlex.quote(str(run.workdir))} --num 10")
+    console.log(flags.next_step("sample", "--num 10", run.settings.method.name, run.workdir))
 
 
 main = functools.partial(command.run, _command, parser)

@@ -76,12 +76,13 @@ def between(views: Sequence[View], a: str, b: str, places: np.ndarray) -> list[l
 
 
 def sample(
-    views: Sequence[View], num: int | float, seed: int | float | None, temperature: float, prior: str
+    views: Sequence[View], num: int | float, seed: int | float | None, temperature: int | float, prior: str
 ) -> list[str]:
     """For each model `num` sentences from its prior, one a line."""
     if seed is None or seed < 0 or seed != int(seed):
         raise InputError("seed: expected a whole number, 0 or more")
-    draw = functools.partial(TrainedModel.sample, num=int(num), seed=int(seed), prior=prior, temperature=temperature)
+    how = {"seed": int(seed), "prior": prior, "temperature": float(temperature)}
+    draw = functools.partial(TrainedModel.sample, num=int(num), **how)
     return ["\n".join(sentences) for sentences in each(views, lambda v: draw(v.model))]
 
 
@@ -95,7 +96,7 @@ def choose(v: View, number: int | float | None) -> tuple[np.ndarray, str, str]:
     return draw_map(v, row)[0], v.sentences[row], v.model.decode(v.mean[row : row + 1])[0]
 
 
-def nearest(places: np.ndarray, point: Sequence[float]) -> int:
+def nearest(places: np.ndarray, point: Sequence[int | float]) -> int:
     """The number, counted from 1, of the sentence that lies nearest to a point of the picture."""
     return int(np.argmin(np.sum(np.square(places - point), axis=1))) + 1
 
@@ -127,13 +128,13 @@ def build(views: list[View]) -> Any:
         return call
 
     def boxes(lines: int, what: str) -> list[Any]:
+        """One for each model, in a row where there is room; a box grows with a text that is longer."""
+        sizes = {"lines": lines, "max_lines": lines + 3, "min_width": 300}
         with gr.Row():
-            return [
-                gr.Textbox(label=f"{v.name}: {what}", lines=lines, max_lines=lines, interactive=False) for v in views
-            ]
+            return [gr.Textbox(label=f"{v.name}: {what}", interactive=False, **sizes) for v in views]
 
     @shown
-    def line(a: str, b: str, t: float) -> list[str]:
+    def line(a: str, b: str, t: int | float) -> list[str]:
         results = between(views, a, b, np.append(t, np.linspace(0, 1, PLACES)))
         return [sentences[0] for sentences in results] + ["\n".join(sentences[1:]) for sentences in results]
 
@@ -181,14 +182,14 @@ def build(views: list[View]) -> Any:
             with gr.Row():
                 for i, v in enumerate(views):
                     with gr.Column():
-                        picture, places = draw_map(v)
+                        picture, *texts = choose(v, 1)
                         image = gr.Image(picture, label=f"{v.name}: map", elem_id=f"map{i}", **plain)
-                        number = gr.Number(label="Sentence", precision=0, elem_id=f"number{i}")
+                        number = gr.Number(1, label="Sentence", precision=0, elem_id=f"number{i}")
                         outputs = [image] + [
-                            gr.Textbox(label=f"{v.name}: {what}", interactive=False, elem_id=f"{what}{i}")
-                            for what in ("sentence", "reconstruction")
+                            gr.Textbox(text, label=f"{v.name}: {what}", interactive=False, elem_id=f"{what}{i}")
+                            for what, text in zip(("sentence", "reconstruction"), texts, strict=True)
                         ]
-                        image.select(on_click(places), None, number)
+                        image.select(on_click(draw_map(v)[1]), None, number)
                         marked = shown(functools.partial(choose, v))
                         number.change(marked, number, outputs, trigger_mode="always_last")
         largest = tops(views)
@@ -209,7 +210,8 @@ def serve(page: Any, port: int) -> str:
     colours |= {"body_text_color_subdued": INK, "color_accent": BLUE, "button_primary_background_fill": BLUE}
     colours |= {"checkbox_label_background_fill_selected": BLUE, "checkbox_label_text_color_selected": "white"}
     theme = gr.themes.Default(primary_hue="blue", **fonts).set(**colours, button_primary_text_color="white")
-    options = {"theme": theme, "footer_links": [], "ssr_mode": False, "share": False, "quiet": True}
+    options = {"theme": theme, "css": ".dark {--color-accent: #60a5fa}"}  # a theme has one accent for light and dark
+    options |= {"footer_links": [], "ssr_mode": False, "share": False, "quiet": True}
     try:
         _, url, _ = page.launch(server_name="127.0.0.1", server_port=port, prevent_thread_lock=True, **options)
     except OSError as error:

@@ -9,7 +9,7 @@ card) and SHA256SUMS. `scalevae_jax.load(folder)` reads it, and so does every co
 """
 
 import functools
-import shlex
+import json
 import sys
 import tempfile
 from argparse import Namespace
@@ -51,7 +51,8 @@ def _write(run: LoadedModel, out: Path, data_licence: str) -> None:
     tensors = {name: np.asarray(x) for name, x in leaves_by_name(run.params, run.method_state).items()}
     metadata = {"format": FORMAT, "epoch": str(run.epoch)}
     # A reader without this package needs the factor, which a method may compute from several arrays of its state.
-    (out / WEIGHTS).write_bytes(safetensors.numpy.save(tensors | {"factor": np.asarray(run.factor)}, metadata))
+    weights = safetensors.numpy.save(tensors | {"factor": np.asarray(run.factor)}, metadata)
+    (out / WEIGHTS).write_bytes(_in_order(weights))
     (out / CONFIG).write_text(config.to_json(run.settings), encoding="utf-8")
     run.words.save(out / VOCABULARY)
     if run.model.latent:
@@ -69,6 +70,15 @@ def _write(run: LoadedModel, out: Path, data_licence: str) -> None:
     (out / CARD).write_text(card(run, file_digest(out / WEIGHTS), data_licence), encoding="utf-8")
     sums = [f"{file_digest(path)}  {path.name}\n" for path in sorted(out.iterdir())]
     (out / SUMS).write_text("".join(sums), encoding="utf-8")
+
+
+def _in_order(weights: bytes) -> bytes:
+    """The same file with its header in alphabetical order: safetensors gives metadata a random one, and so two exports
+    of a model would have two digests. The format is 8 bytes of the header's length, the header in JSON, the arrays."""
+    start = 8 + int.from_bytes(weights[:8], "little")
+    header = json.dumps(json.loads(weights[8:start]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)  # the arrays begin at a multiple of 8
+    return len(header).to_bytes(8, "little") + header + weights[start:]
 
 
 def _rows(rows: Iterable[Iterable[Any]]) -> str:
@@ -161,10 +171,11 @@ def parser() -> Parser:
 def _command(options: Namespace) -> None:
     devices.start()
     out = options.out
-    save(load.load(options.workdir, options.fallback), out, options.data_licence)
+    run = load.load(options.workdir, options.fallback)
+    save(run, out, options.data_licence)
     console.log(f"written to {out}: " + ", ".join(sorted(path.name for path in out.iterdir())))
     console.log(f"sha256 of {WEIGHTS}: {file_digest(out / WEIGHTS)}")
-    console.log(f"next: python -m scalevae_jax.sample --workdir {shlex.quote(str(out))} --num 10")
+    console.log(flags.next_step("sample", "--num 10", run.settings.method.name, out))
 
 
 main = functools.partial(command.run, _command, parser)

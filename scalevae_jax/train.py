@@ -12,30 +12,29 @@ Any field of the configuration is changed with --config.section.field=value. All
 import contextlib
 import functools
 import math
-import os
-import shlex
 import sys
 from argparse import Namespace
-from collections.abc import Sequence
 from typing import Any
 
 import jax
+import numpy as np
 
 from scalevae_jax import config, config_file
 from scalevae_jax.config import Config
 from scalevae_jax.core.streams import Stream, stream_key
 from scalevae_jax.core.types import InputError, Params
 from scalevae_jax.evaluate import show
-from scalevae_jax.inference import evaluate, load, posteriors, priors
+from scalevae_jax.inference import decoding, evaluate, flags, load, posteriors, priors
 from scalevae_jax.inference.decoding import TEMPERATURE
 from scalevae_jax.inference.model import TrainedModel
 from scalevae_jax.methods.method import MEANINGS, METHODS, hyperparameters
-from scalevae_jax.runtime import command, console, devices, processes, storage
+from scalevae_jax.runtime import command, console, processes, storage
 from scalevae_jax.runtime.command import Parser
 from scalevae_jax.runtime.signals import Signals
 from scalevae_jax.runtime.storage import Path
-from scalevae_jax.training import loop, prepare, workdir
+from scalevae_jax.training import prepare, workdir
 from scalevae_jax.training.log import EpochLog
+from scalevae_jax.training.loop import Training, finished, fit
 
 STOPPING = "stopping after this step; a second Ctrl-C stops at once"
 
@@ -68,18 +67,25 @@ def train(settings: Config, folder: Path, timeout: int = 300) -> None:
 def _train(settings: Config, folder: Path, timeout: int) -> None:
     data, model, method = prepare.prepare(settings, folder, timeout)
     inference, key = posteriors.make_inference(model, method), stream_key(settings.train.seed, Stream.VALIDATION)
+    first_and_last = np.zeros((2, model.latent), np.float32)  # validation sentences: their posterior means
 
     def validate(params: Params, method_state: Any) -> dict[str, Any]:
         inferred = posteriors.infer(inference, method, params, method_state, data.valid, key, model.latent)
+        first_and_last[:] = np.asarray(inferred.posteriors.q_hat.mean)[[0, -1]]
         return inferred.summary(method)
 
-    def samples(params: Params, method_state: Any) -> list[str]:
+    def texts(params: Params, method_state: Any) -> dict[str, list[str]]:
         run = load.LoadedModel(folder, settings, data.words, model, method, params, method_state, epoch=0)
-        return TrainedModel(run).sample(5)
+        trained = TrainedModel(run)
+        if not model.latent:
+            return {"samples": trained.sample(5)}
+        a, b = (data.words.decode(data.valid.split[i]) for i in (0, len(data.valid.split) - 1))
+        between = trained.decode(np.asarray(decoding.interpolate(*first_and_last, steps=5)))
+        return {"samples": trained.sample(5), "interpolation": [f"from: {a}", *between, f"to: {b}"]}
 
     with contextlib.closing(workdir.checkpoints(folder, settings, data.words, writing=True)) as checkpoints:
         state = prepare.begin(settings, model, method, len(data.train), checkpoints)
-        if loop.finished(settings, state):
+        if finished(settings, state):
             done = f"{int(state.epoch) - 1} epochs, {int(state.step)} steps"
             console.log(f"finished before: {done}; nothing is left to train")
             return
@@ -91,59 +97,8 @@ def _train(settings: Config, folder: Path, timeout: int) -> None:
         log = EpochLog(folder, int(state.epoch), int(state.step), processes.is_main_process())
         log.text("configuration", config.to_json(settings).splitlines(), int(state.step))
         with Signals(STOPPING) as signals, contextlib.closing(log):
-            run = loop.Training(folder, settings, model, method, data.train, checkpoints, log, signals)
-            loop.fit(run, state, validate, samples if log.has_board else None)
-
-
-SENTENCES = "sentences.txt"  # in a workdir: the text, where `fit` was given a list
-
-
-def fit(
-    text: Sequence[str] | str | os.PathLike[str] | Config,
-    workdir: str | os.PathLike[str],
-    method: str | None = None,
-    config_name: str = "text",
-    **fields: Any,
-) -> TrainedModel:
-    """Train as the command does, and give the model; calling it again resumes a training that was stopped.
-
-    `text` is a list of sentences, a path as `data.path` takes it, or a whole Config. `fields` are hyperparameters of
-    the method and fields of the configuration by their last names: `gamma=0.6, max_epochs=20`. Raises InputError as
-    the command does, for names that are unknown or stand in two sections too, and Stopped after Ctrl-C.
-    """
-    devices.start()
-    folder = storage.path(workdir)
-    base = text if isinstance(text, Config) else config_file.read(config_file.find(config_name))
-    changes: dict[str, Any] = {} if method is None else {"method.name": method}
-    if isinstance(text, str | os.PathLike):
-        changes["data.path"] = os.fspath(text)
-    elif not isinstance(text, Config):  # a list
-        changes["data.path"] = str(folder / SENTENCES)
-    for name, value in fields.items():
-        own = name in hyperparameters(changes.get("method.name", base.method.name))
-        full = [f"method.{name}"] if own else [field for field in config.FIELDS if field.partition(".")[2] == name]
-        if len(full) != 1:
-            raise InputError(f"{name}: expected a field of the configuration; " + (", ".join(full) or "no such field"))
-        changes[full[0]] = value
-    settings, _ = config_file.override(base, changes)
-    config.validate(settings)
-    if not isinstance(text, str | os.PathLike | Config):
-        _keep(text, folder)
-    train(settings, folder)
-    run = load.load(folder)
-    priors.fitted(run)
-    return TrainedModel(run)
-
-
-def _keep(sentences: Sequence[str], folder: Path) -> None:
-    """Write the sentences into the workdir. Raises InputError where it holds others."""
-    path, lines = folder / SENTENCES, [" ".join(sentence.splitlines()) for sentence in sentences]
-    written = "\n".join(lines) + "\n"
-    if path.exists() and path.read_text(encoding="utf-8") != written:
-        raise InputError(f"{folder}: trained on other sentences; choose another workdir")
-    with storage.writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        storage.write_text(path, written)
+            run = Training(folder, settings, model, method, data.train, checkpoints, log, signals)
+            fit(run, state, validate, texts if log.has_board else None)
 
 
 def finish(settings: Config, folder: Path) -> None:
@@ -161,8 +116,8 @@ def finish(settings: Config, folder: Path) -> None:
         console.log("")
     board = "" if storage.is_remote(folder) else "tensorboard/, "
     console.log(f"done: {folder} holds config.json, vocab.txt, metrics.jsonl, {board}checkpoints/")
-    verb = "sample --num 10" if settings.eval.at_end else "evaluate --split test"
-    console.log(f"next: python -m scalevae_jax.{verb} --workdir {shlex.quote(str(folder))}")
+    verb, arguments = ("sample", "--num 10") if settings.eval.at_end else ("evaluate", "--split test")
+    console.log(flags.next_step(verb, arguments, settings.method.name, folder))
 
 
 def parser() -> Parser:

@@ -1,6 +1,6 @@
-"""The four readings of NLL where log p(x) is known exactly: Scale-VAE on a linear-Gaussian model.
+"""The four estimates of NLL where log p(x) is known exactly: Scale-VAE on a linear-Gaussian model.
 
-  python studies/linear_gaussian.py [--picture docs/images/readings.svg]
+  python studies/linear_gaussian.py [--picture docs/images/estimates.svg]
 
 x in R^12 comes from a Gaussian of six factors, so its entropy is known. The encoder is mu = A x with a variance of its
 own, the decoder W z with isotropic noise, and both minimise the population value of Eq. 7, in closed form, to its
@@ -91,7 +91,7 @@ def exact(model: Linear, prior: Gaussian, x: np.ndarray) -> np.ndarray:
 def estimates(
     model: Linear, posteriors: Posteriors, fitted: Gaussian, x: np.ndarray, samples: int, seed: int = 2
 ) -> dict[str, np.ndarray]:
-    """Each reading of each point by the package's own weights, float32."""
+    """Each estimate of each point by the package's own weights, float32."""
     decoder, log_noise = np.float32(model.decoder), np.float32(model.log_noise)
 
     def one(key: jax.Array) -> dict[str, jax.Array]:
@@ -111,9 +111,9 @@ def estimates(
 
 
 def study(des_std: float, points: int = 1500, samples: int = 500, steps: int = 20_000) -> dict[str, dict[str, float]]:
-    """For each reading its `estimate`, the standard error of (estimate - exact) over the points, and the `exact` value
-    that it bounds (`nll_paper` bounds none); under `data`, the `entropy` of the population, and -log p of the test
-    points under the population itself."""
+    """For each estimate its mean (`estimate`), the standard error of (estimate - exact) over the points, and the
+    `exact` value that it bounds (`nll_paper` bounds none); under `data`, the `entropy` of the population, and -log p of
+    the test points under the population itself."""
     covariance = population()
     with jax.enable_x64(True):
         model = jax.tree.map(np.asarray, fit(des_std, covariance, steps))
@@ -135,39 +135,36 @@ def study(des_std: float, points: int = 1500, samples: int = 500, steps: int = 2
     entropy = 0.5 * np.linalg.slogdet(2 * np.pi * np.e * covariance)[1]
     own = -stats.multivariate_normal.logpdf(x, np.zeros(DIMS), covariance)
     out = {"data": {"entropy": float(entropy), "test_points": float(own.mean()), "factor": float(np.median(f))}}
-    for reading, nll in measured.items():
-        out[reading] = {"estimate": float(nll.mean())}
-        if reading in priors:
-            known = exact(model, priors[reading], x)
+    for name, nll in measured.items():
+        out[name] = {"estimate": float(nll.mean())}
+        if name in priors:
+            known = exact(model, priors[name], x)
             error = float(np.std(nll - known, ddof=1) / np.sqrt(points))
-            out[reading] |= {"exact": float(known.mean()), "error": error}
+            out[name] |= {"exact": float(known.mean()), "error": error}
     return out
 
 
 def picture(rows: dict[float, dict], path: Path) -> None:
-    """Exact values and readings against des_std."""
+    """Exact values and estimates against des_std."""
     import matplotlib
 
     matplotlib.use("svg")
-    matplotlib.rcParams["svg.hashsalt"] = "readings"
+    matplotlib.rcParams["svg.hashsalt"] = "estimates"
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(7, 4.2))
     at = list(rows)
     colours = {"nll": "C0", "nll_unit_prior": "C1", "nll_fitted_prior": "C2", "nll_paper": "C3"}
-    for reading, colour in colours.items():
-        axes.plot(
-            at, [row[reading]["estimate"] for row in rows.values()], "o", color=colour, label=f"{reading}, 500 draws"
-        )
-        if reading != "nll_paper":
-            axes.plot(at, [row[reading]["exact"] for row in rows.values()], "-", color=colour, label="its exact value")
+    for name, colour in colours.items():
+        axes.plot(at, [row[name]["estimate"] for row in rows.values()], "o", color=colour, label=name)
+        if name != "nll_paper":
+            axes.plot(at, [row[name]["exact"] for row in rows.values()], "-", color=colour)
     axes.plot(at, [row["nll_paper"]["estimate"] for row in rows.values()], ":", color="C3")
     axes.axhline(
         next(iter(rows.values()))["data"]["test_points"], color="black", lw=1, label="the data's own -log p(x)"
     )
-    axes.set(
-        xlabel="des_std (units of z)", ylabel="nats a point", title="What each reading says where log p(x) is known"
-    )
+    title = "Estimates (points) and exact values (solid lines)"
+    axes.set(xlabel="des_std (units of z)", ylabel="nats a point", title=title)
     axes.legend(fontsize=8)
     figure.tight_layout()
     path.parent.mkdir(parents=True, exist_ok=True)

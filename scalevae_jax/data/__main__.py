@@ -112,7 +112,7 @@ def _command(options: Namespace) -> None:
     describe(data)
     fields = {field.name: getattr(data, field.name) for field in dataclasses.fields(data)}
     changed = [f"--config.data.{field}={x}" for field, x in fields.items() if x != getattr(trained, field)]
-    console.log(f"next: {shlex.join(['python', '-m', 'scalevae_jax.train', '--config', name or 'text', *changed])}")
+    console.log(f"next: {command.program('scalevae_jax.train')} {shlex.join(['--config', name or 'text', *changed])}")
 
 
 main = functools.partial(command.run, _command, parser)

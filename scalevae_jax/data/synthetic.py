@@ -95,6 +95,7 @@ def sample(parameters: Generator, key: jax.Array, rows: int, length: int = LENGT
 @functools.cache
 def splits(seed: int = 0) -> dict[str, Sentences]:
     """16,000 / 2,000 / 2,000 sentences of `generator(seed)`, as host arrays."""
+    # generator() splits the same key, so a parameter and a draw may share bits; other keys would draw another corpus.
     drawn = jax.device_get(
         jax.jit(sample, static_argnums=2)(generator(seed), jax.random.key(seed), sum(SIZES.values()))
     )

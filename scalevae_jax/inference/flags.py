@@ -1,6 +1,7 @@
 """Arguments that the commands about a trained model share: `add_X` defines them, `read_X` reads what was given."""
 
 import io
+import shlex
 import sys
 from argparse import Namespace
 from collections import Counter
@@ -13,7 +14,9 @@ from scalevae_jax.data import lines, vocab
 from scalevae_jax.inference import load
 from scalevae_jax.inference.decoding import Decoding
 from scalevae_jax.inference.model import TrainedModel
-from scalevae_jax.runtime import console, storage
+from scalevae_jax.methods import method as methods
+from scalevae_jax.methods.method import METHODS
+from scalevae_jax.runtime import command, console, storage
 from scalevae_jax.runtime.command import Parser, integer, number
 
 T = TypeVar("T")
@@ -29,6 +32,17 @@ def add_folder(arguments: Parser, meaning: str = "the folder of a run") -> None:
 def add_model(arguments: Parser) -> None:
     """--workdir and --fallback of a command that uses a trained model."""
     add_folder(arguments, "the folder of a run, or of an exported model")
+
+
+def next_step(verb: str, arguments: str, method: str, folder: storage.Path) -> str:
+    """The last line of a command: what to do next with the model in a folder.
+
+    A method of the user's own is known only where the script that defines it runs.
+    """
+    program = command.program(f"scalevae_jax.{verb}")
+    if METHODS[method].__module__ != methods.__name__ and program.startswith("python -m"):
+        return f"next: scalevae_jax.load({str(folder)!r}), in the script that defines {method}"
+    return f"next: {program} {arguments} --workdir {shlex.quote(str(folder))}"
 
 
 def read_model(options: Namespace) -> TrainedModel:

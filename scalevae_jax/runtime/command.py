@@ -38,6 +38,15 @@ class _Help(argparse.RawDescriptionHelpFormatter):
         return (action.help or "") + (" [%(default)s]" if shown else "")
 
 
+def program(module: str) -> str:
+    """What a user types to run a command: `python -m scalevae_jax.train`, or `python own.py train` in a process that a
+    script of the user's own began so (docs/methods.md)."""
+    typed = sys.orig_argv[-len(sys.argv) - 1 :]
+    if sys.argv[0].endswith(".py") and typed[0] == sys.argv[0] and typed[2:] == sys.argv[1:]:
+        return f"python {shlex.quote(sys.argv[0])} {module.partition('.')[2]}"
+    return f"python -m {module}"
+
+
 class Parser(argparse.ArgumentParser):
     """The arguments of one command: `--name value` or `--name=value`, never abbreviated.
 
@@ -46,7 +55,7 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, module: str, doc: str | None, positional: str = "") -> None:
         super().__init__(
-            prog=f"python -m {module}",
+            prog=program(module),
             usage=f"%(prog)s {positional}[--name value ...]",
             description=doc,
             formatter_class=_Help,

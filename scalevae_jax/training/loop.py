@@ -34,7 +34,7 @@ LONG = 0.1  # seconds; on a CPU the host waits for a dispatch that takes longer,
 FREED = 0.001  # and these seconds more, until XLA has freed its memory: the next one would take as much again
 TICK_EVERY = 20  # steps
 CURVE_EVERY = 50  # steps between points of TensorBoard's curves
-SAMPLES_EVERY = 5  # epochs
+TEXTS_EVERY = 5  # epochs
 
 
 class Training(NamedTuple):
@@ -54,13 +54,13 @@ def fit(
     run: Training,
     state: TrainState,
     validate: Callable[[Params, Any], dict[str, Any]],
-    samples: Callable[[Params, Any], list[str]] | None = None,
+    texts: Callable[[Params, Any], dict[str, list[str]]] | None = None,
 ) -> TrainState:
     """Train from `state` until the learning-rate rule ends it, or `max_epochs`, or `max_steps`.
 
     `validate` measures parameters and method state on the validation split, in nats a sentence (the summary of
-    `SplitPosteriors`), and `samples` gives sentences for TensorBoard. Raises Stopped after a signal, with the state
-    saved, and InputError if a loss or gradient is not finite.
+    `SplitPosteriors`), and `texts` gives sentences for TensorBoard by title. Raises Stopped after a signal, with the
+    state saved, and InputError if a loss or gradient is not finite.
     """
     settings, method = run.settings, run.method
     steps = make_steps(run.model, method, optimizer(settings.optim.clip), len(run.train))
@@ -86,8 +86,9 @@ def fit(
             states = {"collapsed": problems.collapsed(line, method), "runaway": problems.runaway(line, method)}
             run.log.write(line | states, settings.train.max_epochs)
             warnings.hear(line)
-            if samples is not None and int(state.epoch) % SAMPLES_EVERY == 0:
-                run.log.text("samples", samples(state.params, method_state), int(state.step))
+            if texts is not None and int(state.epoch) % TEXTS_EVERY == 0:
+                for title, lines in texts(state.params, method_state).items():
+                    run.log.text(title, lines, int(state.step))
             state = _end_epoch(run, state, valid)
             devices.give_back()
     warnings.end()

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from PIL import Image, ImageOps
 from process import free_port
 from small import shared_model
 
@@ -51,7 +52,7 @@ class User:
     def __init__(self, driver, address, images):
         self.driver, self.images = driver, images
         driver.get(address)
-        self.wait(lambda: self.find("#go"))
+        self.wait(lambda: self.find("#ask"))
 
     def wait(self, condition, seconds=120):
         until = time.monotonic() + seconds
@@ -96,7 +97,10 @@ class User:
     def picture(self, name):
         self.wait(lambda: not self.driver.find_elements("css selector", ".toast-body, .progress-text"))
         time.sleep(0.3)
-        self.driver.save_screenshot(str(self.images / f"explore_{name}.png"))
+        path = self.images / f"explore_{name}.png"
+        self.find(".contain").screenshot(str(path))
+        image = Image.open(path)
+        image.crop(ImageOps.invert(image.convert("L")).getbbox()).save(path)  # without the white around it
 
     def requests(self):
         """The addresses that the browser asked."""
@@ -169,7 +173,10 @@ def _map(user, views):
     user.tab("Map")
     for i, view in enumerate(views):
         image = user.wait(lambda i=i: user.find(f"#map{i} img"))
+        assert user.text(f"#sentence{i}") == view.sentences[0]
         ActionChains(user.driver).move_to_element(image).click().perform()
+        user.wait(lambda i=i: user.find(f"#number{i} input").get_attribute("value") != "1")
+        user.wait(lambda i=i, view=view: user.text(f"#sentence{i}") != view.sentences[0])
         assert view.model.reconstruct([user.text(f"#sentence{i}")]) == [user.text(f"#reconstruction{i}")]
     user.picture("map")
     user.type("#number0", "3" + TAB)
@@ -196,9 +203,14 @@ def test_what_a_user_does_in_a_browser(shown, browser, tmp_path):
         _between(user, shown)
         _draws(user, shown)
         _map(user, shown)
-        for name in ("One sentence", "Between two sentences", "Draws from the prior", "Map", "Dimensions"):
-            user.tab(name)
-            user.wait(lambda: min(browser.execute_script(CONTRAST)) >= 4.5, 10)  # texts fade in
+        for scheme in ("light", "dark"):
+            features = [{"name": "prefers-color-scheme", "value": scheme}]
+            browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+            browser.refresh()
+            user.wait(lambda: user.find("#ask"))
+            for name in ("One sentence", "Between two sentences", "Draws from the prior", "Map", "Dimensions"):
+                user.tab(name)
+                user.wait(lambda: min(browser.execute_script(CONTRAST)) >= 4.5, 10)  # texts fade in
         asked = user.requests()
         assert any(url.startswith(address) for url in asked)
         assert not [url for url in asked if not url.startswith((address.rstrip("/"), "data:", "blob:", "chrome:"))]

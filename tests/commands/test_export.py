@@ -51,7 +51,15 @@ def test_an_exported_model_is_evaluated_like_a_run(exported, tmp_path, capsys):
     out = shutil.copytree(exported[1], tmp_path / "a model")
     assert evaluate.main(["--workdir", str(out), "--iw_samples", "2", "--limit", "8", "--readings", "nll"]) == 0
     assert json.loads((out / "eval_test_first8.json").read_text())["examples"] == 8
-    assert f"next: python -m scalevae_jax.sample --workdir '{out}' --num 10" in capsys.readouterr().out
+    assert f"next: python -m scalevae_jax.sample --num 10 --workdir '{out}'\n" in capsys.readouterr().out
+
+
+def test_exports_of_one_model_are_equal_files(exported, tmp_path):
+    run, out = exported
+    for i in range(4):  # one in two was another file
+        export.save(run, tmp_path / str(i), "CC0")
+        for path in out.iterdir():
+            assert (tmp_path / str(i) / path.name).read_bytes() == path.read_bytes()
 
 
 def test_digests_are_those_of_the_files(exported):

@@ -5,6 +5,7 @@ import logging
 import shutil
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import chex
 import jax
@@ -15,7 +16,7 @@ from small import STEPS_PER_EPOCH, make_run
 import scalevae_jax
 from scalevae_jax import export
 from scalevae_jax.core.types import InputError
-from scalevae_jax.inference import load, posteriors
+from scalevae_jax.inference import flags, load, posteriors
 from scalevae_jax.methods.method import METHODS
 from scalevae_jax.training import state as training
 from scalevae_jax.training import workdir
@@ -91,6 +92,28 @@ def test_a_method_of_ones_own_needs_its_script_first(tmp_path):
     with pytest.raises(InputError, match=r"'my_method', a method that is not in the package;.* import the script") as e:
         load.load(run.workdir)
     assert "\n" not in str(e.value)
+
+
+IN_THE_SCRIPT = "scalevae_jax.load('a b'), in the script that defines mine"
+
+
+@pytest.mark.parametrize(
+    ("method", "typed", "argv", "step"),
+    [
+        ("vae", "-m scalevae_jax.train -h", "/train.py -h", "python -m scalevae_jax.sample --num 9 --workdir 'a b'"),
+        ("mine", "-m scalevae_jax.train -h", "/train.py -h", IN_THE_SCRIPT),
+        ("mine", "-c pass", "-c", IN_THE_SCRIPT),
+        ("mine", "o.py --epochs 3", "o.py --epochs 3", IN_THE_SCRIPT),
+        ("mine", "-u o.py train --seed 1", "o.py --seed 1", "python o.py sample --num 9 --workdir 'a b'"),
+        ("mine", "o.py export", "o.py", "python o.py sample --num 9 --workdir 'a b'"),
+    ],
+)
+def test_the_next_step_is_one_that_knows_the_method(method, typed, argv, step, monkeypatch):
+    """A script as docs/methods.md shows it takes the command's name out of sys.argv."""
+    monkeypatch.setitem(METHODS, "mine", lambda: METHODS["vae"]())
+    monkeypatch.setattr(sys, "orig_argv", ["python", *typed.split()])
+    monkeypatch.setattr(sys, "argv", argv.split())
+    assert flags.next_step("sample", "--num 9", method, Path("a b")) == f"next: {step}"
 
 
 def test_loading_in_threads_leaves_logging_and_hooks_as_they_were(trained):

@@ -216,7 +216,7 @@ def test_the_configuration_of_an_older_run_is_read_without_the_fields_that_are_g
     assert "finished before" in capsys.readouterr().out
     tree["optim"]["accumulate"] = 2
     (copied / workdir.CONFIG).write_text(json.dumps(tree))
-    with pytest.raises(InputError, match=r"optim\.accumulate: no such field"):
+    with pytest.raises(InputError, match=r"optim\.accumulate: gone since version 0\.1\.0; give a smaller"):
         train.train(settings_for(corpus), copied)
 
 
@@ -250,7 +250,7 @@ def test_curves_have_a_point_every_few_steps_and_a_compilation_is_announced(
 ):
     points, texts = {}, {}
     monkeypatch.setattr(loop, "CURVE_EVERY", 3)
-    monkeypatch.setattr(loop, "SAMPLES_EVERY", 2)
+    monkeypatch.setattr(loop, "TEXTS_EVERY", 2)
     monkeypatch.setattr(EpochLog, "step", lambda log, step, values: points.update({step: values}))
     monkeypatch.setattr(EpochLog, "text", lambda log, name, lines, step: texts.update({(name, step): lines}))
     settings = settings_for(corpus, "vae")
@@ -262,8 +262,11 @@ def test_curves_have_a_point_every_few_steps_and_a_compilation_is_announced(
         assert values["kl_weight"] == pytest.approx(step / STEPS_PER_EPOCH / 10)  # annealed over ten epochs
         assert values["lr"] == 4.0
         assert min(values["loss"], values["gradient_norm"]) > 0
-    assert list(texts) == [("configuration", 0), ("samples", 8)]
+    assert list(texts) == [("configuration", 0), ("samples", 8), ("interpolation", 8)]
     assert len(texts["samples", 8]) == 5
+    valid = (corpus / "valid.txt").read_text().splitlines()
+    between = texts["interpolation", 8]
+    assert (between[0], len(between), between[-1]) == (f"from: {valid[0]}", 7, f"to: {valid[-1]}")
     announced = [line.strip() for line in capsys.readouterr().out.splitlines() if "compiling " in line[:12]]
     tokens = announced[0].rpartition(" of ")[2]
     expected = {1: [f"compiling 1 of 1: a step of {tokens}"]}
