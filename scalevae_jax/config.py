@@ -27,6 +27,9 @@ class Network:
     latent: int = _field(32, "dimensions of z", POSITIVE)
     dropout_words: float = _field(0.5, "share of the decoder's word features that are dropped", SHARE)
     dropout_outputs: float = _field(0.5, "share of the decoder's output features that are dropped", SHARE)
+    word_dropout: float = _field(
+        0.0, "share of the decoder's input words replaced by <unk> in training (Bowman et al. 2016)", SHARE
+    )
     compute_dtype: str = _field(
         "float32",
         f"type of the operands of large products: {' or '.join(COMPUTE_DTYPES)} (on a GPU float32 multiplies in tf32)",
@@ -177,6 +180,7 @@ def build_model(settings: Config, method: Method, words: int) -> Model:
             dropout_outputs=network.dropout_outputs,
             init_kind=network.decoder_init or method.decoder_init,
             compute_dtype=network.compute_dtype,
+            word_dropout=network.word_dropout,
         ),
     )
 
