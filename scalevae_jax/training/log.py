@@ -33,12 +33,13 @@ def epoch_line(
     state: TrainState,
     method: Method,
     valid: dict[str, Any],
+    rate: float,
     steps_per_epoch: int,
     seconds: float,
     compiling: float,
     tokens: float,
 ) -> dict[str, Any]:
-    """What is logged of an epoch, in nats a sentence.
+    """What is logged of an epoch, in nats a sentence; `rate` is that of its last step.
 
     This life of the run trained for `seconds`, `compiling` among them, and began when the epoch had had `tokens`.
     """
@@ -47,7 +48,7 @@ def epoch_line(
     return {
         "epoch": int(state.epoch),
         "step": int(state.step),
-        "lr": float(state.plateau.learning_rate),
+        "lr": rate,
         "kl_weight": float(method.kl_weight(jnp.float32(int(state.step) / steps_per_epoch))),
         "train_rec": sums.rec / count,
         "train_kl": sums.kl / count if valid["kl"] is not None else None,

@@ -4,6 +4,7 @@ import collections
 import functools
 import math
 import signal
+import sys
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple, NoReturn
@@ -21,12 +22,12 @@ from scalevae_jax.methods.method import Method
 from scalevae_jax.runtime import console, devices
 from scalevae_jax.runtime.signals import Interrupted, Signals, Stopped
 from scalevae_jax.runtime.storage import Path
-from scalevae_jax.training import plateau, problems
+from scalevae_jax.training import optimizer, plateau, problems
 from scalevae_jax.training.checkpoint import Checkpoints
 from scalevae_jax.training.compiling import Compiling
 from scalevae_jax.training.log import EpochLog, epoch_line
 from scalevae_jax.training.plateau import Decision
-from scalevae_jax.training.state import TrainState, optimizer
+from scalevae_jax.training.state import TrainState
 from scalevae_jax.training.steps import StepInfo, Steps, make_steps
 
 IN_FLIGHT = 8  # dispatches given to the device whose end the host has not seen: it never idles, and soon obeys a signal
@@ -63,7 +64,8 @@ def fit(
     saved, and InputError if a loss or gradient is not finite.
     """
     settings, method = run.settings, run.method
-    steps = make_steps(run.model, method, optimizer(settings.optim.clip), len(run.train))
+    built = optimizer.build(settings, len(run.train))
+    steps = make_steps(run.model, method, built, len(run.train))
     programs = len(run.train.edges) * (2 if settings.train.steps_per_dispatch > 1 and method.plan.scan_steps else 1)
     warnings = problems.Warnings(settings, method)
     with Compiling(programs) as compiling:
@@ -80,9 +82,10 @@ def fit(
                     valid = validate(state.params, method_state)
             except Interrupted:
                 _stop(run, state, run.signals.received)
-            _check_validation(run, state, valid)
+            rate = float(built.rate(state.plateau.learning_rate, int(state.step) - 1))
+            _check_validation(run, state, valid, rate)
             state = state._replace(method_state=method_state)
-            line = epoch_line(state, method, valid, len(run.train), *clock, tokens)
+            line = epoch_line(state, method, valid, rate, len(run.train), *clock, tokens)
             states = {"collapsed": problems.collapsed(line, method), "runaway": problems.runaway(line, method)}
             run.log.write(line | states, settings.train.max_epochs)
             warnings.hear(line)
@@ -95,9 +98,10 @@ def fit(
 
 
 def plateau_rule(settings: Config) -> plateau.Rule:
-    """When the learning rate is cut, and when training ends."""
+    """When the learning rate is cut, and when training ends; a rate that follows a cosine is never cut."""
     optim = settings.optim
-    return plateau.Rule(optim.patience, optim.decay, optim.max_decays, optim.min_decay_epoch)
+    patience = optim.patience if optim.schedule == "plateau" else sys.maxsize
+    return plateau.Rule(patience, optim.decay, optim.max_decays, optim.min_decay_epoch)
 
 
 def finished(settings: Config, state: TrainState) -> bool:
@@ -114,13 +118,13 @@ def _stop(run: Training, state: TrainState, number: int | None) -> NoReturn:
     raise Stopped(number or signal.SIGTERM, f"stopped at step {int(state.step)}, and saved")
 
 
-def _check_validation(run: Training, state: TrainState, valid: dict[str, Any]) -> None:
+def _check_validation(run: Training, state: TrainState, valid: dict[str, Any], rate: float) -> None:
     measure = run.settings.train.select_by
     if not math.isfinite(valid[measure]):
         run.checkpoints.save(state)
         raise InputError(
             f"{run.folder}: the validation {measure} is {valid[measure]} after epoch {int(state.epoch)} (step "
-            f"{int(state.step)}, lr {float(state.plateau.learning_rate):g}), which is saved; train anew with a smaller "
+            f"{int(state.step)}, lr {rate:g}), which is saved; train anew with a smaller "
             "--config.optim.learning_rate"
         )
 
@@ -137,7 +141,8 @@ def _end_epoch(run: Training, state: TrainState, valid: dict[str, Any]) -> Train
         sums=objective.zero_sums(),
     )
     if Decision.DECAY in decision:
-        state = state._replace(opt_state=optimizer(optim.clip).init(state.params))
+        direction = optimizer.build(run.settings, len(run.train)).direction
+        state = state._replace(opt_state=direction.init(state.params))
         if optim.reload_best and run.checkpoints.best_step() is not None:
             params, method_state, _ = run.checkpoints.best_model((state.params, state.method_state))
             state = state._replace(params=params, method_state=method_state)
@@ -160,7 +165,7 @@ def train_epoch(
     """
     state = devices.replicate(state)
     epoch, step, position = int(state.epoch), int(state.step), int(state.position)
-    rate = float(state.plateau.learning_rate)
+    rate = functools.partial(optimizer.build(run.settings, len(run.train)).rate, float(state.plateau.learning_rate))
     settings, often = run.settings.train, run.settings.checkpoint
     alone = jax.process_count() == 1  # several processes save at the same step, and their clocks differ
     most = settings.steps_per_dispatch if run.method.plan.scan_steps else 1
@@ -174,9 +179,10 @@ def train_epoch(
             first, info = in_flight.popleft()
             finite = np.atleast_1d(info.finite)  # waits for the device
             if not (finite.all() or settings.skip_nonfinite):
-                _not_finite(run, first + int(np.argmin(finite)), epoch, rate, info)
+                wrong = first + int(np.argmin(finite))
+                _not_finite(run, wrong, epoch, float(rate(wrong - 1)), info)
             if (i := -first % CURVE_EVERY) < len(finite):  # the device has just ended this dispatch: nothing waits
-                run.log.step(first + i, _numbers(info, i) | {"lr": rate})
+                run.log.step(first + i, _numbers(info, i) | {"lr": float(rate(first + i - 1))})
 
     with console.Progress(f"epoch {epoch}/{settings.max_epochs}", len(run.train), position) as progress:
         for batches in run.train.groups(epoch, position, end, most):

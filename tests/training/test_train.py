@@ -144,6 +144,30 @@ def test_an_interrupted_run_ends_as_the_uninterrupted_one(name, corpus, wholes, 
     same_end(folder, wholes(name), settings)
 
 
+MODERN = {
+    "cosine": config.Optim(name="adamw", learning_rate=0.03, schedule="cosine", warmup_steps=3),
+    "cut": config.Optim(name="adam", learning_rate=0.1, patience=1, warmup_steps=2),
+}
+
+
+@pytest.mark.parametrize("kind", MODERN)
+def test_adam_resumes_to_the_bit(kind, corpus, tmp_path, monkeypatch):
+    """Where a cosine lowers its rate, and where a cut restarts it from the best parameters; with word dropout."""
+    settings = settings_for(corpus, "vae")
+    settings.optim, settings.model.word_dropout = MODERN[kind], 0.3
+    if kind == "cut":
+        losses = iter([5.0, 6.0, 7.0] * 2)  # of both runs
+        summary = posteriors.SplitPosteriors.summary
+        monkeypatch.setattr(posteriors.SplitPosteriors, "summary", lambda *a: summary(*a) | {"loss": next(losses)})
+    train.train(settings, tmp_path / "whole")
+    rates = [line["lr"] for line in read_metrics(tmp_path / "whole")]
+    expected = [0.03 * 0.5 * (1 + np.cos(np.pi * k / 9)) for k in (0, 4, 8)] if kind == "cosine" else [0.1, 0.1, 0.05]
+    np.testing.assert_allclose(rates, expected, rtol=1e-5)
+    assert "stopped at step 7" in interrupted(monkeypatch, settings, tmp_path / "stopped", Interrupt(7))
+    train.train(settings, tmp_path / "stopped")
+    same_end(tmp_path / "stopped", tmp_path / "whole", settings)
+
+
 def test_scanned_steps_are_the_same_steps(corpus, wholes, tmp_path, monkeypatch):
     """To rounding; stopped and resumed, to the bit."""
     settings = settings_for(corpus)
