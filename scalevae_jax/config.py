@@ -79,6 +79,9 @@ class Optim:
     min_decay_epoch: int = _field(
         0, "no cut before this epoch, counted from 0; 15 in the reference code, unnamed in the paper", NOT_NEGATIVE
     )
+    early_stop: int = _field(
+        0, "epochs without a better validation loss after which training ends; 0 is never", NOT_NEGATIVE
+    )
     reload_best: bool = _field(True, "at a cut return to the best parameters, as the reference code does")
 
 

@@ -57,7 +57,7 @@ def fit(
     validate: Callable[[Params, Any], dict[str, Any]],
     samples: Callable[[Params, Any], list[str]] | None = None,
 ) -> TrainState:
-    """Train from `state` until the learning-rate rule ends it, or `max_epochs`, or `max_steps`.
+    """Train from `state` until the learning-rate rule ends it, or `early_stop`, `max_epochs`, or `max_steps`.
 
     `validate` measures parameters and method state on the validation split, in nats a sentence (the summary of
     `SplitPosteriors`), and `samples` gives sentences for TensorBoard. Raises Stopped after a signal, with the state
@@ -69,7 +69,7 @@ def fit(
     programs = len(run.train.edges) * (2 if settings.train.steps_per_dispatch > 1 and method.plan.scan_steps else 1)
     warnings = problems.Warnings(settings, method)
     with Compiling(programs) as compiling:
-        while not finished(settings, state):
+        while not finished(settings, state, run.checkpoints):
             started, tokens = time.monotonic(), float(state.sums.tokens)
             compiling.seconds()
             state, signal_number = train_epoch(run, steps, state, compiling.announce)
@@ -93,6 +93,8 @@ def fit(
                 run.log.text("samples", samples(state.params, method_state), int(state.step))
             state = _end_epoch(run, state, valid)
             devices.give_back()
+    if stopped_early(settings, state, run.checkpoints):
+        console.log(f"no better validation {settings.train.select_by} in {settings.optim.early_stop} epochs: the end")
     warnings.end()
     return state
 
@@ -104,12 +106,19 @@ def plateau_rule(settings: Config) -> plateau.Rule:
     return plateau.Rule(patience, optim.decay, optim.max_decays, optim.min_decay_epoch)
 
 
-def finished(settings: Config, state: TrainState) -> bool:
+def stopped_early(settings: Config, state: TrainState, checkpoints: Checkpoints) -> bool:
+    """Whether `optim.early_stop` epochs have ended since the one of the best checkpoint."""
+    most = settings.optim.early_stop
+    return most > 0 and int(state.epoch) - 1 - checkpoints.best_epoch() >= most
+
+
+def finished(settings: Config, state: TrainState, checkpoints: Checkpoints) -> bool:
     """Whether nothing is left to train."""
     return (
         int(state.epoch) > settings.train.max_epochs
         or int(state.step) >= (settings.train.max_steps or math.inf)
         or plateau.finished(plateau_rule(settings), state.plateau)
+        or stopped_early(settings, state, checkpoints)
     )
 
 

@@ -268,6 +268,21 @@ def test_neg_elbo_can_choose_the_best_epoch_and_be_what_patience_counts(corpus, 
     assert config.from_json(tmp_path / workdir.CONFIG).train.select_by == "neg_elbo"
 
 
+def test_early_stop_counts_the_epochs_since_the_best_one(corpus, tmp_path, monkeypatch, capsys):
+    """Across a resumption, and where a cut has counted anew."""
+    losses = iter([5.0, 4.0, 6.0, 5.0, 4.0])
+    summary = posteriors.SplitPosteriors.summary
+    monkeypatch.setattr(posteriors.SplitPosteriors, "summary", lambda *a: summary(*a) | {"loss": next(losses)})
+    settings = settings_for(corpus, "vae")
+    settings.optim.early_stop, settings.train.max_epochs = 3, 9
+    interrupted(monkeypatch, settings, tmp_path, Interrupt(13))
+    train.train(settings, tmp_path)
+    assert [line["valid_loss"] for line in read_metrics(tmp_path)] == [5, 4, 6, 5, 4]
+    assert "no better validation loss in 3 epochs: the end\n" in capsys.readouterr().out
+    train.train(settings, tmp_path)
+    assert "finished before: 5 epochs" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("per_dispatch", [1, 3])
 def test_curves_have_a_point_every_few_steps_and_a_compilation_is_announced(
     per_dispatch, corpus, tmp_path, monkeypatch, capsys
