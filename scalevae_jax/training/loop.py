@@ -15,7 +15,7 @@ import numpy as np
 
 from scalevae_jax.config import Config
 from scalevae_jax.core.network import Model
-from scalevae_jax.core.types import InputError, Params
+from scalevae_jax.core.types import Batch, InputError, Params
 from scalevae_jax.data.loader import Loader
 from scalevae_jax.methods import objective
 from scalevae_jax.methods.method import Method
@@ -69,6 +69,9 @@ def fit(
     programs = len(run.train.edges) * (2 if settings.train.steps_per_dispatch > 1 and method.plan.scan_steps else 1)
     warnings = problems.Warnings(settings, method)
     with Compiling(programs) as compiling:
+        if programs == len(run.train.edges) and method.plan.scan_steps and jax.process_count() == 1:
+            state = devices.replicate(state)
+            compiling.start(steps.joint, state, _first_batches(run.train, int(state.epoch), int(state.position)))
         while not finished(settings, state, run.checkpoints):
             started, tokens = time.monotonic(), float(state.sums.tokens)
             compiling.seconds()
@@ -97,6 +100,15 @@ def fit(
         console.log(f"no better validation {settings.train.select_by} in {settings.optim.early_stop} epochs: the end")
     warnings.end()
     return state
+
+
+def _first_batches(train: Loader, epoch: int, position: int) -> dict[int, Batch]:
+    """A sharded batch of each padded length, the length of the next batch first."""
+    batches = train.partition(epoch)
+    first: dict[int, np.integer] = {}
+    for i in np.roll(train.order(epoch), -position):
+        first.setdefault(batches.lengths[i], i)
+    return {length: devices.shard(train.batch(batches, i)) for length, i in first.items()}
 
 
 def plateau_rule(settings: Config) -> plateau.Rule:
@@ -164,11 +176,11 @@ def train_epoch(
     run: Training,
     steps: Steps,
     state: TrainState,
-    announce: Callable[[int, int], str | None] = lambda tokens, together: None,
+    announce: Callable[[int, int, Callable[[str], None]], bool] = lambda tokens, together, show: False,
 ) -> tuple[TrainState, int | None]:
     """Train the rest of the state's epoch, or less if a signal or the limit of steps comes first.
 
-    `announce` gives what a dispatch is about to compile, if anything, by its padded tokens and its number of steps.
+    `announce` shows what a dispatch is about to compile, if anything, by its padded tokens and its number of steps.
     Returns the state and the number of the signal. Raises InputError if a step is not finite, unless the configuration
     says to skip it.
     """
@@ -200,8 +212,7 @@ def train_epoch(
                 break
             draw, count = functools.partial(run.train.draw, epoch, step), len(batches)
             sharded = [devices.shard(batch) for batch in batches]
-            if (news := announce(batches[0].tokens.shape[-1], count)) is not None:
-                _show(progress, position, news)
+            news = announce(batches[0].tokens.shape[-1], count, functools.partial(_show, progress, position))
             if count > 1:
                 state, info = steps.scan_steps(state, devices.stack_batches(sharded))
             else:
@@ -210,7 +221,7 @@ def train_epoch(
                 )
             in_flight.append((step + 1, info))
             step, position = step + count, position + count
-            if news is not None:
+            if news:
                 progress.tick(position)  # it has compiled
             wait_until(room)
             room, landed = dispatches_ahead(time.monotonic() - landed), time.monotonic()
