@@ -67,7 +67,7 @@ def keep_compiled(keep: bool = True) -> None:
     """
     if not keep:
         jax.config.update("jax_enable_compilation_cache", False)
-    if not keep or jax.config.jax_compilation_cache_dir is not None:
+    if not keep or "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return
     folder = os.path.expanduser(f"{os.environ.get('XDG_CACHE_HOME') or '~/.cache'}/scalevae_jax/compiled")
     try:

@@ -136,16 +136,23 @@ def test_compiled_functions_are_kept_for_the_next_command_within_a_bound(tmp_pat
 
 @pytest.mark.parametrize("case", ["kept", "told not to", "set by the user", "no folder"])
 def test_where_compiled_functions_are_kept(case, tmp_path, monkeypatch, capsys):
-    config = dict.fromkeys(["jax_compilation_cache_dir"], "own" if case == "set by the user" else None)
-    monkeypatch.setattr(devices.jax, "config", SimpleNamespace(**config, update=config.__setitem__))
+    config = {}
+    monkeypatch.setattr(devices.jax, "config", SimpleNamespace(update=config.__setitem__))
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+    if case == "set by the user":
+        monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "own")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file" if case == "no folder" else tmp_path))
     (tmp_path / "file").touch()
     devices.keep_compiled(case != "told not to")
     monkeypatch.undo()
-    expected = {"kept": f"{tmp_path}/scalevae_jax/compiled", "set by the user": "own"}.get(case)
-    assert config["jax_compilation_cache_dir"] == expected
-    assert config.get("jax_compilation_cache_max_size", 0) == (2**30 if case == "kept" else 0)
-    assert config.get("jax_enable_compilation_cache", True) == (case != "told not to")
+    assert config == {
+        "kept": {
+            "jax_compilation_cache_dir": f"{tmp_path}/scalevae_jax/compiled",
+            "jax_compilation_cache_max_size": 2**30,
+            "jax_persistent_cache_min_compile_time_secs": 0.0,
+        },
+        "told not to": {"jax_enable_compilation_cache": False},
+    }.get(case, {})
     said = f"compiled functions are not kept: {tmp_path}/file/scalevae_jax/compiled: Not a directory\n"
     assert capsys.readouterr().err == (said if case == "no folder" else "")
     assert Path(tmp_path / "scalevae_jax/compiled").is_dir() == (case == "kept")
