@@ -8,7 +8,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from tensorboardX import SummaryWriter
 
 from scalevae_jax.methods.method import Method
 from scalevae_jax.runtime import storage
@@ -81,6 +80,8 @@ class EpochLog:
         self._lines = [line for line in read_metrics(workdir) if line["epoch"] < epoch]
         self._save()
         if not storage.is_remote(workdir):
+            from tensorboardX import SummaryWriter  # a tenth of a start, which commands that train nothing save
+
             self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=step)
 
     @property
