@@ -213,7 +213,7 @@ def runs(sizes: Sizes, folder: Path) -> Iterator[Part]:
 def parser() -> Parser:
     """The arguments of this program."""
     arguments = Parser("benchmarks.accelerator", __doc__)
-    arguments.add_argument("--minutes", type=number(0), default=8.0, help="after which no further part begins")
+    arguments.add_argument("--minutes", type=number(0.0), default=8.0, help="after which no further part begins")
     arguments.add_argument("--out", type=Path, metavar="FILE", help="JSON, written anew after each result")
     arguments.add_switch("--tiny", help="small sizes, which a CPU takes too: a test of this program")
     return arguments

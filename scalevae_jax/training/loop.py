@@ -252,7 +252,7 @@ def dispatches_ahead(seconds: float) -> int:
 
 def _show(progress: console.Progress, position: int, text: str) -> None:
     """Show a text at once: in the bar, or as a line where there is none."""
-    if console.console.is_terminal:
+    if progress.is_bar:
         progress.tick(position, text)
     else:
         console.log(f"  {text}")
