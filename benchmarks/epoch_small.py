@@ -28,7 +28,7 @@ from scalevae_jax.config import Config
 from scalevae_jax.inference import posteriors
 from scalevae_jax.runtime import command, signals
 from scalevae_jax.runtime.command import Parser, integer
-from scalevae_jax.training import prepare, steps, workdir
+from scalevae_jax.training import optimizer, prepare, steps, workdir
 from scalevae_jax.training import state as training
 from scalevae_jax.training.log import EpochLog
 from scalevae_jax.training.loop import Training, train_epoch
@@ -41,7 +41,7 @@ def ours(settings: Config, data: TrainingData, folder: Path) -> Callable[[], obj
     model = config.build_model(settings, method, len(data.words))
     checkpoints = workdir.checkpoints(folder, settings, data.words, writing=True)
     run = Training(folder, settings, model, method, data.train, checkpoints, EpochLog(folder, 1, 0), signals.Signals())
-    made = steps.make_steps(model, method, training.optimizer(settings.optim.clip), len(data.train))
+    made = steps.make_steps(model, method, optimizer.build(settings, len(data.train)), len(data.train))
     inference, key = posteriors.make_inference(model, method), jax.random.key(0)
     state = training.create_state(settings, model, method, len(data.train))
 

@@ -32,6 +32,7 @@ from scalevae_jax.core import gaussian, mixture
 from scalevae_jax.inference.importance import draws_at_once, make_importance
 from scalevae_jax.runtime import command, console, devices
 from scalevae_jax.runtime.command import Parser, integer
+from scalevae_jax.training import optimizer
 from scalevae_jax.training import state as training
 from scalevae_jax.training.steps import make_steps
 
@@ -87,7 +88,7 @@ def build(size: Size) -> tuple[Callable, list[Any]]:
     batch = devices.shard(package.sentences(size.batch, size.words, size.vocabulary))
     state = devices.replicate(training.create_state(settings, model, method, 1000))
     if not size.draws:
-        return make_steps(model, method, training.optimizer(settings.optim.clip), 1000).joint, [state, batch]
+        return make_steps(model, method, optimizer.build(settings, 1000), 1000).joint, [state, batch]
     chunk = min(size.draws, draws_at_once(settings.eval.memory_mib, size.batch, size.vocabulary, size.hidden))
     weigh = make_importance(model, method, size.draws, chunk)
     fitted = {"nll_fitted_prior": mixture.diagonal(gaussian.standard(model.latent))}

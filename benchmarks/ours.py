@@ -11,6 +11,7 @@ from scalevae_jax import config
 from scalevae_jax.config import Config
 from scalevae_jax.core.types import Array, Batch
 from scalevae_jax.runtime import devices
+from scalevae_jax.training import optimizer
 from scalevae_jax.training import state as training
 from scalevae_jax.training.loop import dispatches_ahead
 from scalevae_jax.training.steps import make_steps
@@ -23,7 +24,7 @@ def trainer(settings: Config, words: int, steps_per_epoch: int = 3125) -> Callab
     """
     method = config.build_method(settings)
     model = config.build_model(settings, method, words)
-    step = make_steps(model, method, training.optimizer(settings.optim.clip), steps_per_epoch).joint
+    step = make_steps(model, method, optimizer.build(settings, steps_per_epoch), steps_per_epoch).joint
     state = devices.replicate(training.create_state(settings, model, method, steps_per_epoch))
     state = jax.block_until_ready(state)
     in_flight: collections.deque[Array] = collections.deque()

@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from argparse import Namespace
+from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks import timing
@@ -27,17 +28,22 @@ from scalevae_jax.training import workdir
 ROOT = Path(__file__).parents[1]
 
 
-def start(folder: Path, cache: Path, data: str) -> float:
-    """Seconds of a run from its command to the checkpoint that it saves after its first step; it is ended there."""
+def run(folder: Path, cache: Path, data: str, arguments: Sequence[str], **more: str) -> subprocess.Popen[bytes]:
+    """A run at full size, begun, with `more` in its environment."""
     line = [sys.executable, "-m", "scalevae_jax.train", f"--config={ROOT}/configs/yahoo.py", f"--workdir={folder}"]
-    line += [f"--config.data.path={data}", "--config.checkpoint.every_steps=1"]
     environment = os.environ | {
         "JAX_COMPILATION_CACHE_DIR": str(cache),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "PYTHONPATH": str(ROOT),
     }
+    line += [f"--config.data.path={data}", *arguments]
+    return subprocess.Popen(line, cwd=folder.parent, env=environment | more, stdout=subprocess.DEVNULL)
+
+
+def start(folder: Path, cache: Path, data: str, arguments: Sequence[str] = ()) -> float:
+    """Seconds of a run from its command to the checkpoint that it saves after its first step; it is ended there."""
     begun = time.perf_counter()
-    with subprocess.Popen(line, cwd=folder.parent, env=environment, stdout=subprocess.DEVNULL) as process:
+    with run(folder, cache, data, ["--config.checkpoint.every_steps=1", *arguments]) as process:
         while not workdir.has_checkpoint(folder):
             if process.poll() is not None:
                 raise RuntimeError(f"the run ended with {process.returncode}")

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -94,14 +95,19 @@ def line(name: str, figures: dict[str, float]) -> None:
     console.log(f"{name}: " + ", ".join(f"{key} {value:.3g}" for key, value in figures.items()))
 
 
-def finish(cases: dict[str, dict[str, float]], headline: str) -> None:
-    """The last line, JSON: the headline case's figures at the top level, all under `cases`, and the machine."""
+def summary(cases: dict[str, dict[str, float]]) -> dict[str, Any]:
+    """All figures under `cases`, and the machine."""
     versions = {"jax": jax.__version__, "python": platform.python_version()}
     if "torch" in sys.modules:
         versions["torch"] = sys.modules["torch"].__version__
     device = {} if jax.default_backend() == "cpu" else {"device": jax.devices()[0].device_kind}
     machine = {**device, "cpus": os.cpu_count(), "processor": _processor(), "load": os.getloadavg()[0], **versions}
-    print(json.dumps({**cases.get(headline, {}), "cases": cases, "machine": machine}))
+    return {"cases": cases, "machine": machine}
+
+
+def finish(cases: dict[str, dict[str, float]], headline: str) -> None:
+    """The last line, JSON: the headline case's figures at the top level, all under `cases`, and the machine."""
+    print(json.dumps({**cases.get(headline, {}), **summary(cases)}))
 
 
 def _processor() -> str:

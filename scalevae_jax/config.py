@@ -27,6 +27,9 @@ class Network:
     latent: int = _field(32, "dimensions of z", POSITIVE)
     dropout_words: float = _field(0.5, "share of the decoder's word features that are dropped", SHARE)
     dropout_outputs: float = _field(0.5, "share of the decoder's output features that are dropped", SHARE)
+    word_dropout: float = _field(
+        0.0, "share of the decoder's input words replaced by <unk> in training (Bowman et al. 2016)", SHARE
+    )
     compute_dtype: str = _field(
         "float32",
         f"type of the operands of large products: {' or '.join(COMPUTE_DTYPES)} (on a GPU float32 multiplies in tf32)",
@@ -56,15 +59,28 @@ MethodConfig.__doc__ = "The method by name and its hyperparameters; None is the 
 
 @dataclasses.dataclass
 class Optim:
-    """SGD, and the rule that cuts its learning rate (section 4.1 of the paper)."""
+    """The optimiser, and its learning rate. The defaults are section 4.1's: SGD, and a rule that cuts the rate."""
 
-    learning_rate: float = _field(1.0, "rate of SGD without momentum, on the batch mean of nats a sentence", POSITIVE)
+    name: str = _field("sgd", "sgd (without momentum), adam, or adamw", ("sgd", "adam", "adamw"))
+    learning_rate: float = _field(
+        1.0, "learning rate, on the batch mean of nats a sentence; of Adam about 0.001", POSITIVE
+    )
+    weight_decay: float = _field(0.01, "of adamw: share of each matrix, times the rate, that a step removes", SHARE)
+    schedule: str = _field(
+        "plateau",
+        "plateau cuts the rate by the rule below; cosine lowers it to 0 over the whole training",
+        ("plateau", "cosine"),
+    )
+    warmup_steps: int = _field(0, "first steps, over which the rate rises to learning_rate", NOT_NEGATIVE)
     clip: float = _field(5.0, "largest norm of the gradient of all parameters together", POSITIVE)
     patience: int = _field(5, "epochs without a better validation loss until the rate is cut", POSITIVE)
     decay: float = _field(0.5, "factor of a cut", FRACTION)
     max_decays: int = _field(5, "cuts after which training ends", POSITIVE)
     min_decay_epoch: int = _field(
         0, "no cut before this epoch, counted from 0; 15 in the reference code, unnamed in the paper", NOT_NEGATIVE
+    )
+    early_stop: int = _field(
+        0, "epochs without a better validation loss after which training ends; 0 is never", NOT_NEGATIVE
     )
     reload_best: bool = _field(True, "at a cut return to the best parameters, as the reference code does")
 
@@ -124,6 +140,7 @@ class Config:
 SECTIONS: dict[str, Any] = {field.name: field.default_factory for field in dataclasses.fields(Config)}
 FIELDS = [f"{section}.{field.name}" for section, kind in SECTIONS.items() for field in dataclasses.fields(kind)]
 
+LARGEST_ADAM = 0.1  # learning rate
 LARGEST_FILE = 2**20  # bytes of a config.json, which has about two thousand
 
 
@@ -177,6 +194,7 @@ def build_model(settings: Config, method: Method, words: int) -> Model:
             dropout_outputs=network.dropout_outputs,
             init_kind=network.decoder_init or method.decoder_init,
             compute_dtype=network.compute_dtype,
+            word_dropout=network.word_dropout,
         ),
     )
 
@@ -194,6 +212,11 @@ def validate(config: Config, where: str = "config.") -> None:
     """Raises InputError naming the first field whose value is wrong; `where` stands before its name."""
     for section in SECTIONS:
         check(getattr(config, section), f"{where}{section}.")
+    if config.optim.name != "sgd" and config.optim.learning_rate > LARGEST_ADAM:
+        raise InputError(
+            f"{where}optim.learning_rate: {config.optim.learning_rate}; a step of {config.optim.name} moves every "
+            f"parameter by about the rate, and initial values are about {LARGEST_ADAM}: give 0.001 or so"
+        )
     least = build_method(config).posterior.min_batch
     if config.train.batch_size < least:
         raise InputError(
@@ -253,10 +276,15 @@ MAY_CHANGE = ("data.path", "data.cache", "train.max_epochs", "train.skip_nonfini
 
 
 def differences(previous: Config, now: Config) -> list[str]:
-    """The changes that a run does not survive: of all fields but those of MAY_CHANGE."""
+    """The changes that a run does not survive: of all fields but those of MAY_CHANGE.
+
+    A cosine is as long as the whole training, whose length may then not change.
+    """
     changes: list[str] = []
+    kept = {"train.max_epochs"} if now.optim.schedule == "cosine" else set[str]()
+    may_change = tuple(field for field in MAY_CHANGE if field not in kept)
     for field in FIELDS:
         was, new = operator.attrgetter(field)(previous), operator.attrgetter(field)(now)
-        if was != new and not field.startswith(MAY_CHANGE):
+        if was != new and not field.startswith(may_change):
             changes.append(f"{field} was {was!r} and is {new!r}")
     return changes

@@ -36,9 +36,9 @@ from scalevae_jax.inference.evaluate import EvaluationRequest
 from scalevae_jax.methods.method import METHODS, hyperparameters
 from scalevae_jax.runtime import command, console, devices
 from scalevae_jax.runtime.command import Parser, integer
-from scalevae_jax.training import prepare
+from scalevae_jax.training import optimizer, prepare
 from scalevae_jax.training.prepare import TrainingData
-from scalevae_jax.training.state import create_state, optimizer
+from scalevae_jax.training.state import create_state
 from scalevae_jax.training.steps import make_steps
 
 TIMED = 8  # steps that the estimate of --dry_run takes, after the first
@@ -110,7 +110,7 @@ def seconds_an_epoch(settings: Config, data: TrainingData) -> float:
     method = config.build_method(settings)
     batches, model = data.train.partition(1), config.build_model(settings, method, len(data.words))
     state: Any = devices.replicate(create_state(settings, model, method, len(data.train)))
-    steps = make_steps(model, method, optimizer(settings.optim.clip), len(data.train))
+    steps = make_steps(model, method, optimizer.build(settings, len(data.train)), len(data.train))
     lengths = np.asarray(batches.lengths)
     commonest = int(np.bincount(lengths).argmax())
     batch = devices.shard(data.train.batch(batches, int(np.flatnonzero(lengths == commonest)[0])))

@@ -85,7 +85,7 @@ def _train(settings: Config, folder: Path, timeout: int) -> None:
 
     with contextlib.closing(workdir.checkpoints(folder, settings, data.words, writing=True)) as checkpoints:
         state = prepare.begin(settings, model, method, len(data.train), checkpoints)
-        if finished(settings, state):
+        if finished(settings, state, checkpoints):
             done = f"{int(state.epoch) - 1} epochs, {int(state.step)} steps"
             console.log(f"finished before: {done}; nothing is left to train")
             return

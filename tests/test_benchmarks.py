@@ -6,7 +6,8 @@ import json
 import pytest
 
 from benchmarks import __main__ as benchmarks
-from benchmarks import growth
+from benchmarks import accelerator, growth
+from scalevae_jax.methods.method import METHODS
 
 
 def said(**figures) -> dict:
@@ -44,6 +45,19 @@ def test_every_program_has_arguments_and_an_example(path):
     if "import torch" in text:
         pytest.importorskip("torch")
     importlib.import_module(f"benchmarks.{path.stem}").parser()
+
+
+@pytest.mark.slow
+def test_the_accelerator_program_measures_every_part_at_small_sizes(tmp_path):
+    assert accelerator.main(["--tiny", "--out", str(tmp_path / "out.json")]) == 0
+    cases = json.loads((tmp_path / "out.json").read_text())["cases"]
+    assert [name for name, figures in cases.items() if "failed" in figures] == []
+    parity = {name: figures for name, figures in cases.items() if name.startswith("parity, ")}
+    assert len(parity) == 2 * (2 + len(METHODS))
+    assert max(max(figures.values()) for figures in parity.values()) < 1e-4
+    assert cases["start"]["warm"] > 0
+    assert cases["an epoch of ragged text"]["tokens_per_second"] > 0
+    assert cases["two runs, deterministic operations"]["difference"] == 0
 
 
 def test_operations_of_a_step_are_those_of_its_program():

@@ -4,12 +4,13 @@ import functools
 
 import jax
 import numpy as np
-import optax
 
+from scalevae_jax import config
 from scalevae_jax.core.network import Decoder, Encoder, Model
 from scalevae_jax.core.types import Batch, Gaussian, Inject
 from scalevae_jax.methods.method import METHODS, Method
 from scalevae_jax.runtime import devices
+from scalevae_jax.training import optimizer
 from scalevae_jax.training import state as training
 
 VOCABULARY, EMBEDDING, HIDDEN, LATENT, ROWS, TIME, STEPS_PER_EPOCH = 13, 5, 7, 3, 8, 6, 2
@@ -48,7 +49,7 @@ def make_batch(rng: np.random.Generator, real: int = 6, rows: int = ROWS, time: 
     return Batch(tokens, lengths, weight, rng.permutation(100)[:rows].astype(np.int32))
 
 
-OPTIMIZER = optax.clip_by_global_norm(5.0)
+OPTIMIZER = optimizer.build(config.Config(), STEPS_PER_EPOCH)
 
 
 @functools.cache

@@ -18,6 +18,7 @@ from scalevae_jax.core.linear import cast, linear
 from scalevae_jax.core.types import Array, Batch, Gaussian, Inject, Keys, Params
 
 INITS = ("paper", "torch", "paper_scaled")
+UNKNOWN = 3  # the id of `<unk>` in every vocabulary
 Initializer = Callable[..., Array]  # of a key and a shape
 
 
@@ -90,6 +91,7 @@ class Decoder(nn.Module):
     dropout_outputs: float = 0.5
     init_kind: str = "paper"
     compute_dtype: str | None = None
+    word_dropout: float = 0.0
 
     def setup(self):
         gates = 4 * self.hidden
@@ -145,7 +147,10 @@ class Decoder(nn.Module):
         `keys`, one a row, draw the dropout masks; None is evaluation, without dropout.
         """
         start = self.start(z)
-        words = self.words[batch.inputs.T]
+        tokens = batch.inputs
+        if keys is not None and self.word_dropout:
+            tokens = _hide_words(keys, self.word_dropout, tokens)
+        words = self.words[tokens.T]
         if keys is not None:
             words = words * _dropout(keys, 0, self.dropout_words, words.shape)
         gates = linear(words, self.input, self.compute_dtype) + start.gates
@@ -191,6 +196,15 @@ def _dropout(keys: Keys, stream: int, rate: float, shape: tuple[int, int, int]) 
     """Inverted-dropout masks [time, batch, features]; a row's mask is a function of its own key."""
     draw = jax.vmap(lambda key: jax.random.bernoulli(jax.random.fold_in(key, stream), 1 - rate, (shape[0], shape[2])))
     return jnp.swapaxes(draw(keys), 0, 1) / (1 - rate)
+
+
+def _hide_words(keys: Keys, rate: float, inputs: Int[Array, "batch steps"]) -> Int[Array, "batch steps"]:
+    """Replace each input word by `<unk>` with probability `rate` (Bowman et al. 2016), but never `<s>`, which is first.
+
+    What stands at or behind `</s>` may be replaced too: no target depends on it.
+    """
+    hide = jax.vmap(lambda key: jax.random.bernoulli(jax.random.fold_in(key, 2), rate, inputs.shape[1:]))(keys)
+    return jnp.where(hide.at[:, 0].set(False), UNKNOWN, inputs)
 
 
 class Model(NamedTuple):

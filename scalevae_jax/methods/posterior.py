@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jaxtyping import Float, Int
-from scipy.special import lambertw
 
 from scalevae_jax.core.types import Array, Gaussian, Params, Posteriors, StepContext
 from scalevae_jax.runtime import devices
@@ -161,6 +160,8 @@ def committed_roots(delta: float) -> tuple[float, float]:
 
     log v - v + 1 + 2 delta = 0, so that -v is Lambert's W of -exp(-1 - 2 delta), on either branch.
     """
+    from scipy.special import lambertw  # a tenth of every command's start, for one method
+
     if delta <= 0:
         raise ValueError(f"a committed rate is positive, got {delta}")
     low, high = (-lambertw(-math.exp(-1 - 2 * delta), branch).real for branch in (0, -1))

@@ -61,6 +61,7 @@ class Parser(argparse.ArgumentParser):
             formatter_class=_Help,
             allow_abbrev=False,
         )
+        self.add_argument("--no_compilation_cache", action="store_true", help="compile anew, and keep nothing of it")
 
     def add_switch(self, name: str, default: bool | None = False, help: str = "") -> None:
         """An argument that is on or off: `--name` or `--name=true`, `--noname` or `--name=false`."""
@@ -154,6 +155,7 @@ def run(main: Callable[[Namespace], None], parser: Callable[[], Parser], argv: S
         try:
             options = arguments.parse(argv)
             devices.start()
+            devices.keep_compiled(not vars(options).pop("no_compilation_cache"))
             main(options)
         except BrokenPipeError:
             raise

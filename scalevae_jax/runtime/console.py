@@ -1,5 +1,6 @@
 """What a command prints: lines, warnings, progress, numbers, tables of tab-separated columns."""
 
+import importlib.util
 import pathlib
 import sys
 import time
@@ -20,10 +21,11 @@ class _Console(Console):
         raise BrokenPipeError
 
 
-NOTEBOOK = "ipykernel" in sys.modules  # it claims to be a terminal, but a progress bar cannot be redrawn in it
+NOTEBOOK = "ipykernel" in sys.modules  # it claims to be a terminal, but only a widget can be redrawn in it
 console = _Console(highlight=False, soft_wrap=True, force_jupyter=False, force_terminal=False if NOTEBOOK else None)
 if not console.is_terminal:
     console.width = 140  # columns, so that a table in a file or a pipe is not folded
+widgets = Console(force_jupyter=True) if NOTEBOOK and importlib.util.find_spec("ipywidgets") else None
 
 
 def log(text: str) -> None:
@@ -44,12 +46,14 @@ def duration(seconds: float) -> str:
 
 
 class Progress:
-    """Progress of a long task: on a terminal a bar with the time left, else a line now and then."""
+    """Progress of a long task: on a terminal, and in a notebook with ipywidgets, a bar with the time left; else a line
+    now and then."""
 
     EVERY = 30.0  # seconds between lines
 
     def __init__(self, task: str, total: int, done: int = 0):
         self._name, self._total, self._first = task, total, done
+        self.is_bar = widgets is not None or console.is_terminal
         self._bar = rich_progress.Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -57,9 +61,11 @@ class Progress:
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
-            console=console,
+            console=widgets or console,
             transient=True,
-            disable=not console.is_terminal,
+            redirect_stdout=widgets is None,
+            redirect_stderr=widgets is None,
+            disable=not self.is_bar,
         )
         self._task = self._bar.add_task(task, total=total, completed=done)
         self._started = self._last_line = time.monotonic()
@@ -74,13 +80,13 @@ class Progress:
     @property
     def due(self) -> bool:
         """Whether `tick` would show something now; a caller may skip computing a text that would not be shown."""
-        return console.is_terminal or time.monotonic() - self._last_line > self.EVERY
+        return self.is_bar or time.monotonic() - self._last_line > self.EVERY
 
     def tick(self, done: int, text: str = "") -> None:
         """Show that `done` of the total are done, with a text."""
         self._bar.update(self._task, completed=done, description=f"{self._name} {text}".rstrip())
         now = time.monotonic()
-        if not console.is_terminal and now - self._last_line > self.EVERY and done > self._first:
+        if not self.is_bar and now - self._last_line > self.EVERY and done > self._first:
             self._last_line = now
             left = (now - self._started) / (done - self._first) * (self._total - done)
             log(f"  {self._name} {done}/{self._total} {text + ' ' if text else ''}eta {duration(left)}")

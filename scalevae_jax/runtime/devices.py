@@ -9,6 +9,7 @@ import contextlib
 import ctypes
 import functools
 import os
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -22,6 +23,7 @@ from jaxtyping import Float
 from scalevae_jax.core.types import Array, InputError
 
 AXIS = "data"
+KEPT_BYTES = 2**30  # of compiled functions
 MMAP_MAX, TRIM_THRESHOLD, TOP_PAD, ARENA_MAX = -4, -1, -2, -8  # glibc's names for mallopt (malloc.h)
 
 
@@ -55,6 +57,27 @@ def start() -> None:
         name, _, count = flag.partition("=")
         if name == "--xla_force_host_platform_device_count":
             os.environ.setdefault("NPROC", str(2 * int(count)))
+
+
+def keep_compiled(keep: bool = True) -> None:
+    """Keep compiled functions for the next start of any command, at most KEPT_BYTES of them in the user's cache folder;
+    call before the first computation. The ones unused for longest go first; processes that share the folder lock it.
+
+    Where JAX_COMPILATION_CACHE_DIR is set, JAX keeps them there instead, as its own variables say.
+    """
+    if not keep:
+        jax.config.update("jax_enable_compilation_cache", False)
+    if not keep or "JAX_COMPILATION_CACHE_DIR" in os.environ:
+        return
+    folder = os.path.expanduser(f"{os.environ.get('XDG_CACHE_HOME') or '~/.cache'}/scalevae_jax/compiled")
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except OSError as error:  # a home that is missing or read-only costs time and nothing else
+        sys.stderr.write(f"compiled functions are not kept: {folder}: {error.strerror}\n")
+        return
+    jax.config.update("jax_compilation_cache_dir", folder)
+    jax.config.update("jax_compilation_cache_max_size", KEPT_BYTES)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 def _alone() -> bool:

@@ -214,6 +214,11 @@ class Checkpoints:
         self.wait()
         return _lowest({step: self._record(step)["valid_loss"] for step in self.steps()})
 
+    def best_epoch(self) -> int:
+        """The number of the epoch with the lowest validation loss, 0 before the first epoch's end. Raises Damaged."""
+        step = self.best_step()
+        return 0 if step is None else self._record(step)["epoch"]
+
     def best_model(self, like: tuple[Params, Any]) -> tuple[Params, Any, int]:
         """Parameters, method state and number of the epoch with the lowest validation loss; `like` has their shapes.
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from tensorboardX import SummaryWriter
 
 from scalevae_jax.methods.method import Method
 from scalevae_jax.runtime import storage
@@ -33,12 +32,13 @@ def epoch_line(
     state: TrainState,
     method: Method,
     valid: dict[str, Any],
+    rate: float,
     steps_per_epoch: int,
     seconds: float,
     compiling: float,
     tokens: float,
 ) -> dict[str, Any]:
-    """What is logged of an epoch, in nats a sentence.
+    """What is logged of an epoch, in nats a sentence; `rate` is that of its last step.
 
     This life of the run trained for `seconds`, `compiling` among them, and began when the epoch had had `tokens`.
     """
@@ -47,7 +47,7 @@ def epoch_line(
     return {
         "epoch": int(state.epoch),
         "step": int(state.step),
-        "lr": float(state.plateau.learning_rate),
+        "lr": rate,
         "kl_weight": float(method.kl_weight(jnp.float32(int(state.step) / steps_per_epoch))),
         "train_rec": sums.rec / count,
         "train_kl": sums.kl / count if valid["kl"] is not None else None,
@@ -80,6 +80,8 @@ class EpochLog:
         self._lines = [line for line in read_metrics(workdir) if line["epoch"] < epoch]
         self._save()
         if not storage.is_remote(workdir):
+            from tensorboardX import SummaryWriter  # a tenth of a start, which commands that train nothing save
+
             self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=step)
 
     @property

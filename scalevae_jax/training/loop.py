@@ -4,6 +4,7 @@ import collections
 import functools
 import math
 import signal
+import sys
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple, NoReturn
@@ -14,19 +15,19 @@ import numpy as np
 
 from scalevae_jax.config import Config
 from scalevae_jax.core.network import Model
-from scalevae_jax.core.types import InputError, Params
+from scalevae_jax.core.types import Batch, InputError, Params
 from scalevae_jax.data.loader import Loader
 from scalevae_jax.methods import objective
 from scalevae_jax.methods.method import Method
 from scalevae_jax.runtime import console, devices
 from scalevae_jax.runtime.signals import Interrupted, Signals, Stopped
 from scalevae_jax.runtime.storage import Path
-from scalevae_jax.training import plateau, problems
+from scalevae_jax.training import optimizer, plateau, problems
 from scalevae_jax.training.checkpoint import Checkpoints
 from scalevae_jax.training.compiling import Compiling
 from scalevae_jax.training.log import EpochLog, epoch_line
 from scalevae_jax.training.plateau import Decision
-from scalevae_jax.training.state import TrainState, optimizer
+from scalevae_jax.training.state import TrainState
 from scalevae_jax.training.steps import StepInfo, Steps, make_steps
 
 IN_FLIGHT = 8  # dispatches given to the device whose end the host has not seen: it never idles, and soon obeys a signal
@@ -56,18 +57,22 @@ def fit(
     validate: Callable[[Params, Any], dict[str, Any]],
     texts: Callable[[Params, Any], dict[str, list[str]]] | None = None,
 ) -> TrainState:
-    """Train from `state` until the learning-rate rule ends it, or `max_epochs`, or `max_steps`.
+    """Train from `state` until the learning-rate rule ends it, or `early_stop`, `max_epochs`, or `max_steps`.
 
     `validate` measures parameters and method state on the validation split, in nats a sentence (the summary of
     `SplitPosteriors`), and `texts` gives sentences for TensorBoard by title. Raises Stopped after a signal, with the
     state saved, and InputError if a loss or gradient is not finite.
     """
     settings, method = run.settings, run.method
-    steps = make_steps(run.model, method, optimizer(settings.optim.clip), len(run.train))
+    built = optimizer.build(settings, len(run.train))
+    steps = make_steps(run.model, method, built, len(run.train))
     programs = len(run.train.edges) * (2 if settings.train.steps_per_dispatch > 1 and method.plan.scan_steps else 1)
     warnings = problems.Warnings(settings, method)
     with Compiling(programs) as compiling:
-        while not finished(settings, state):
+        if programs == len(run.train.edges) and method.plan.scan_steps and jax.process_count() == 1:
+            state = devices.replicate(state)
+            compiling.start(steps.joint, state, _first_batches(run.train, int(state.epoch), int(state.position)))
+        while not finished(settings, state, run.checkpoints):
             started, tokens = time.monotonic(), float(state.sums.tokens)
             compiling.seconds()
             state, signal_number = train_epoch(run, steps, state, compiling.announce)
@@ -80,9 +85,10 @@ def fit(
                     valid = validate(state.params, method_state)
             except Interrupted:
                 _stop(run, state, run.signals.received)
-            _check_validation(run, state, valid)
+            rate = float(built.rate(state.plateau.learning_rate, int(state.step) - 1))
+            _check_validation(run, state, valid, rate)
             state = state._replace(method_state=method_state)
-            line = epoch_line(state, method, valid, len(run.train), *clock, tokens)
+            line = epoch_line(state, method, valid, rate, len(run.train), *clock, tokens)
             states = {"collapsed": problems.collapsed(line, method), "runaway": problems.runaway(line, method)}
             run.log.write(line | states, settings.train.max_epochs)
             warnings.hear(line)
@@ -91,22 +97,41 @@ def fit(
                     run.log.text(title, lines, int(state.step))
             state = _end_epoch(run, state, valid)
             devices.give_back()
+    if stopped_early(settings, state, run.checkpoints):
+        console.log(f"no better validation {settings.train.select_by} in {settings.optim.early_stop} epochs: the end")
     warnings.end()
     return state
 
 
+def _first_batches(train: Loader, epoch: int, position: int) -> dict[int, Batch]:
+    """A sharded batch of each padded length, the length of the next batch first."""
+    batches = train.partition(epoch)
+    first: dict[int, np.integer] = {}
+    for i in np.roll(train.order(epoch), -position):
+        first.setdefault(batches.lengths[i], i)
+    return {length: devices.shard(train.batch(batches, i)) for length, i in first.items()}
+
+
 def plateau_rule(settings: Config) -> plateau.Rule:
-    """When the learning rate is cut, and when training ends."""
+    """When the learning rate is cut, and when training ends; a rate that follows a cosine is never cut."""
     optim = settings.optim
-    return plateau.Rule(optim.patience, optim.decay, optim.max_decays, optim.min_decay_epoch)
+    patience = optim.patience if optim.schedule == "plateau" else sys.maxsize
+    return plateau.Rule(patience, optim.decay, optim.max_decays, optim.min_decay_epoch)
 
 
-def finished(settings: Config, state: TrainState) -> bool:
+def stopped_early(settings: Config, state: TrainState, checkpoints: Checkpoints) -> bool:
+    """Whether `optim.early_stop` epochs have ended since the one of the best checkpoint."""
+    most = settings.optim.early_stop
+    return most > 0 and int(state.epoch) - 1 - checkpoints.best_epoch() >= most
+
+
+def finished(settings: Config, state: TrainState, checkpoints: Checkpoints) -> bool:
     """Whether nothing is left to train."""
     return (
         int(state.epoch) > settings.train.max_epochs
         or int(state.step) >= (settings.train.max_steps or math.inf)
         or plateau.finished(plateau_rule(settings), state.plateau)
+        or stopped_early(settings, state, checkpoints)
     )
 
 
@@ -115,13 +140,13 @@ def _stop(run: Training, state: TrainState, number: int | None) -> NoReturn:
     raise Stopped(number or signal.SIGTERM, f"stopped at step {int(state.step)}, and saved")
 
 
-def _check_validation(run: Training, state: TrainState, valid: dict[str, Any]) -> None:
+def _check_validation(run: Training, state: TrainState, valid: dict[str, Any], rate: float) -> None:
     measure = run.settings.train.select_by
     if not math.isfinite(valid[measure]):
         run.checkpoints.save(state)
         raise InputError(
             f"{run.folder}: the validation {measure} is {valid[measure]} after epoch {int(state.epoch)} (step "
-            f"{int(state.step)}, lr {float(state.plateau.learning_rate):g}), which is saved; train anew with a smaller "
+            f"{int(state.step)}, lr {rate:g}), which is saved; train anew with a smaller "
             "--config.optim.learning_rate"
         )
 
@@ -138,7 +163,8 @@ def _end_epoch(run: Training, state: TrainState, valid: dict[str, Any]) -> Train
         sums=objective.zero_sums(),
     )
     if Decision.DECAY in decision:
-        state = state._replace(opt_state=optimizer(optim.clip).init(state.params))
+        direction = optimizer.build(run.settings, len(run.train)).direction
+        state = state._replace(opt_state=direction.init(state.params))
         if optim.reload_best and run.checkpoints.best_step() is not None:
             params, method_state, _ = run.checkpoints.best_model((state.params, state.method_state))
             state = state._replace(params=params, method_state=method_state)
@@ -151,17 +177,17 @@ def train_epoch(
     run: Training,
     steps: Steps,
     state: TrainState,
-    announce: Callable[[int, int], str | None] = lambda tokens, together: None,
+    announce: Callable[[int, int, Callable[[str], None]], bool] = lambda tokens, together, show: False,
 ) -> tuple[TrainState, int | None]:
     """Train the rest of the state's epoch, or less if a signal or the limit of steps comes first.
 
-    `announce` gives what a dispatch is about to compile, if anything, by its padded tokens and its number of steps.
+    `announce` shows what a dispatch is about to compile, if anything, by its padded tokens and its number of steps.
     Returns the state and the number of the signal. Raises InputError if a step is not finite, unless the configuration
     says to skip it.
     """
     state = devices.replicate(state)
     epoch, step, position = int(state.epoch), int(state.step), int(state.position)
-    rate = float(state.plateau.learning_rate)
+    rate = functools.partial(optimizer.build(run.settings, len(run.train)).rate, float(state.plateau.learning_rate))
     settings, often = run.settings.train, run.settings.checkpoint
     alone = jax.process_count() == 1  # several processes save at the same step, and their clocks differ
     most = settings.steps_per_dispatch if run.method.plan.scan_steps else 1
@@ -175,9 +201,10 @@ def train_epoch(
             first, info = in_flight.popleft()
             finite = np.atleast_1d(info.finite)  # waits for the device
             if not (finite.all() or settings.skip_nonfinite):
-                _not_finite(run, first + int(np.argmin(finite)), epoch, rate, info)
+                wrong = first + int(np.argmin(finite))
+                _not_finite(run, wrong, epoch, float(rate(wrong - 1)), info)
             if (i := -first % CURVE_EVERY) < len(finite):  # the device has just ended this dispatch: nothing waits
-                run.log.step(first + i, _numbers(info, i) | {"lr": rate})
+                run.log.step(first + i, _numbers(info, i) | {"lr": float(rate(first + i - 1))})
 
     with console.Progress(f"epoch {epoch}/{settings.max_epochs}", len(run.train), position) as progress:
         for batches in run.train.groups(epoch, position, end, most):
@@ -186,8 +213,7 @@ def train_epoch(
                 break
             draw, count = functools.partial(run.train.draw, epoch, step), len(batches)
             sharded = [devices.shard(batch) for batch in batches]
-            if (news := announce(batches[0].tokens.shape[-1], count)) is not None:
-                _show(progress, position, news)
+            news = announce(batches[0].tokens.shape[-1], count, functools.partial(_show, progress, position))
             if count > 1:
                 state, info = steps.scan_steps(state, devices.stack_batches(sharded))
             else:
@@ -196,7 +222,7 @@ def train_epoch(
                 )
             in_flight.append((step + 1, info))
             step, position = step + count, position + count
-            if news is not None:
+            if news:
                 progress.tick(position)  # it has compiled
             wait_until(room)
             room, landed = dispatches_ahead(time.monotonic() - landed), time.monotonic()
@@ -227,7 +253,7 @@ def dispatches_ahead(seconds: float) -> int:
 
 def _show(progress: console.Progress, position: int, text: str) -> None:
     """Show a text at once: in the bar, or as a line where there is none."""
-    if console.console.is_terminal:
+    if progress.is_bar:
         progress.tick(position, text)
     else:
         console.log(f"  {text}")

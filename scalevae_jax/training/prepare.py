@@ -15,9 +15,9 @@ from scalevae_jax.data import corpus, loader, vocab
 from scalevae_jax.methods.method import Method
 from scalevae_jax.runtime import console, devices, processes, storage
 from scalevae_jax.runtime.storage import Path
-from scalevae_jax.training import workdir
+from scalevae_jax.training import optimizer, workdir
 from scalevae_jax.training.checkpoint import Checkpoints
-from scalevae_jax.training.state import TrainState, abstract_state, create_state, optimizer
+from scalevae_jax.training.state import TrainState, abstract_state, create_state
 from scalevae_jax.training.steps import make_steps
 
 MIB = 2**20
@@ -132,7 +132,7 @@ def describe(settings: Config, data: TrainingData) -> None:
         table.add_row(str(edge), f"{len(bucket):,}", f"{1 - tokens / (len(bucket) * train.batch_size * edge):.1%}")
     console.console.print(table)
     longest = train.batch(batches, int(np.argmax(batches.lengths)))
-    step: Any = make_steps(model, method, optimizer(settings.optim.clip), len(train)).joint
+    step: Any = make_steps(model, method, optimizer.build(settings, len(train)), len(train)).joint
     memory = step.lower(state, devices.shard(longest)).compile().memory_analysis()
     held = (memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes) / MIB
     working = memory.temp_size_in_bytes / MIB

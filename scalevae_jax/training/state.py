@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 from jaxtyping import Int
 
 from scalevae_jax.config import Config
@@ -14,7 +13,8 @@ from scalevae_jax.core.streams import Stream, stream_key
 from scalevae_jax.core.types import Array, Keys, Params
 from scalevae_jax.methods.method import Method
 from scalevae_jax.methods.objective import Sums, zero_sums
-from scalevae_jax.training import plateau
+from scalevae_jax.training import optimizer, plateau
+from scalevae_jax.training.optimizer import Optimizer
 
 
 class TrainState(NamedTuple):
@@ -34,20 +34,9 @@ class TrainState(NamedTuple):
     key: Keys
 
 
-@functools.cache
-def optimizer(clip: float) -> optax.GradientTransformation:
-    """From gradients to directions. The learning rate is part of the state: the plateau rule cuts it."""
-    return optax.clip_by_global_norm(clip)
-
-
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3, 4, 5))
 def create(
-    model: Model,
-    method: Method,
-    optimizer: optax.GradientTransformation,
-    learning_rate: float,
-    steps_per_epoch: int,
-    seed: int,
+    model: Model, method: Method, optimizer: Optimizer, learning_rate: float, steps_per_epoch: int, seed: int
 ) -> TrainState:
     """The state before the first step."""
     params = model.init(stream_key(seed, Stream.INIT)) | {"posterior": method.posterior.init_params(model.latent)}
@@ -57,7 +46,7 @@ def create(
         epoch=jnp.int32(1),
         position=jnp.int32(0),
         params=params,
-        opt_state=optimizer.init(params),
+        opt_state=optimizer.direction.init(params),
         method_state=method.posterior.init(model.latent, steps_per_epoch),
         plan=method.plan.init(),
         plateau=jax.tree.map(jnp.asarray, plateau.start(learning_rate)),
@@ -69,8 +58,8 @@ def create(
 
 def create_state(settings: Config, model: Model, method: Method, steps_per_epoch: int) -> TrainState:
     """The state of a configuration before the first step."""
-    optim = settings.optim
-    return create(model, method, optimizer(optim.clip), optim.learning_rate, steps_per_epoch, settings.train.seed)
+    built = optimizer.build(settings, steps_per_epoch)
+    return create(model, method, built, settings.optim.learning_rate, steps_per_epoch, settings.train.seed)
 
 
 def abstract_state(settings: Config, model: Model, method: Method, steps_per_epoch: int) -> TrainState:

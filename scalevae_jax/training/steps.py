@@ -14,6 +14,7 @@ from scalevae_jax.core.types import Array, Batch, Scalar
 from scalevae_jax.methods import objective
 from scalevae_jax.methods.method import Method
 from scalevae_jax.runtime import devices
+from scalevae_jax.training.optimizer import Optimizer
 from scalevae_jax.training.state import TrainState
 
 PARAM_GROUPS = {
@@ -46,7 +47,7 @@ class Steps(NamedTuple):
 
 
 def device_update(
-    model: Model, method: Method, optimizer: optax.GradientTransformation, steps_per_epoch: int, group: str = "joint"
+    model: Model, method: Method, optimizer: Optimizer, steps_per_epoch: int, group: str = "joint"
 ) -> Step:
     """An optimiser step on one group of parameters; the gradients of all parameters are clipped together.
 
@@ -63,16 +64,15 @@ def device_update(
         norm = optax.tree.norm(grads)
         loss = sums.loss / jnp.maximum(sums.sentences, 1.0)
         finite = jnp.isfinite(loss) & jnp.isfinite(norm)
-        updates: Any
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        rate: Any = state.plateau.learning_rate
+        clipped: Any = optimizer.clip.update(grads, optax.EmptyState())[0]
+        old = {part: state.params[part] for part in PARAM_GROUPS[group]}
+        directions, opt_state = optimizer.direction.update({part: clipped[part] for part in old}, state.opt_state, old)
+        rate = optimizer.rate(state.plateau.learning_rate, state.step)
 
         def if_finite(new: Any, old: Any) -> Any:
             return jax.tree.map(lambda x, y: jnp.where(finite, x, y), new, old)
 
-        old = {part: state.params[part] for part in PARAM_GROUPS[group]}
-        moves = {part: jax.tree.map(lambda u: -rate * u, updates[part]) for part in old}
-        new: Any = optax.apply_updates(old, moves)
+        new: Any = optax.apply_updates(old, jax.tree.map(lambda u: -rate * u, directions))
         if "posterior" in new:
             new["posterior"] = method.posterior.project(new["posterior"])
         state = state._replace(
@@ -88,7 +88,7 @@ def device_update(
 
 
 @functools.cache  # so that equal runs in one process compile once
-def make_steps(model: Model, method: Method, optimizer: optax.GradientTransformation, steps_per_epoch: int) -> Steps:
+def make_steps(model: Model, method: Method, optimizer: Optimizer, steps_per_epoch: int) -> Steps:
     """The training steps of a method."""
     update = functools.partial(device_update, model, method, optimizer, steps_per_epoch)
 

@@ -143,6 +143,8 @@ def test_equal_configurations_give_one_method():
         ("train.batch_size", 2.5, "config.train.batch_size: 2.5 is not of type int"),
         ("model.dropout_words", 1.0, "config.model.dropout_words: must be in"),
         ("optim.decay", 1.0, "config.optim.decay: must be in"),
+        ("optim.name", "rmsprop", "config.optim.name: expected one of sgd, adam, adamw"),
+        ("optim", config.Optim(name="adam"), "config.optim.learning_rate: 1.0; a step of adam moves every parameter"),
         ("data.partition", "sorted", "config.data.partition: expected one of fixed, repartitioned"),
         ("method.name", "gan", "config.method.name: no method 'gan'"),
         ("method.gamma", 0.6, "config.method.gamma: scale_vae has no such hyperparameter"),
@@ -162,6 +164,12 @@ def test_a_wrong_value_is_named(path, value, message):
     setattr(getattr(settings, section[0]) if section else settings, name, value)
     with pytest.raises(InputError, match=message.replace("(", r"\(")):
         config.validate(settings)
+
+
+@pytest.mark.parametrize(("schedule", "refused"), [("plateau", []), ("cosine", ["train.max_epochs was 120 and is 9"])])
+def test_a_run_may_become_longer_unless_its_rate_follows_a_cosine(schedule, refused):
+    now = config.Config(optim=config.Optim(schedule=schedule), train=config.Train(max_epochs=9))
+    assert config.differences(config.Config(optim=now.optim), now) == refused
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from scipy import special, stats
 from scalevae_jax.core import gaussian, network
 from scalevae_jax.core.network import Decoder, Encoder, Model
 from scalevae_jax.core.types import Batch, Inject
+from scalevae_jax.data.vocab import UNKNOWN
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "model.npz"
 WORDS, EMBEDDING, HIDDEN, LATENT = 11, 4, 6, 3
@@ -201,6 +202,33 @@ def test_dropout_drops_the_rate_and_scales_what_it_keeps(place):
     np.testing.assert_allclose(counts, np.round(counts), atol=1e-3)
     assert len(np.unique(np.round(counts))) > 1
     assert stats.binomtest(int(np.round(counts.sum())), rows * steps, rate).pvalue > 1e-3
+
+
+def test_word_dropout_hides_the_rate_of_the_input_words_and_never_the_first():
+    """Parameters by hand, so that a hidden word and a read one each give one known nll: the two are counted."""
+    rows, steps, rate, word = 6, 40, 0.25, 5
+    model = _model(Inject.NONE, dropout_words=0.0, dropout_outputs=0.0, word_dropout=rate)
+    shapes = jax.eval_shape(model.init, jax.random.key(0))
+    params = jax.tree.map(lambda x: np.zeros(x.shape, np.float32), shapes)
+    decoder = params["decoder"]
+    decoder["input_bias"] += np.repeat(np.float32([20, -20, 0, 20]), HIDDEN)
+    decoder["embedding"][UNKNOWN, 0] = decoder["input"][0, 2 * HIDDEN] = 1
+    decoder["output"][0, word] = -3
+    batch = _batch([[1, *[word] * steps]] * rows, time=steps + 1)
+    z = np.zeros((rows, LATENT), np.float32)
+
+    def nll(weight, keys):
+        return model.decode(params, "weighted_nll", z, batch, weight, keys)
+
+    keys, first = _row_keys(range(rows)), np.zeros_like(batch.mask)
+    first[:, 0] = 1
+    read, hidden = np.log(WORDS), np.log(np.exp(-3 * np.tanh(np.tanh(1))) + WORDS - 1) + 3 * np.tanh(np.tanh(1))
+    np.testing.assert_allclose(nll(batch.mask, None)[1], steps * read, rtol=1e-5)
+    np.testing.assert_allclose(nll(first, keys)[0], rows * read, rtol=1e-5)
+    counts = (nll(batch.mask, keys)[1] - steps * read) / (hidden - read)
+    np.testing.assert_allclose(counts, np.round(counts), atol=1e-3)
+    assert len(np.unique(np.round(counts))) > 1
+    assert stats.binomtest(int(np.round(counts.sum())), rows * (steps - 1), rate).pvalue > 1e-3
 
 
 @functools.cache

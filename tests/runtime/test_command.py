@@ -38,7 +38,7 @@ def parse(line: str) -> dict:
     return vars(parser().parse(line.split()))
 
 
-NONE_GIVEN = {"what": ["a"], "num": 5, "share": None, "names": [], "dry_run": False}
+NONE_GIVEN = {"what": ["a"], "num": 5, "share": None, "names": [], "dry_run": False, "no_compilation_cache": False}
 
 
 @pytest.mark.parametrize(

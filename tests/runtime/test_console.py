@@ -1,6 +1,9 @@
 """What a command prints: progress, durations, numbers, columns."""
 
+import io
+
 import pytest
+from rich.console import Console
 
 from scalevae_jax.core.types import InputError
 from scalevae_jax.runtime import console
@@ -17,6 +20,18 @@ def test_without_a_terminal_progress_is_a_line_now_and_then_with_an_eta(capsys, 
         assert not progress.due
         progress.tick(4)
     assert capsys.readouterr().out == ""
+
+
+def test_a_notebook_has_a_bar_that_is_redrawn_and_no_lines(capsys, monkeypatch):
+    bar = io.StringIO()
+    monkeypatch.setattr(console, "widgets", Console(file=bar, force_terminal=True, width=100))
+    monkeypatch.setattr(console.Progress, "EVERY", 0.0)
+    with console.Progress("epoch 1/2", total=10) as progress:
+        assert progress.due
+        progress.tick(4, "loss 3.25")
+        print("a line")
+    assert "epoch 1/2 loss 3.25" in bar.getvalue()
+    assert capsys.readouterr().out == "a line\n"
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0.0, "0:00"), (61.2, "1:01"), (3661.0, "1:01:01"), (-3.0, "0:00")])

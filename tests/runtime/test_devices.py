@@ -1,10 +1,13 @@
-"""Freed memory stays with the process: large blocks come from the heap, and none is mapped on its own."""
+"""What a process keeps: freed memory, as large blocks of the heap, and compiled functions, for the next process."""
 
 import ctypes
 import os
 import platform
+import re
 import subprocess
 import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -86,3 +89,70 @@ def test_virtual_devices_have_two_threads_each(flags, threads, monkeypatch):
     monkeypatch.setattr(os, "environ", {"XLA_FLAGS": flags})
     devices.start()
     assert os.environ.get("NPROC") == threads
+
+
+COMPILES = """
+import collections, sys
+import jax
+from scalevae_jax.runtime import command, devices
+from scalevae_jax.runtime.command import Parser
+
+counts = collections.Counter()
+jax.monitoring.register_event_listener(lambda event, **_: counts.update([event.split("/")[-1]]))
+devices.KEPT_BYTES = int(sys.argv.pop(1))
+
+def main(_):
+    for i in range(8):
+        jax.jit(lambda x: x @ x + i)(jax.numpy.ones((i + 2, i + 2)))
+    print("hits", counts["cache_hits"], "misses", counts["cache_misses"])
+
+sys.exit(command.run(main, lambda: Parser("scalevae_jax.test", "")))
+"""
+
+
+def test_compiled_functions_are_kept_for_the_next_command_within_a_bound(tmp_path):
+    """Two commands at once share the folder, a later one compiles nothing, and a small folder does not grow."""
+    kept = {name: value for name, value in os.environ.items() if not re.match("JAX_(COMPILATION|PERSISTENT)", name)}
+
+    def start(home: str = "home", most: int = 2**30) -> subprocess.Popen[str]:
+        environment = kept | {"XDG_CACHE_HOME": str(tmp_path / home)}
+        line = [sys.executable, "-c", COMPILES, str(most)]
+        return subprocess.Popen(line, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def counts(process: subprocess.Popen[str]) -> list[int]:
+        out, err = process.communicate()
+        assert (process.returncode, err) == (0, "")
+        return [int(number) for number in re.findall(r"\d+", out)]
+
+    def size(home: str) -> int:
+        return sum(path.stat().st_size for path in (tmp_path / home).rglob("*-cache"))
+
+    first, second = map(counts, [start(), start()])
+    assert sum(first) == sum(second) > 8
+    assert counts(start()) == [sum(first), 0]
+    counts(start("small", size("home") // 2))
+    assert 0 < size("small") <= size("home") // 2
+
+
+@pytest.mark.parametrize("case", ["kept", "told not to", "set by the user", "no folder"])
+def test_where_compiled_functions_are_kept(case, tmp_path, monkeypatch, capsys):
+    config = {}
+    monkeypatch.setattr(devices.jax, "config", SimpleNamespace(update=config.__setitem__))
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+    if case == "set by the user":
+        monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "own")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file" if case == "no folder" else tmp_path))
+    (tmp_path / "file").touch()
+    devices.keep_compiled(case != "told not to")
+    monkeypatch.undo()
+    assert config == {
+        "kept": {
+            "jax_compilation_cache_dir": f"{tmp_path}/scalevae_jax/compiled",
+            "jax_compilation_cache_max_size": 2**30,
+            "jax_persistent_cache_min_compile_time_secs": 0.0,
+        },
+        "told not to": {"jax_enable_compilation_cache": False},
+    }.get(case, {})
+    said = f"compiled functions are not kept: {tmp_path}/file/scalevae_jax/compiled: Not a directory\n"
+    assert capsys.readouterr().err == (said if case == "no folder" else "")
+    assert Path(tmp_path / "scalevae_jax/compiled").is_dir() == (case == "kept")

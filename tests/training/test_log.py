@@ -2,6 +2,8 @@
 
 import json
 
+import tensorboardX
+
 from scalevae_jax.training import log as training_log
 from scalevae_jax.training.log import METRICS, EpochLog
 
@@ -74,7 +76,7 @@ def test_tensorboard_has_curves_by_step_without_what_is_not_finite_and_text_as_i
 
         add_text = add_scalar
 
-    monkeypatch.setattr(training_log, "SummaryWriter", Board)
+    monkeypatch.setattr(tensorboardX, "SummaryWriter", Board)
     log = EpochLog(tmp_path, 1, 0)
     log.step(50, {"loss": 2.0, "gradient_norm": float("nan")})
     log.text("samples", ["a *dog*", "a cat"], 50)

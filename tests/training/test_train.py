@@ -144,6 +144,30 @@ def test_an_interrupted_run_ends_as_the_uninterrupted_one(name, corpus, wholes, 
     same_end(folder, wholes(name), settings)
 
 
+MODERN = {
+    "cosine": config.Optim(name="adamw", learning_rate=0.03, schedule="cosine", warmup_steps=3),
+    "cut": config.Optim(name="adam", learning_rate=0.1, patience=1, warmup_steps=2),
+}
+
+
+@pytest.mark.parametrize("kind", MODERN)
+def test_adam_resumes_to_the_bit(kind, corpus, tmp_path, monkeypatch):
+    """Where a cosine lowers its rate, and where a cut restarts it from the best parameters; with word dropout."""
+    settings = settings_for(corpus, "vae")
+    settings.optim, settings.model.word_dropout = MODERN[kind], 0.3
+    if kind == "cut":
+        losses = iter([5.0, 6.0, 7.0] * 2)  # of both runs
+        summary = posteriors.SplitPosteriors.summary
+        monkeypatch.setattr(posteriors.SplitPosteriors, "summary", lambda *a: summary(*a) | {"loss": next(losses)})
+    train.train(settings, tmp_path / "whole")
+    rates = [line["lr"] for line in read_metrics(tmp_path / "whole")]
+    expected = [0.03 * 0.5 * (1 + np.cos(np.pi * k / 9)) for k in (0, 4, 8)] if kind == "cosine" else [0.1, 0.1, 0.05]
+    np.testing.assert_allclose(rates, expected, rtol=1e-5)
+    assert "stopped at step 7" in interrupted(monkeypatch, settings, tmp_path / "stopped", Interrupt(7))
+    train.train(settings, tmp_path / "stopped")
+    same_end(tmp_path / "stopped", tmp_path / "whole", settings)
+
+
 def test_scanned_steps_are_the_same_steps(corpus, wholes, tmp_path, monkeypatch):
     """To rounding; stopped and resumed, to the bit."""
     settings = settings_for(corpus)
@@ -160,7 +184,8 @@ def test_scanned_steps_are_the_same_steps(corpus, wholes, tmp_path, monkeypatch)
 
 
 def test_a_step_is_compiled_once(corpus, tmp_path, monkeypatch):
-    """Not again after the first step, at the start of an epoch, after a cut of the rate, or in a second life."""
+    """Ahead in a thread, and not again at the first step, at the start of an epoch, after a cut of the rate, or in a
+    second life."""
     settings, make_steps, compiled = settings_for(corpus), loop.make_steps, []
     settings.model.hidden, settings.train.max_epochs = 7, 6  # nothing else has this size
 
@@ -173,6 +198,7 @@ def test_a_step_is_compiled_once(corpus, tmp_path, monkeypatch):
             compiled.append(compiling.seconds() > 0)
             return out
 
+        joint.lower = steps.joint.lower
         return steps._replace(joint=joint)
 
     monkeypatch.setattr(loop, "make_steps", counting)
@@ -181,7 +207,7 @@ def test_a_step_is_compiled_once(corpus, tmp_path, monkeypatch):
         train.train(settings, tmp_path)
     lines = read_metrics(tmp_path)
     assert lines[-1]["lr"] < lines[0]["lr"]
-    assert compiled == [True] + [False] * (lines[-1]["step"] - 1)
+    assert compiled == [False] * lines[-1]["step"]
 
 
 def test_a_finished_run_is_left_alone_and_another_configuration_is_refused(corpus, copied, capsys):
@@ -244,6 +270,21 @@ def test_neg_elbo_can_choose_the_best_epoch_and_be_what_patience_counts(corpus, 
     assert config.from_json(tmp_path / workdir.CONFIG).train.select_by == "neg_elbo"
 
 
+def test_early_stop_counts_the_epochs_since_the_best_one(corpus, tmp_path, monkeypatch, capsys):
+    """Across a resumption, and where a cut has counted anew."""
+    losses = iter([5.0, 4.0, 6.0, 5.0, 4.0])
+    summary = posteriors.SplitPosteriors.summary
+    monkeypatch.setattr(posteriors.SplitPosteriors, "summary", lambda *a: summary(*a) | {"loss": next(losses)})
+    settings = settings_for(corpus, "vae")
+    settings.optim.early_stop, settings.train.max_epochs = 3, 9
+    interrupted(monkeypatch, settings, tmp_path, Interrupt(13))
+    train.train(settings, tmp_path)
+    assert [line["valid_loss"] for line in read_metrics(tmp_path)] == [5, 4, 6, 5, 4]
+    assert "no better validation loss in 3 epochs: the end\n" in capsys.readouterr().out
+    train.train(settings, tmp_path)
+    assert "finished before: 5 epochs" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("per_dispatch", [1, 3])
 def test_curves_have_a_point_every_few_steps_and_a_compilation_is_announced(
     per_dispatch, corpus, tmp_path, monkeypatch, capsys
@@ -269,7 +310,7 @@ def test_curves_have_a_point_every_few_steps_and_a_compilation_is_announced(
     assert (between[0], len(between), between[-1]) == (f"from: {valid[0]}", 7, f"to: {valid[-1]}")
     announced = [line.strip() for line in capsys.readouterr().out.splitlines() if "compiling " in line[:12]]
     tokens = announced[0].rpartition(" of ")[2]
-    expected = {1: [f"compiling 1 of 1: a step of {tokens}"]}
+    expected = {1: ["compiling 1 of 1"]}
     expected[3] = [f"compiling 1 of 2: 3 steps of {tokens}", f"compiling 2 of 2: a step of {tokens}"]
     assert announced == expected[per_dispatch]
 
