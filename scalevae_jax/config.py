@@ -210,7 +210,7 @@ def to_json(config: Config) -> str:
 
 
 INIT_FIELDS = ("encoder_init", "decoder_init")
-MOVED = {f"method.{name}": f"model.{name}" for name in INIT_FIELDS}  # since 0.1.0
+MOVED = {f"method.{name}": f"model.{name}" for name in INIT_FIELDS} | {"data.field": "data.text_column"}  # since 0.1.0
 GONE = {"eval.paper": ("", "yahoo", "yelp"), "optim.accumulate": (1,)}  # of 0.1.0: values without effect
 
 

@@ -23,6 +23,7 @@ from scalevae_jax import config, config_file
 from scalevae_jax.config import Config
 from scalevae_jax.core.streams import Stream, stream_key
 from scalevae_jax.core.types import InputError, Params
+from scalevae_jax.data import tokenizer
 from scalevae_jax.evaluate import show
 from scalevae_jax.inference import evaluate, load, posteriors
 from scalevae_jax.inference.decoding import TEMPERATURE
@@ -74,7 +75,8 @@ def _train(settings: Config, folder: Path, timeout: int) -> None:
 
     def samples(params: Params, method_state: Any) -> list[str]:
         run = load.LoadedModel(folder, settings, data.words, model, method, params, method_state, epoch=0)
-        return TrainedModel(run).sample(5)
+        trained = TrainedModel(run)
+        return trained.written(trained.sample(5))
 
     with contextlib.closing(workdir.checkpoints(folder, settings, data.words, writing=True)) as checkpoints:
         state = prepare.begin(settings, model, method, len(data.train), checkpoints)
@@ -101,14 +103,16 @@ def finish(settings: Config, folder: Path) -> None:
     if settings.eval.at_end:
         show(evaluate.evaluate(run, evaluate.EvaluationRequest()).result)
         console.log(f"\nten sentences from the prior, temperature {TEMPERATURE}:")
-        for sentence in TrainedModel(run).sample(10):
+        trained = TrainedModel(run)
+        for sentence in trained.written(trained.sample(10)):
             console.log(f"  {sentence}")
         console.log("\nfive sentences on the line between two draws:")
-        for sentence in TrainedModel(run).interpolate(steps=5):
+        for sentence in trained.written(trained.interpolate(steps=5)):
             console.log(f"  {sentence}")
         console.log("")
+    words = tokenizer.FILES[settings.data.tokenizer]
     board = "" if storage.is_remote(folder) else "tensorboard/, "
-    console.log(f"done: {folder} holds config.json, vocab.txt, metrics.jsonl, {board}checkpoints/")
+    console.log(f"done: {folder} holds config.json, {words}, metrics.jsonl, {board}checkpoints/")
     verb = "sample --num 10" if settings.eval.at_end else "evaluate --split test"
     console.log(f"next: python -m scalevae_jax.{verb} --workdir {shlex.quote(str(folder))}")
 
