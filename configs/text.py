@@ -2,8 +2,8 @@
 
 COMMAND: python -m scalevae_jax.train --config text --workdir runs/text --config.data.path=my.txt
 DATA: one file (cut into 90/5/5), or a folder with train, valid and test: .txt, .tsv (label<TAB>sentence), .csv, .jsonl,
-.gz or not, or .parquet, one sentence a line. The text is read as it stands, in subwords of byte-level BPE; for text whose
-words are separated by spaces already, --config.data.tokenizer=words reads these words.
+.gz or not, or .parquet, one sentence a line. The text is read as it stands, in subwords of byte-level BPE;
+--config.data.tokenizer=words reads text whose words are separated by spaces already.
 DES_STD is 0.3, below the paper's 0.7, so that the factor stays small in epochs of a few hundred steps; a larger one
 lets z say more (docs/tutorial.md trains with 0.7).
 """

@@ -50,7 +50,7 @@ def test_rows_of_a_split_are_the_encoded_sentences(read):
 def test_a_limit_takes_the_first_sentences_of_training_and_validation_and_their_words_alone(read):
     few = read(limit_train=2, limit_valid=3)
     words = few.vocabulary()
-    assert list(few.sentences("train")) == ["a b c d".split(), "a b c".split()]
+    assert list(few.sentences("train", words)) == ["a b c d".split(), "a b c".split()]
     assert set(words.words[4:]) == set("abcd")
     assert [len(few.split(split, words)) for split in corpus.SPLITS] == [2, 3, 3]
     assert len(few.split("train", words).tokens) == 4 + 3 + 2 * 2
