@@ -98,7 +98,7 @@ def final(folder, settings):
     """The newest state of a run, and its log without the clock."""
     settings = config.with_defaults(settings)
     method = config.build_method(settings)
-    words = vocab.load(folder / workdir.VOCABULARY)
+    words = vocab.load(folder / "vocab.txt")
     model = config.build_model(settings, method, len(words))
     with contextlib.closing(workdir.checkpoints(folder, settings, words)) as checkpoints:
         state = checkpoints.newest(training.abstract_state(settings, model, method, STEPS_PER_EPOCH))
