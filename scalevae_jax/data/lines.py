@@ -40,7 +40,7 @@ REPAIRS = {
     "control": "lines with control characters, now spaces",
     "invisible": "lines with zero-width characters or byte order marks, which are left out",
     "composed": "lines with letters and accents apart (Unicode NFD), now together (NFC)",
-    "mark": "lines with <s>, </s> or <pad>, which are read as <unk>; take them out of the text",
+    "mark": "lines with <s>, </s> or <pad>, which as words are read as <unk>; take them out of the text",
     "label": "labels before a tab left out",
 }
 Line = tuple[int | str | None, str]  # label and sentence
