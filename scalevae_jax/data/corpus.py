@@ -220,9 +220,12 @@ def _reason(corpus: Corpus, name: str, rows: Split) -> str:
     if 2 * sum(word in vocab.SPECIALS for word in unknown) > len(unknown):
         return "most are <unk> or another special symbol in the text itself"
     if len(words) < 2 * min(LOOKED_AT, len(rows)):
-        return "most sentences are one word; expected spaces between words"
+        return "most sentences are one word; expected spaces between words, or config.data.tokenizer=bpe"
     if not data.raw and 3 * len(rough) > len(unknown):
-        return "many have capitals or punctuation; config.data.raw=True lower-cases the text and splits it into words"
+        return (
+            "many have capitals or punctuation; config.data.raw=True lower-cases the text and splits it into words, "
+            "config.data.tokenizer=bpe reads it as it stands"
+        )
     if data.vocab:
         return f"the vocabulary is that of config.data.vocab={data.vocab}; without it, it is that of train"
     return f"they are rare or missing in train ({limits})"

@@ -69,7 +69,8 @@ def read_lines(path: Path, repairs: Counter[str], text_column: str = TEXT, label
     Raises InputError for a file that is unreadable, not UTF-8, labelled in some lines only, or not of its kind.
     """
     file_kind = kind(path)
-    first = Any if file_kind == ".tsv" else None  # the type of the first sentence's label, once there is one
+    labelled = True if file_kind == ".tsv" else None  # None until the first sentence decides, as it does of names
+    names: bool | None = None
     try:
         with open_bytes(path) as raw_file:
             for where, given, text in _rows(path, raw_file, file_kind, repairs, text_column, label_column):
@@ -77,17 +78,24 @@ def read_lines(path: Path, repairs: Counter[str], text_column: str = TEXT, label
                 if not text:
                     repairs["blank"] += 1
                     continue
+                if labelled is None:
+                    labelled = given is not None
                 # A tab in an unlabelled sentence would make its first words a label; this line finds it.
-                if first is not None and (first is type(None)) != (given is None):
+                if labelled != (given is not None):
                     columns = file_kind not in (".txt", ".tsv")
                     expected = f"a label in {label_column!r}" if columns else "`label<TAB>`"
                     remedy = "" if columns else " (replace a tab in a sentence by a space)"
                     raise InputError(f"{where}: expected {expected} in every line or in none{remedy}")
-                label = None if given is None else _label(given, where)
-                if first is int and isinstance(label, str):
+                if given is None:
+                    yield None, text
+                    continue
+                label = _label(given, where)
+                number = INTEGER.fullmatch(label) is not None
+                if names is None:
+                    names = not number
+                if not (names or number):
                     raise InputError(f"{where}: label {given!r} is not an integer, as the labels before it are")
-                first = type(label) if first in (None, Any) else first
-                yield str(label) if first is str else label, text
+                yield label if names else int(label), text
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{path}: cannot be read: {error}") from error
 
@@ -199,11 +207,11 @@ def _text_line(line: str, where: str) -> tuple[str | None, str]:
     return (label, sentence) if tab else (None, line)
 
 
-def _label(label: Any, where: str) -> int | str:
-    """A number where the label is one, else its text."""
+def _label(label: Any, where: str) -> str:
+    """The text of a label."""
     if isinstance(label, bool) or not isinstance(label, int | str):
         raise InputError(f"{where}: label {label!r}: expected an integer or a word")
     text = " ".join(CONTROL.sub(" ", str(label)).split())
     if not text:
         raise InputError(f"{where}: the label is empty; text before a tab is a label")
-    return int(text) if INTEGER.fullmatch(text) else text
+    return text

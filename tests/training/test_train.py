@@ -211,6 +211,9 @@ def test_the_configuration_of_an_older_run_is_read_without_the_fields_that_are_g
     tree = json.loads((copied / workdir.CONFIG).read_text())
     tree["eval"]["paper"], tree["optim"]["accumulate"] = "", 1
     tree["method"]["encoder_init"] = tree["model"].pop("encoder_init")
+    tree["data"]["field"] = tree["data"].pop("text_column")
+    for field in ("label_column", "tokenizer", "split"):  # that version had none
+        del tree["data"][field]
     (copied / workdir.CONFIG).write_text(json.dumps(tree))
     train.train(settings_for(corpus), copied)
     assert "finished before" in capsys.readouterr().out
