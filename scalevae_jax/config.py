@@ -233,7 +233,7 @@ def to_json(config: Config) -> str:
 
 
 INIT_FIELDS = ("encoder_init", "decoder_init")
-MOVED = {f"method.{name}": f"model.{name}" for name in INIT_FIELDS}  # since 0.1.0
+MOVED = {f"method.{name}": f"model.{name}" for name in INIT_FIELDS} | {"data.field": "data.text_column"}  # since 0.1.0
 GONE = {  # since 0.1.0: values without effect, and the remedy
     "eval.paper": (("", "yahoo", "yelp"), "delete it: reproduce compares with the paper"),
     "optim.accumulate": ((1,), "give a smaller train.batch_size, or model.compute_dtype bfloat16"),

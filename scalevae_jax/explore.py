@@ -32,7 +32,7 @@ from scalevae_jax.runtime.command import Parser, integer
 
 PLACES = 7  # on the line between two sentences
 NEAREST = 5  # sentences
-WORDS = "words and punctuation separated by spaces"
+WORDS = ", words and punctuation separated by spaces"  # what a model of words reads
 
 
 def each(views: Sequence[View], answer: Callable[[View], list[str]], texts: int = 1) -> list[list[str]]:
@@ -61,8 +61,8 @@ def describe(v: View, text: str) -> list[str]:
     costs_line = ", ".join(f"{key} {costs[key]:.2f}" for key in ("nll", "rec", "kl")) + " nats"
     posterior = "  ".join(f"{i}: {m:.2f} ± {s:.2f}" for i, (m, s) in enumerate(zip(mean[0], scale[0], strict=True), 1))
     rows = np.argsort(np.sum(np.square(v.mean - mean), axis=1), kind="stable")[:NEAREST]
-    near = "\n".join(f"{row + 1}: {v.sentences[row]}" for row in rows)
-    return [costs_line, v.model.decode(mean)[0], posterior, near]
+    near = "\n".join(f"{row + 1}: {v.model.written([v.sentences[row]])[0]}" for row in rows)
+    return [costs_line, v.model.written(v.model.decode(mean))[0], posterior, near]
 
 
 def between(views: Sequence[View], a: str, b: str, places: np.ndarray) -> list[list[str]]:
@@ -70,7 +70,7 @@ def between(views: Sequence[View], a: str, b: str, places: np.ndarray) -> list[l
 
     def line(v: View) -> list[str]:
         z = v.model.encode([a, b])[0]
-        return v.model.decode(z[0] + places[:, None] * (z[1] - z[0]))
+        return v.model.written(v.model.decode(z[0] + places[:, None] * (z[1] - z[0])))
 
     return each(views, line, len(places))
 
@@ -83,7 +83,7 @@ def sample(
         raise InputError("seed: expected a whole number, 0 or more")
     how = {"seed": int(seed), "prior": prior, "temperature": float(temperature)}
     draw = functools.partial(TrainedModel.sample, num=int(num), **how)
-    return ["\n".join(sentences) for sentences in each(views, lambda v: draw(v.model))]
+    return ["\n".join(sentences) for sentences in each(views, lambda v: v.model.written(draw(v.model)))]
 
 
 def choose(v: View, number: int | float | None) -> tuple[np.ndarray, str, str]:
@@ -93,7 +93,8 @@ def choose(v: View, number: int | float | None) -> tuple[np.ndarray, str, str]:
     if not 1 <= number <= len(v.sentences):
         raise InputError(f"sentence: expected a number from 1 to {len(v.sentences)}")
     row = int(number) - 1
-    return draw_map(v, row)[0], v.sentences[row], v.model.decode(v.mean[row : row + 1])[0]
+    sentence, reconstruction = v.model.written([v.sentences[row], *v.model.decode(v.mean[row : row + 1])])
+    return draw_map(v, row)[0], sentence, reconstruction
 
 
 def nearest(places: np.ndarray, point: Sequence[int | float]) -> int:
@@ -149,18 +150,19 @@ def build(views: list[View]) -> Any:
 
         return click
 
+    words = WORDS if any(v.model.run.settings.data.tokenizer == "words" for v in views) else ""
     plain = {"interactive": False, "show_label": False, "buttons": []}  # nothing may cover a picture
     with gr.Blocks(title="scalevae_jax", analytics_enabled=False) as page:
         gr.Markdown("# " + ", ".join(v.name for v in views))
         with gr.Tab("One sentence"):
-            one = gr.Textbox(views[0].sentences[0], label=f"A sentence ({WORDS})", elem_id="one")
+            one = gr.Textbox(views[0].sentences[0], label=f"A sentence{words}", elem_id="one")
             ask = gr.Button("Show the sentence", variant="primary", elem_id="ask")
             whats = ("costs", "reconstruction", "mean ± std by dimension", f"{NEAREST} nearest sentences")
             columns = [boxes(NEAREST if what is whats[-1] else 1, what) for what in whats]
             gr.on([ask.click, one.submit], sentence, one, [box for column in columns for box in column])
         with gr.Tab("Between two sentences"):
             first, last = views[0].sentences[0], views[0].sentences[-1]
-            a = gr.Textbox(first, label=f"One sentence ({WORDS})", elem_id="a")
+            a = gr.Textbox(first, label=f"One sentence{words}", elem_id="a")
             b = gr.Textbox(last, label="Another sentence", elem_id="b")
             t = gr.Slider(
                 0.0, 1.0, 0.5, step=0.05, label="Place on the line, from the one (0) to the other (1)", elem_id="t"

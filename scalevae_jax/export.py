@@ -3,9 +3,10 @@
 Example:
   python -m scalevae_jax.export --workdir runs/demo --out exported/demo --data_licence "CC BY-SA 4.0"
 
-The folder holds model.safetensors (weights, named as in the package), config.json, vocab.txt, fitted_prior.json
-(Gaussians and a mixture fitted to the aggregated posterior, where the training data are at hand), README.md (a model
-card) and SHA256SUMS. `scalevae_jax.load(folder)` reads it, and so does every command that takes --workdir.
+The folder holds model.safetensors (weights, named as in the package), config.json, vocab.txt (of BPE tokenizer.json),
+fitted_prior.json (Gaussians and a mixture fitted to the aggregated posterior, where the training data are at hand),
+README.md (a model card) and SHA256SUMS. `scalevae_jax.load(folder)` reads it, and so does every command that takes
+--workdir.
 """
 
 import functools
@@ -22,14 +23,14 @@ import safetensors.numpy
 
 from scalevae_jax import config
 from scalevae_jax.core.types import InputError
-from scalevae_jax.data import files
+from scalevae_jax.data import files, tokenizer
 from scalevae_jax.inference import flags, load, priors
 from scalevae_jax.inference.evaluate import ROWS
 from scalevae_jax.inference.load import FORMAT, SUMS, WEIGHTS, LoadedModel, file_digest, leaves_by_name
 from scalevae_jax.runtime import command, console, devices, storage
 from scalevae_jax.runtime.command import Parser
 from scalevae_jax.training import workdir
-from scalevae_jax.training.workdir import CONFIG, VOCABULARY
+from scalevae_jax.training.workdir import CONFIG
 
 CARD, DATA_LICENSE = "README.md", "DATA_LICENSE"
 
@@ -54,7 +55,7 @@ def _write(run: LoadedModel, out: Path, data_licence: str) -> None:
     weights = safetensors.numpy.save(tensors | {"factor": np.asarray(run.factor)}, metadata)
     (out / WEIGHTS).write_bytes(_in_order(weights))
     (out / CONFIG).write_text(config.to_json(run.settings), encoding="utf-8")
-    run.words.save(out / VOCABULARY)
+    run.words.save(out / tokenizer.FILES[run.settings.data.tokenizer])
     if run.model.latent:
         try:
             priors.fitted(run)
@@ -111,7 +112,13 @@ def _measures(run: LoadedModel) -> str:
 def card(run: LoadedModel, weights: str, data_licence: str) -> str:
     """The model card, in Markdown; `weights` is the sha256 of the weights."""
     data, record, settings = run.settings.data, workdir.read_record(run.workdir), config.with_defaults(run.settings)
-    words = "lower-cased and split into words by NLTK" if data.raw else "with words separated by spaces"
+    kinds = {
+        "words": "lower-cased and split into words by NLTK" if data.raw else "with words separated by spaces",
+        "bpe": "as it stands, split into subwords by byte-level BPE",
+        "characters": "as it stands, split into characters",
+    }
+    kind, file, unit = kinds[data.tokenizer], tokenizer.FILES[data.tokenizer], tokenizer.UNITS[data.tokenizer]
+    ids = f"line n, counted from 0, is the {unit[:-1]} of id n" if file == "vocab.txt" else "`model.vocab` has the ids"
     network = f"embedding {settings.model.embedding}, hidden {settings.model.hidden}, latent {run.model.latent}"
     return f"""# {settings.method.name}, a variational autoencoder of sentences
 
@@ -120,7 +127,7 @@ An LSTM encoder and an LSTM decoder with a Gaussian latent variable between them
 
 ## Data
 
-`{data.path or data.name}`, one sentence a line, {words}. The vocabulary has {len(run.words):,} words, special symbols
+`{data.path or data.name}`, one sentence a line, {kind}. The vocabulary has {len(run.words):,} {unit}, special symbols
 included. Licence of the data: {data_licence or "not stated by the person who exported the model"}.
 
 | split | sha256 |
@@ -151,7 +158,7 @@ prejudices included, and they state nothing true. Do not use it where a sentence
 
 ## Files
 
-`{WEIGHTS}` (sha256 `{weights}`), `{CONFIG}` and `{VOCABULARY}` (line n, counted from 0, is the word of id n). `{SUMS}`
+`{WEIGHTS}` (sha256 `{weights}`), `{CONFIG}` and `{file}` ({ids}). `{SUMS}`
 lists the digests of all files. Read them with `scalevae_jax.load(folder)`, or with NumPy alone, as docs/using.md of
 scalevae_jax shows.
 """

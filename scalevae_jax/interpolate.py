@@ -54,7 +54,7 @@ def _command(options: Namespace) -> None:
 
     def between(a: str | None, b: str | None) -> str:
         sentences = model.interpolate(a, b, options.steps, options.seed, **decoding)
-        return "\n".join(flags.read_wording(options, sentence) for sentence in sentences)
+        return "\n".join(flags.read_wording(options, model, sentences))
 
     if options.input is None:
         print(between(options.a, options.b))

@@ -13,6 +13,7 @@ predicting that label. Writes probe.json into the workdir.
 import functools
 import sys
 from argparse import Namespace
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -37,14 +38,15 @@ CS = (0.01, 0.1, 1.0, 10.0, 100.0)  # inverse regularisation of logistic regress
 
 
 class Labelled(NamedTuple):
-    """Features and labels of sentences; labels count from 0."""
+    """Features and labels of sentences, and the names of the labels, where they have names."""
 
     x: Float[np.ndarray, "rows latent"]
     y: Int[np.ndarray, " rows"]
+    names: tuple[str, ...] = ()
 
     def take(self, rows: np.ndarray) -> "Labelled":
         """Some of the rows."""
-        return Labelled(self.x[rows], self.y[rows])
+        return self._replace(x=self.x[rows], y=self.y[rows])
 
 
 def features(model: TrainedModel, split: str) -> Labelled:
@@ -53,10 +55,12 @@ def features(model: TrainedModel, split: str) -> Labelled:
     rows = posteriors.read_split(model.run, split)
     if rows.labels is None:
         raise InputError(f"{data.path}: {split}: no labels; expected `label<TAB>sentence` in every line")
-    return Labelled(np.asarray(model.infer(model.batches(rows)).posteriors.q_hat.mean), rows.labels)
+    return Labelled(np.asarray(model.infer(model.batches(rows)).posteriors.q_hat.mean), rows.labels, rows.names)
 
 
-def subset(labels: np.ndarray, size: int, rng: np.random.Generator, even: bool = False) -> np.ndarray:
+def subset(
+    labels: np.ndarray, size: int, rng: np.random.Generator, even: bool = False, names: Sequence[str] = ()
+) -> np.ndarray:
     """Random rows without replacement: among all rows, or with `even` equally many of each label."""
     if size > len(labels):
         raise InputError(f"--sizes {size}: the training split has {len(labels)} sentences")
@@ -68,7 +72,8 @@ def subset(labels: np.ndarray, size: int, rng: np.random.Generator, even: bool =
         rows = rng.permutation(np.flatnonzero(labels == label))
         share = size // len(classes) + (i < size % len(classes))
         if share > len(rows):
-            raise InputError(f"--sizes {size}: label {label} has {len(rows)} sentences, expected {share}")
+            name = names[label] if names else label
+            raise InputError(f"--sizes {size}: label {name} has {len(rows)} sentences, expected {share}")
         chosen.append(rows[:share])
     return np.concatenate(chosen)
 
@@ -167,6 +172,8 @@ def probe(model: TrainedModel, sizes: list[int] | None, draws: int, seed: int = 
     if len(labels) < 2 or not np.isin(np.concatenate([valid.y, test.y]), labels).all():
         path = model.run.settings.data.path
         raise InputError(f"{path}: expected two labels or more, all of them in the training split")
+    names = tuple(train.names[label] if train.names else str(label) for label in labels)
+    console.log(f"labels: {', '.join(names)}")
     train, valid, test = (part._replace(y=np.searchsorted(labels, part.y)) for part in (train, valid, test))
     if sizes is None:
         sizes = fitting(train.y, even)
@@ -175,7 +182,7 @@ def probe(model: TrainedModel, sizes: list[int] | None, draws: int, seed: int = 
     subsets = [(size, draw) for size in sizes for draw in range(draws)]
     with console.Progress("probe: subset", len(subsets)) as progress:
         for done, (size, draw) in enumerate(subsets, 1):
-            rows = subset(train.y, size, np.random.default_rng([seed, size, draw]), even)
+            rows = subset(train.y, size, np.random.default_rng([seed, size, draw]), even, names)
             for name, accuracy in PROTOCOLS.items():
                 results[name][size].append(accuracy(train.take(rows), valid, test, draw, len(labels)))
             progress.tick(done)

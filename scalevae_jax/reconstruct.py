@@ -31,9 +31,10 @@ def parser() -> Parser:
 def _command(options: Namespace) -> None:
     decoding, model = flags.read_decoding(options), flags.read_model(options)
     texts = flags.read_texts(options, model)
-    sentences = dict(zip(texts.lines, model.reconstruct(texts.texts, options.seed, **decoding), strict=True))
+    sentences = flags.read_wording(options, model, model.reconstruct(texts.texts, options.seed, **decoding))
+    by_line = dict(zip(texts.lines, sentences, strict=True))
     for number in sorted([*texts.lines, *texts.bad]):
-        print(flags.read_wording(options, sentences.get(number, "")))
+        print(by_line.get(number, ""))
     texts.end()
 
 

@@ -37,8 +37,8 @@ def _command(options: Namespace) -> None:
     model = flags.read_model(options)
     how = f"beam {options.beam}" if options.beam > 1 else f"temperature {decoding['temperature']}"
     console.log(f"{how}, prior {options.prior}")
-    for sentence in model.sample(options.num, options.seed, options.prior, **decoding):
-        print(flags.read_wording(options, sentence))
+    sentences = model.sample(options.num, options.seed, options.prior, **decoding)
+    print("\n".join(flags.read_wording(options, model, sentences)))
 
 
 main = functools.partial(command.run, _command, parser)

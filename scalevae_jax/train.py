@@ -23,6 +23,7 @@ from scalevae_jax import config, config_file
 from scalevae_jax.config import Config
 from scalevae_jax.core.streams import Stream, stream_key
 from scalevae_jax.core.types import InputError, Params
+from scalevae_jax.data import tokenizer
 from scalevae_jax.evaluate import show
 from scalevae_jax.inference import decoding, evaluate, flags, load, posteriors, priors
 from scalevae_jax.inference.decoding import TEMPERATURE
@@ -78,10 +79,11 @@ def _train(settings: Config, folder: Path, timeout: int) -> None:
         run = load.LoadedModel(folder, settings, data.words, model, method, params, method_state, epoch=0)
         trained = TrainedModel(run)
         if not model.latent:
-            return {"samples": trained.sample(5)}
-        a, b = (data.words.decode(data.valid.split[i]) for i in (0, len(data.valid.split) - 1))
+            return {"samples": trained.written(trained.sample(5))}
+        ends = [data.words.decode(data.valid.split[i]) for i in (0, len(data.valid.split) - 1)]
         between = trained.decode(np.asarray(decoding.interpolate(*first_and_last, steps=5)))
-        return {"samples": trained.sample(5), "interpolation": [f"from: {a}", *between, f"to: {b}"]}
+        a, *between, b = trained.written([ends[0], *between, ends[1]])
+        return {"samples": trained.written(trained.sample(5)), "interpolation": [f"from: {a}", *between, f"to: {b}"]}
 
     with contextlib.closing(workdir.checkpoints(folder, settings, data.words, writing=True)) as checkpoints:
         state = prepare.begin(settings, model, method, len(data.train), checkpoints)
@@ -108,14 +110,16 @@ def finish(settings: Config, folder: Path) -> None:
     if settings.eval.at_end:
         show(evaluate.evaluate(run, evaluate.EvaluationRequest()).result)
         console.log(f"\nten sentences from the prior, temperature {TEMPERATURE}:")
-        for sentence in TrainedModel(run).sample(10):
+        trained = TrainedModel(run)
+        for sentence in trained.written(trained.sample(10)):
             console.log(f"  {sentence}")
         console.log("\nfive sentences on the line between two draws:")
-        for sentence in TrainedModel(run).interpolate(steps=5):
+        for sentence in trained.written(trained.interpolate(steps=5)):
             console.log(f"  {sentence}")
         console.log("")
+    words = tokenizer.FILES[settings.data.tokenizer]
     board = "" if storage.is_remote(folder) else "tensorboard/, "
-    console.log(f"done: {folder} holds config.json, vocab.txt, metrics.jsonl, {board}checkpoints/")
+    console.log(f"done: {folder} holds config.json, {words}, metrics.jsonl, {board}checkpoints/")
     verb, arguments = ("sample", "--num 10") if settings.eval.at_end else ("evaluate", "--split test")
     console.log(flags.next_step(verb, arguments, settings.method.name, folder))
 

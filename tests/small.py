@@ -14,7 +14,7 @@ import pytest
 
 from scalevae_jax import config, export
 from scalevae_jax.config import Config, Data, Eval, MethodConfig, Network
-from scalevae_jax.data import corpus, vocab
+from scalevae_jax.data import corpus, subwords, tokenizer, vocab
 from scalevae_jax.inference.load import LoadedModel
 from scalevae_jax.inference.model import TrainedModel
 from scalevae_jax.runtime import console
@@ -33,16 +33,23 @@ def write_corpus(folder: Path, labels: bool = False) -> Path:
     return folder
 
 
-def make_run(folder: Path, name: str = "scale_vae", labels: bool = False, spread: float = 0.8) -> LoadedModel:
-    """Weights are uniform in +-spread, the factor is 2, 2.5 and 3; `folder` holds config.json, vocab.txt, run.json."""
+def make_run(
+    folder: Path, name: str = "scale_vae", labels: bool = False, spread: float = 0.8, tokens: str = "words"
+) -> LoadedModel:
+    """Weights are uniform in +-spread, the factor is 2, 2.5 and 3; `folder` holds config.json, run.json and the
+    vocabulary."""
     data = write_corpus(folder / "data", labels)
     settings = Config(
-        data=Data(path=str(data), max_words=12),
+        data=Data(path=str(data), max_words=12, tokenizer=tokens),
         model=Network(embedding=4, hidden=6, latent=3),
         method=MethodConfig(name=name),
         eval=Eval(batch_size=8, iw_samples=7),
     )
-    words = vocab.build([text.split() for text in SENTENCES], 50)
+    if tokens == "bpe":
+        words = subwords.learn(SENTENCES, 280)
+    else:
+        separator = tokenizer.SEPARATORS[tokens]
+        words = vocab.build(map(vocab.vocabulary([], separator).split, SENTENCES), 50, separator=separator)
     method = config.build_method(settings)
     model = config.build_model(settings, method, len(words))
     init_posterior = functools.partial(method.posterior.init_params, model.latent)
@@ -53,7 +60,7 @@ def make_run(folder: Path, name: str = "scale_vae", labels: bool = False, spread
     if name.startswith("scale_vae"):
         method_state = method_state._replace(f_bar=np.float32([2, 2.5, 3]))
     (folder / workdir.CONFIG).write_text(config.to_json(settings))
-    words.save(folder / workdir.VOCABULARY)
+    words.save(folder / tokenizer.FILES[tokens])
     record = {"versions": {"scalevae_jax": "0"}, "data": {}, "steps_per_epoch": STEPS_PER_EPOCH}
     (folder / workdir.RUN).write_text(json.dumps(record))
     return LoadedModel(folder, settings, words, model, method, params, method_state, 2)

@@ -43,7 +43,7 @@ TRAINING = {
     "data.limit_train": 60,
     "data.limit_valid": 20,
     "data.max_words": 12,
-    "data.vocab_size": 99,
+    "data.vocab_size": 270,
     "train.batch_size": 16,
     "train.max_epochs": 1,
     "eval.batch_size": 16,

@@ -18,7 +18,7 @@ import numpy as np
 from rich.table import Table
 
 from scalevae_jax import config_file
-from scalevae_jax.data import corpus, loader, vocab
+from scalevae_jax.data import corpus, loader, tokenizer, vocab
 from scalevae_jax.data.config import Data, check
 from scalevae_jax.runtime import command, console
 from scalevae_jax.runtime.command import Parser
@@ -33,29 +33,31 @@ def describe(data: Data) -> None:
     for split in corpus.SPLITS:
         text.metadata(split)  # training needs all three
     words = text.vocabulary()
-    distinct = {word for sentence in text.sentences("train") for word in sentence}
+    distinct = {token for sentence in text.sentences("train", words) for token in sentence}
     splits = {split: text.split(split, words) for split in corpus.SPLITS}
     console.log(f"{text.source.place}: prepared in {text.prepared.data_path}")
-    console.console.print(_table(text, splits))
+    unit = tokenizer.UNITS[data.tokenizer]
+    console.console.print(_table(text, splits, unit))
     train = splits["train"]
     known = len(distinct.intersection(words.words[len(vocab.SPECIALS) :]))
     console.log(
         f"vocabulary: {len(words):,} entries, the four special symbols counted; it has {known:,} of the "
-        f"{len(distinct):,} distinct words of train, and {1 - train.unknown:.1%} of its running words"
+        f"{len(distinct):,} distinct {unit} of train, and {1 - train.unknown:.1%} of its running {unit}"
     )
-    console.log("words a sentence (train):")
+    console.log(f"{unit} a sentence (train):")
     for line in histogram(train.lengths - 2):
         console.log(f"  {line}")
     edges = loader.bucket_lengths(train.lengths, data.buckets)
     padding = loader.padding_share(train.lengths, edges)
-    console.log(f"buckets: {' '.join(map(str, edges))} tokens (words and two marks), {padding:.1%} padding")
+    console.log(f"buckets: {' '.join(map(str, edges))} tokens ({unit} and two marks), {padding:.1%} padding")
     for line in corpus.remarks(text, splits):
         console.warn(line)
 
 
-def _table(text: corpus.Corpus, splits: dict[str, corpus.Split]) -> Table:
+def _table(text: corpus.Corpus, splits: dict[str, corpus.Split], unit: str) -> Table:
     table = Table()
-    for name in ("split", "sentences", "words", "unknown", "words a sentence: min mean max", "also in train", "labels"):
+    per_sentence = f"{unit} a sentence: min mean max"
+    for name in ("split", "sentences", unit, "unknown", per_sentence, "also in train", "labels"):
         table.add_column(name, justify="left" if name in ("split", "labels") else "right", overflow="fold")
     for split, rows in splits.items():
         lengths = rows.lengths - 2  # without <s> and </s>
@@ -67,16 +69,17 @@ def _table(text: corpus.Corpus, splits: dict[str, corpus.Split]) -> Table:
             f"{rows.unknown:.1%}",
             f"{lengths.min()} {lengths.mean():.1f} {lengths.max()}",
             "" if repeated is None else f"{repeated:,}",
-            _labels(rows.labels),
+            _labels(rows),
         )
     return table
 
 
-def _labels(labels: np.ndarray | None) -> str:
-    if labels is None:
+def _labels(rows: corpus.Split) -> str:
+    if rows.labels is None:
         return "none"
-    values, counts = np.unique(labels, return_counts=True)
-    shown = " ".join(f"{value}: {count:,}" for value, count in list(zip(values, counts, strict=True))[:LABELS])
+    values, counts = np.unique(rows.labels, return_counts=True)
+    pairs = list(zip(values, counts, strict=True))[:LABELS]
+    shown = " ".join(f"{rows.label_name(value)}: {count:,}" for value, count in pairs)
     return shown + (f" and {len(values) - LABELS} more" if len(values) > LABELS else "")
 
 

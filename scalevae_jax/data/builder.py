@@ -27,6 +27,7 @@ from scalevae_jax.runtime import storage
 
 # The digest of a split runs over its blocks, so other sizes would make other digests of the same text.
 SENTENCES, CHARACTERS = 1024, 2**20  # of a block at most; a longer sentence is a block of its own
+MANY = 1000  # labels that are no numbers; more are no classes
 UNWRITTEN = "Failed to finalize writing"  # what TFDS says where array_record could not write
 
 
@@ -57,28 +58,36 @@ class Text(tfds.core.GeneratorBasedBuilder):
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator[Any]]:
         self._train_hashes: np.ndarray | None = None
-        self._labelled: bool | None = None
+        self._labels: type | None = None  # of the first split's labels: int, str, or NoneType
+        self._names: dict[str, int] = {}  # of labels that are no numbers; the number of each, as they come
         source: Source = self.builder_config.source  # type: ignore[union-attr]  # a SourceConfig
         splits = list(source.files or SPLITS)
         return {split: self._generate_examples(source, split, split == splits[-1]) for split in splits}
 
     def _generate_examples(self, source: Source, split: str, last: bool) -> Iterator[tuple[int, dict[str, Any]]]:
         repairs: Counter[str] = Counter()
-        digest, hashes, labelled = hashlib.sha256(), array("q"), False
+        digest, hashes, kind = hashlib.sha256(), array("q"), type(None)
         lines = source.lines(split, repairs) if source.files else synthetic.lines(split)
         for key, block in enumerate(blocks(lines)):
             sentences = [sentence for _, sentence in block]
-            labels = np.array([label for label, _ in block if label is not None], np.int64)
-            text, labelled = "\n".join(sentences), len(labels) > 0
+            labels = np.array([self._number(label) for label, _ in block if label is not None], np.int64)
+            text, kind = "\n".join(sentences), type(block[0][0])
+            if len(self._names) > MANY:
+                raise InputError(
+                    f"{source.files[split]}: more than {MANY:,} different labels; expected classes, as integers or "
+                    "words (text before a tab is a label)"
+                )
             digest.update(text.encode() + b"\n" + labels.tobytes())
             hashes.extend(map(hash, sentences))
             yield key, {"text": text, "labels": labels}
         if not hashes:
             raise InputError(_no_sentence(source, split))
-        if self._labelled not in (None, labelled):
-            raise InputError(f"{source.files[split]}: expected labels in every split or in none")
-        self._labelled = labelled
+        if self._labels not in (None, kind):
+            of_a_kind = "" if type(None) in (self._labels, kind) else ", all integers or all words"
+            raise InputError(f"{source.files[split]}: expected labels in every split or in none{of_a_kind}")
+        self._labels = kind
         distinct = len(np.unique(np.frombuffer(hashes, np.int64)))
+        labelled = kind is not type(None)
         found = {"sentences": len(hashes), "distinct": distinct, "labelled": labelled, "sha256": digest.hexdigest()}
         # Sentences of train that come again in another split are counted, since a user should know of them.
         if split == "train":
@@ -86,8 +95,12 @@ class Text(tfds.core.GeneratorBasedBuilder):
         elif self._train_hashes is not None:
             found["in_train"] = int(np.isin(np.frombuffer(hashes, np.int64), self._train_hashes).sum())
         self.info.metadata[split] = {**repairs, **found}  # type: ignore[index]  # a MetadataDict, by `_info`
+        self.info.metadata["names"] = list(self._names)  # type: ignore[index]
         if last and _name(source) != self.builder_config_name:
             raise InputError(f"{source.place}: changed while it was read; run the command again")
+
+    def _number(self, label: int | str) -> int:
+        return label if isinstance(label, int) else self._names.setdefault(label, len(self._names))
 
 
 def blocks(lines: Iterator[Line]) -> Iterator[list[Line]]:
@@ -105,11 +118,11 @@ def blocks(lines: Iterator[Line]) -> Iterator[list[Line]]:
 
 def _no_sentence(source: Source, split: str) -> str:
     path, repairs = source.files[split], Counter()
-    sentences = Counter(text for _, text in files.read_lines(path, repairs, source.field))
+    sentences = Counter(text for _, text in files.read_lines(path, repairs, *source.columns))
     if not sentences:
         held = "".join(f"; {line}" for line in repaired(repairs))
         return f"{path}: the file has no sentence{held}; expected one sentence a line"
-    problem = f"too few sentences to split 90/5/5 ({split} has none)"
+    problem = f"too few sentences to split {source.split} ({split} has none)"
     if sentences.total() == 1:
         problem = "one line only, which is one sentence"
     elif len(sentences) == 1:

@@ -1,6 +1,7 @@
 """The fields of `config.data`, and the checks of a configuration's values."""
 
 import dataclasses
+import re
 import types
 import typing
 from collections.abc import Callable
@@ -11,14 +12,19 @@ from scalevae_jax.core.types import InputError
 NAMES = ("text", "yahoo", "yelp", "yelp_sentiment")
 PARTITIONS = ("fixed", "repartitioned", "grouped")
 LONG = ("cut", "drop")
+TOKENIZERS = ("words", "bpe", "characters")
+
+TEXT, LABEL = "text", "label"  # columns
 
 LARGEST = 2**31  # no integer of a configuration reaches it, since arrays hold 32 bits
 POSITIVE, NOT_NEGATIVE, SHARE, FRACTION = "more than 0", "0 or more", "in [0, 1)", "in (0, 1)"
-RANGES: dict[str, Callable[[float], bool]] = {
+SHARES = "three whole numbers above 0, as 90/5/5"
+RANGES: dict[str, Callable[[Any], bool]] = {
     POSITIVE: lambda x: x > 0,
     NOT_NEGATIVE: lambda x: x >= 0,
     SHARE: lambda x: 0 <= x < 1,
     FRACTION: lambda x: 0 < x < 1,
+    SHARES: lambda x: re.fullmatch("[1-9][0-9]{0,8}(/[1-9][0-9]{0,8}){2}", x) is not None,
 }
 
 
@@ -53,26 +59,27 @@ class Data:
 
     path: str = described(
         "",
-        "a folder with train, valid and test, or one file (.txt .tsv .jsonl, .gz or not), or package:snli,"
-        " package:tiny, package:synthetic",
+        "a folder with train, valid and test, or one file (.txt .tsv .csv .jsonl, .gz or not, or .parquet), or"
+        " package:snli, package:tiny, package:synthetic",
     )
     name: str = described(
         "text", f"one of {', '.join(NAMES)}; without a path, all but text are read from data/NAME", NAMES
     )
-    field: str = described("text", "field of a .jsonl line that holds the sentence; `label` holds its label")
-    raw: bool = described(False, "tokenize the text: lower-case it and divide it into words")
+    text_column: str = described(TEXT, "column of a .csv or .parquet, or field of a .jsonl line, with the sentence")
+    label_column: str = described(LABEL, "column or field with the label, where there is one")
+    tokenizer: str = described("words", f"what a token is: {' or '.join(TOKENIZERS)}", TOKENIZERS)
+    raw: bool = described(False, "of words: lower-case the text and divide it into words")
     limit_train: int = described(0, "take only this many training sentences, from the first; 0 takes all", NOT_NEGATIVE)
     limit_valid: int = described(
         0, "take only this many validation sentences, from the first; 0 takes all", NOT_NEGATIVE
     )
-    split_seed: int = described(
-        0, "seed of the split of a single file into train, valid and test, 90/5/5", NOT_NEGATIVE
-    )
+    split: str = described("90/5/5", "shares of train, valid and test in a single file", SHARES)
+    split_seed: int = described(0, "seed of the split of a single file into train, valid and test", NOT_NEGATIVE)
     cache: str = described("", "folder of prepared corpora; by default ~/.cache/scalevae_jax")
-    vocab: str = described("", "a vocab.txt to use instead of the words of the training split")
+    vocab: str = described("", "a vocab.txt (bpe: tokenizer.json) to use instead of the tokens of the training split")
     vocab_size: int = described(20_000, "largest size of the vocabulary, the four special symbols included", POSITIVE)
-    min_count: int = described(1, "fewest occurrences of a word in the training split", NOT_NEGATIVE)
-    max_words: int = described(200, "most words of a sentence; `long` decides about longer ones", POSITIVE)
+    min_count: int = described(1, "fewest occurrences of a token in the training split", NOT_NEGATIVE)
+    max_words: int = described(200, "most tokens of a sentence; `long` decides about longer ones", POSITIVE)
     long: str = described("cut", f"what is done to longer sentences: {' or '.join(LONG)}", LONG)
     buckets: int = described(
         8,

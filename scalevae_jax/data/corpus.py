@@ -5,13 +5,13 @@ import itertools
 import re
 import unicodedata
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from scalevae_jax.core.types import InputError
-from scalevae_jax.data import files, vocab
+from scalevae_jax.data import files, subwords, tokenizer, vocab
 from scalevae_jax.data.config import Data
 from scalevae_jax.data.files import SPLITS, Source
 from scalevae_jax.data.lines import repaired
@@ -22,6 +22,7 @@ __all__ = ["SPLITS", "Corpus", "Split", "open", "read", "remarks"]
 
 MANY_UNKNOWN = 0.1  # of a split's words
 LOOKED_AT = 1000  # sentences, to see why so many words are unknown
+MARKS = frozenset(".,;:!?")
 UNSPLIT = re.compile(r"\w[.,;:!?)\"]$|^[(\"]\w")  # a word and its punctuation in one
 
 
@@ -33,7 +34,9 @@ class Split:
     offsets: np.ndarray
     labels: np.ndarray | None
     digest: str = ""  # sha256 of the text before words became ids
-    long: int = 0  # sentences of more than `max_words` words
+    long: int = 0  # sentences of more than `max_words` tokens
+    bytes: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int64))  # of each line and its end
+    names: tuple[str, ...] = ()  # of the labels, where they are no numbers
 
     @classmethod
     def of(cls, rows: Sequence[Sequence[int]]) -> "Split":
@@ -58,12 +61,27 @@ class Split:
         if not rows:
             return self
         offsets, labels = self.offsets[: rows + 1], None if self.labels is None else self.labels[:rows]
-        return dataclasses.replace(self, tokens=self.tokens[: offsets[-1]], offsets=offsets, labels=labels)
+        tokens, sizes = self.tokens[: offsets[-1]], self.bytes[:rows]
+        return dataclasses.replace(self, tokens=tokens, offsets=offsets, labels=labels, bytes=sizes)
+
+    def label_name(self, label: int | np.integer) -> str:
+        """A label as it stands in the text."""
+        return self.names[label] if self.names else str(label)
 
     @property
     def unknown(self) -> float:
-        """Share of the words that are `<unk>`."""
+        """Share of the tokens that are `<unk>`."""
         return float(np.sum(self.tokens == vocab.UNKNOWN)) / max(len(self.tokens) - 2 * len(self), 1)
+
+
+class Row(NamedTuple):
+    """A sentence: its tokens (none where it is dropped), the bytes of their text and of a newline, its label (if any),
+    and whether it was too long."""
+
+    tokens: list[str]
+    bytes: int
+    label: np.ndarray
+    long: bool
 
 
 class Corpus(NamedTuple):
@@ -98,49 +116,70 @@ class Corpus(NamedTuple):
     def _limit(self, split: str) -> int:
         return {"train": self.data.limit_train, "valid": self.data.limit_valid}.get(split, 0)
 
-    def sentences(self, split: str) -> Iterator[list[str]]:
-        """The words of each sentence, up to the split's limit; long sentences are cut, or dropped."""
-        kept = (words for words, _, _ in self._rows(split) if words)
+    def lines(self, split: str) -> Iterator[str]:
+        """Each sentence as it was read, up to the split's limit."""
+        every = (text for texts, _ in self.blocks(split) for text in texts)
+        return itertools.islice(every, self._limit(split) or None)
+
+    def sentences(self, split: str, words: Vocabulary) -> Iterator[list[str]]:
+        """The tokens of each sentence, up to the split's limit; long sentences are cut, or dropped."""
+        kept = (row.tokens for row in self._rows(split, words) if row.tokens)
         return itertools.islice(kept, self._limit(split) or None)
 
-    def _rows(self, split: str) -> Iterator[tuple[list[str], np.ndarray, bool]]:
-        """For each sentence its words (none where it is dropped), its label (if any), and whether it was too long."""
+    def _rows(self, split: str, words: Vocabulary) -> Iterator[Row]:
         limit, drop = self.data.max_words, self.data.long == "drop"
         for texts, labels in self.blocks(split):
             for i, text in enumerate(texts):
-                words = text.split(" ", limit)
-                long = len(words) > limit
-                yield [] if long and drop else words[:limit], labels[i : i + 1], long
+                tokens = words.split(text, limit)
+                long = len(tokens) > limit
+                tokens = [] if long and drop else tokens[:limit]
+                kept = words.join(tokens) if long else text
+                yield Row(tokens, len(kept.encode()) + 1, labels[i : i + 1], long)
 
     def vocabulary(self) -> Vocabulary:
-        """The words of the training split, or those of the file that the configuration names."""
-        if self.data.vocab:
-            given = vocab.load(storage.path(self.data.vocab)).words[len(vocab.SPECIALS) :]
+        """The tokens of the training split, or those of the file that the configuration names. Raises InputError."""
+        data = self.data
+        if data.vocab:
+            given = tokenizer.load(data.tokenizer, storage.path(data.vocab))
+            if data.tokenizer != "words":
+                return given
             # The text is in NFC; a vocabulary from elsewhere need not be.
-            return vocab.vocabulary(list(dict.fromkeys(unicodedata.normalize("NFC", word) for word in given)))
-        return vocab.build(self.sentences("train"), self.data.vocab_size, self.data.min_count)
+            words = given.words[len(vocab.SPECIALS) :]
+            return vocab.vocabulary(list(dict.fromkeys(unicodedata.normalize("NFC", word) for word in words)))
+        if data.tokenizer == "bpe":
+            return subwords.learn(self.lines("train"), data.vocab_size, data.min_count)
+        empty = vocab.vocabulary([], tokenizer.SEPARATORS[data.tokenizer])
+        return vocab.build(self.sentences("train", empty), data.vocab_size, data.min_count, empty.separator)
 
     def split(self, name: str, words: Vocabulary) -> Split:
         """The split as ids, up to its limit. Raises InputError where it is missing or every sentence was dropped."""
         # Arrays of numbers, since lists of Python integers would take eight times the memory.
-        tokens, ends, labels, long = array("i"), array("q", [0]), array("q"), 0
-        for sentence, label, too_long in self._rows(name):
-            long += too_long
-            if sentence:
-                tokens.extend(words.encode(sentence))
+        tokens, ends, sizes, labels, long = array("i"), array("q", [0]), array("q"), array("q"), 0
+        for row in self._rows(name, words):
+            long += row.long
+            if row.tokens:
+                tokens.extend(words.encode(row.tokens))
                 ends.append(len(tokens))
-                labels.extend(label)
+                sizes.append(row.bytes)
+                labels.extend(row.label)
         if len(ends) == 1:
             limit = f"config.data.max_words={self.data.max_words}"
             raise InputError(f"{self.source.place}: every {name} sentence has more than {limit}")
         ids, offsets = np.frombuffer(tokens, np.int32), np.frombuffer(ends, np.int64)
         all_labels = np.frombuffer(labels, np.int64) if len(labels) else None
-        return Split(ids, offsets, all_labels, self.metadata(name)["sha256"], long).first(self._limit(name))
+        names = tuple(self.prepared.info.metadata.get("names", ()))
+        digest, all_sizes = self.metadata(name)["sha256"], np.frombuffer(sizes, np.int64)
+        return Split(ids, offsets, all_labels, digest, long, all_sizes, names).first(self._limit(name))
 
 
 def remarks(corpus: Corpus, splits: Mapping[str, Split]) -> list[str]:
     """What a user should know, a line each: repairs, equal and long sentences, unknown words, what is in train too."""
-    said = []
+    said, unit = [], tokenizer.UNITS[corpus.data.tokenizer]
+    if unit != "words" and _divided(itertools.islice(corpus.lines("train"), LOOKED_AT)):
+        said.append(
+            "train: already divided into words (punctuation stands alone, no capitals); "
+            f"config.data.tokenizer=words reads these words, {corpus.data.tokenizer} reads the text as it stands"
+        )
     for split in SPLITS:
         if split not in corpus.prepared.info.splits:
             continue
@@ -152,30 +191,43 @@ def remarks(corpus: Corpus, splits: Mapping[str, Split]) -> list[str]:
             rows = splits[split]
             if rows.long:
                 done = {"cut": "cut", "drop": "left out"}[corpus.data.long]
-                notes.append(f"{rows.long:,} sentences of more than {corpus.data.max_words} words {done}")
+                notes.append(f"{rows.long:,} sentences of more than {corpus.data.max_words} {unit} {done}")
             if rows.unknown > MANY_UNKNOWN:
-                notes.append(f"{rows.unknown:.1%} of the words are unknown: {_reason(corpus, split, rows)}")
+                notes.append(f"{rows.unknown:.1%} of the {unit} are unknown: {_reason(corpus, split, rows)}")
         if repeated := metadata.get("in_train"):
             notes.append(f"{repeated:,} of {metadata['sentences']:,} sentences are in train too")
         said += [f"{split}: {note}" for note in notes]
     return said
 
 
+def _divided(lines: Iterable[str]) -> bool:
+    """Whether a tokenizer has been at these lines: punctuation stands alone, and hardly a word has a capital."""
+    words = [word for line in lines for word in line.split(" ")]
+    marks, joined = sum(word in MARKS for word in words), sum(UNSPLIT.search(word) is not None for word in words)
+    return marks > 10 * joined and 100 * sum(word != word.lower() for word in words) < len(words)
+
+
 def _reason(corpus: Corpus, name: str, rows: Split) -> str:
     """Why many words of a split are unknown, by what they look like, and the remedy."""
-    data, sentences = corpus.data, itertools.islice(corpus.sentences(name), min(LOOKED_AT, len(rows)))
+    data = corpus.data
+    limits = f"config.data.vocab_size={data.vocab_size}, config.data.min_count={data.min_count}"
+    if data.tokenizer != "words":
+        return f"they are rare or missing in train ({limits})"
+    sentences = itertools.islice(corpus.sentences(name, vocab.vocabulary([])), min(LOOKED_AT, len(rows)))
     words = [pair for i, sentence in enumerate(sentences) for pair in zip(sentence, rows[i][1:-1], strict=True)]
     unknown = [word for word, token in words if token == vocab.UNKNOWN]
     rough = [word for word in unknown if word != word.lower() or UNSPLIT.search(word)]
     if 2 * sum(word in vocab.SPECIALS for word in unknown) > len(unknown):
         return "most are <unk> or another special symbol in the text itself"
     if len(words) < 2 * min(LOOKED_AT, len(rows)):
-        return "most sentences are one word; expected spaces between words"
+        return "most sentences are one word; expected spaces between words, or config.data.tokenizer=bpe"
     if not data.raw and 3 * len(rough) > len(unknown):
-        return "many have capitals or punctuation; config.data.raw=True lower-cases the text and splits it into words"
+        return (
+            "many have capitals or punctuation; config.data.raw=True lower-cases the text and splits it into words, "
+            "config.data.tokenizer=bpe reads it as it stands"
+        )
     if data.vocab:
         return f"the vocabulary is that of config.data.vocab={data.vocab}; without it, it is that of train"
-    limits = f"config.data.vocab_size={data.vocab_size}, config.data.min_count={data.min_count}"
     return f"they are rare or missing in train ({limits})"
 
 
@@ -187,6 +239,11 @@ def open(data: Data, path: str | None = None) -> Corpus:
     from scalevae_jax.data import builder  # importing TFDS takes a second, which --help does not need
 
     data = data if path is None else dataclasses.replace(data, path=path, name="text")
+    if data.raw and data.tokenizer != "words":
+        raise InputError(
+            f"config.data.raw=True divides text into words, and {data.tokenizer} reads it as it stands; leave out raw, "
+            "or take config.data.tokenizer=words"
+        )
     source = files.find(data)
     return Corpus(data, source, builder.prepare(source, builder.cache_folder(data.cache)))
 

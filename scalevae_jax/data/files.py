@@ -8,14 +8,13 @@ from importlib import resources
 from typing import NamedTuple
 
 from scalevae_jax.core.types import InputError
-from scalevae_jax.data.config import Data
+from scalevae_jax.data.config import LABEL, TEXT, Data
 from scalevae_jax.data.lines import KINDS, Line, kind, open_bytes, read_lines
 from scalevae_jax.data.vocab import tokenize
 from scalevae_jax.runtime import storage
 from scalevae_jax.runtime.storage import Path
 
 SPLITS: tuple[str, ...] = ("train", "valid", "test")
-SPLIT_BOUNDS = (0.9, 0.95)  # of a single file: train ends at the first, valid at the second
 PACKAGE = "package:"
 SYNTHETIC = f"{PACKAGE}synthetic"
 
@@ -25,15 +24,16 @@ class Source(NamedTuple):
 
     place: Path
     files: dict[str, Path]
-    field: str = "text"
+    columns: tuple[str, str] = (TEXT, LABEL)  # of the sentence and of its label
     raw: bool = False
-    seed: int | None = None  # of the split of a single file; None where every split has a file of its own
+    split: str = ""  # shares of the splits of a single file; empty where every split has a file of its own
+    seed: int = 0  # of that split
 
     def digest(self) -> str:
         """sha256 of the files' bytes and of everything that decides how they are read. Raises InputError."""
         # Another release of NLTK may tokenize the same text differently.
         tokenizer = self.raw and f"nltk {importlib.metadata.version('nltk')}"
-        digest = hashlib.sha256(repr((self.field, tokenizer, self.seed)).encode())
+        digest = hashlib.sha256(repr((self.columns, tokenizer, self.split, self.seed)).encode())
         for split, path in self.files.items():
             digest.update(f"{split} {kind(path)}".encode())
             try:
@@ -48,19 +48,21 @@ class Source(NamedTuple):
         # Every split of a single file reads all of its lines. To count a repair once, the split of the next sentence
         # counts it, and the first split counts what follows the last sentence.
         pending: Counter[str] = Counter()
-        for label, text in read_lines(self.files[split], pending, self.field):
-            if self.seed is None or assigned_split(text, self.seed) == split:
+        for label, text in read_lines(self.files[split], pending, *self.columns):
+            if not self.split or assigned_split(text, self.split, self.seed) == split:
                 repairs.update(pending)
                 yield label, tokenize(text) if self.raw else text
             pending.clear()
-        if self.seed is None or split == SPLITS[0]:
+        if not self.split or split == SPLITS[0]:
             repairs.update(pending)
 
 
-def assigned_split(text: str, seed: int) -> str:
+def assigned_split(text: str, shares: str, seed: int) -> str:
     """The split of a sentence of a single file: a hash decides, so that equal sentences share a split."""
+    train, valid, test = map(int, shares.split("/"))
+    bounds = (share / (train + valid + test) for share in (train, train + valid))
     digest = hashlib.blake2b(text.encode(), digest_size=8, key=str(seed).encode()).digest()
-    return SPLITS[sum(int.from_bytes(digest) >= bound * 2**64 for bound in SPLIT_BOUNDS)]
+    return SPLITS[sum(int.from_bytes(digest) >= bound * 2**64 for bound in bounds)]
 
 
 def place(data: Data) -> Path:
@@ -81,17 +83,17 @@ def find(data: Data) -> Source:
         return Source(storage.path(SYNTHETIC), {})
     if not data.path and data.name == "text":
         raise InputError("no text is given: --config.data.path=FILE_OR_FOLDER (--path for scalevae_jax.data)")
-    where = place(data)
+    where, columns = place(data), (data.text_column, data.label_column)
     try:
         if where.is_file():
             kind(where)
-            return Source(where, dict.fromkeys(SPLITS, where), data.field, data.raw, data.split_seed)
+            return Source(where, dict.fromkeys(SPLITS, where), columns, data.raw, data.split, data.split_seed)
         files = {split: path for split in SPLITS if (path := _split_file(where, split))}
     except OSError as error:
         raise InputError(f"{where}: cannot be read: {error}") from error
     if not files:
         raise InputError(missing(where, "train"))
-    return Source(where, files, data.field, data.raw)
+    return Source(where, files, columns, data.raw)
 
 
 def missing(where: Path, split: str) -> str:
@@ -100,14 +102,14 @@ def missing(where: Path, split: str) -> str:
     problem = f"no {split}.txt or {split}.txt.gz in" if where.is_dir() else "no such file or folder:"
     absolute = where if storage.is_remote(where) else where.absolute()
     return (
-        f"{problem} {absolute}: put {names} there (or .txt.gz, .tsv, .jsonl) with one sentence a line, "
+        f"{problem} {absolute}: put {names} there (or {', '.join(KINDS[1:])}) with one sentence a line, "
         "or give another folder, or one file to be split, with --config.data.path=PATH"
     )
 
 
 def _split_file(folder: Path, split: str) -> Path | None:
-    """train.txt goes before train.txt.gz, .tsv and .jsonl, and these before NAME.train.txt."""
-    endings = [f"{suffix}{gz}" for suffix in KINDS for gz in ("", ".gz")]
+    """train.txt goes before train.txt.gz, .tsv and the others, and these before NAME.train.txt."""
+    endings = [f"{suffix}{gz}" for suffix in KINDS for gz in ("", ".gz") if f"{suffix}{gz}" != ".parquet.gz"]
     for prefix in ("", "*."):
         for ending in endings:
             paths = sorted(folder.glob(f"{prefix}{split}{ending}"))

@@ -1,14 +1,13 @@
 """The lines of a text, repaired or refused: labels and sentences of a corpus, and sentences from elsewhere.
 
-A file is .txt (one sentence a line, or `label<TAB>sentence` in every line), .tsv (`label<TAB>sentence`) or .jsonl (one
-object a line, its label in the field `label`), each also with .gz. A file is read in the memory of its longest line.
+A file is .txt (one sentence a line, or `label<TAB>sentence` in every line), .tsv (`label<TAB>sentence`), or a table of
+`data.tables` (.csv, .jsonl, .parquet); all but .parquet also with .gz. A file takes the memory of its longest line.
 What reads a user's sentences calls `clean_line` for each of them, or `read_texts` for a file of them.
 """
 
 import codecs
 import gzip
 import io
-import json
 import re
 import unicodedata
 import zlib
@@ -18,9 +17,11 @@ from pathlib import PurePath
 from typing import Any
 
 from scalevae_jax.core.types import InputError
+from scalevae_jax.data import tables
+from scalevae_jax.data.config import LABEL, TEXT
 from scalevae_jax.runtime.storage import Path
 
-KINDS = (".txt", ".tsv", ".jsonl")
+KINDS = (".txt", ".tsv", ".csv", ".jsonl", ".parquet")
 LONGEST_LINE = 64 * 2**20  # bytes
 CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 # Zero-width spaces, marks of direction, soft hyphens and byte order marks. Joiners (U+200C, U+200D) are letters of a
@@ -31,7 +32,7 @@ INVISIBLE = re.compile(
 MARK = re.compile("</?s>|<pad>")
 PRINTED = bytes([9, 10, 13, *range(32, 256)])  # all bytes but those of control characters
 UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-LABEL = re.compile(r" *[+-]?[0-9]{1,18} *")
+INTEGER = re.compile(r" *[+-]?[0-9]{1,18} *")
 REPAIRS = {
     "blank": "blank lines left out",
     "crlf": "lines ended by CRLF, which is left out",
@@ -39,17 +40,19 @@ REPAIRS = {
     "control": "lines with control characters, now spaces",
     "invisible": "lines with zero-width characters or byte order marks, which are left out",
     "composed": "lines with letters and accents apart (Unicode NFD), now together (NFC)",
-    "mark": "lines with <s>, </s> or <pad>, which are read as <unk>; take them out of the text",
+    "mark": "lines with <s>, </s> or <pad>, which as words are read as <unk>; take them out of the text",
     "label": "labels before a tab left out",
 }
-Line = tuple[int | None, str]  # label and sentence
+Line = tuple[int | str | None, str]  # label and sentence
 
 
 def kind(path: Path) -> str:
-    """.txt, .tsv or .jsonl. Raises InputError for another name."""
+    """One of KINDS. Raises InputError for another name."""
     suffix = PurePath(path.name.removesuffix(".gz")).suffix
-    if suffix not in KINDS:
-        raise InputError(f"{path}: expected a file name that ends in {', '.join(KINDS)}, with or without .gz")
+    if suffix not in KINDS or path.name.endswith(".parquet.gz"):
+        raise InputError(
+            f"{path}: expected a file name that ends in {', '.join(KINDS)}, with or without .gz (.parquet without)"
+        )
     return suffix
 
 
@@ -59,33 +62,57 @@ def open_bytes(path: Path) -> io.BufferedReader:
     return io.BufferedReader(file)  # a file in a bucket has no `readline` with a limit
 
 
-def read_lines(path: Path, repairs: Counter[str], field: str = "text") -> Iterator[Line]:
-    """Label and sentence of each line, words separated by one space; counts in `repairs` the lines repaired.
+def read_lines(path: Path, repairs: Counter[str], text_column: str = TEXT, label_column: str = LABEL) -> Iterator[Line]:
+    """Label and sentence of each line, words separated by one space; counts in `repairs` the lines repaired. Where the
+    first label is no integer, all are names.
 
     Raises InputError for a file that is unreadable, not UTF-8, labelled in some lines only, or not of its kind.
     """
     file_kind = kind(path)
-    json_lines = file_kind == ".jsonl"
-    labelled = True if file_kind == ".tsv" else None  # None until the first sentence decides
+    labelled = True if file_kind == ".tsv" else None  # None until the first sentence decides, as it does of names
+    names: bool | None = None
     try:
         with open_bytes(path) as raw_file:
-            file: Any = gzip.GzipFile(fileobj=raw_file) if path.suffix == ".gz" else raw_file
-            for where, line in decode_lines(file, str(path), repairs):
-                label, text = _json_line(line, where, field) if json_lines else _text_line(line, where)
+            for where, given, text in _rows(path, raw_file, file_kind, repairs, text_column, label_column):
                 text = clean_line(text, repairs)
                 if not text:
                     repairs["blank"] += 1
                     continue
                 if labelled is None:
-                    labelled = label is not None
+                    labelled = given is not None
                 # A tab in an unlabelled sentence would make its first words a label; this line finds it.
-                if labelled != (label is not None):
-                    expected = "the field `label`" if json_lines else "`label<TAB>`"
-                    remedy = "" if json_lines else " (replace a tab in a sentence by a space)"
+                if labelled != (given is not None):
+                    columns = file_kind not in (".txt", ".tsv")
+                    expected = f"a label in {label_column!r}" if columns else "`label<TAB>`"
+                    remedy = "" if columns else " (replace a tab in a sentence by a space)"
                     raise InputError(f"{where}: expected {expected} in every line or in none{remedy}")
-                yield None if label is None else _integer(label, where, json_lines), text
+                if given is None:
+                    yield None, text
+                    continue
+                label = _label(given, where)
+                number = INTEGER.fullmatch(label) is not None
+                if names is None:
+                    names = not number
+                if not (names or number):
+                    raise InputError(f"{where}: label {given!r} is not an integer, as the labels before it are")
+                yield label if names else int(label), text
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{path}: cannot be read: {error}") from error
+
+
+def _rows(
+    path: Path, raw_file: io.BufferedReader, file_kind: str, repairs: Counter[str], text: str, label: str
+) -> Iterator[tables.Row]:
+    """The place, the label and the sentence of each row of a file, as they stand there."""
+    if file_kind == ".parquet":
+        return tables.parquet_rows(raw_file, str(path), text, label)
+    file: Any = gzip.GzipFile(fileobj=raw_file) if path.suffix == ".gz" else raw_file
+    lines = decode_lines(file, str(path), repairs)
+    if file_kind == ".csv":
+        return tables.csv_rows(lines, str(path), text, label)
+    if file_kind == ".jsonl":
+        return tables.json_rows(lines, text, label)
+    return ((where, *_text_line(line, where)) for where, line in lines)
 
 
 def read_texts(file: io.BufferedIOBase, name: str, repairs: Counter[str]) -> list[str]:
@@ -94,7 +121,7 @@ def read_texts(file: io.BufferedIOBase, name: str, repairs: Counter[str]) -> lis
     Where every sentence has a label before a tab, the labels are left out. Raises InputError for what is not text.
     """
     lines = [line for _, line in decode_lines(file, name, repairs)]
-    if all(re.match(rf"{LABEL.pattern}\t", line) for line in lines if line.strip()):
+    if all(re.match(rf"{INTEGER.pattern}\t", line) for line in lines if line.strip()):
         repairs["label"] += sum("\t" in line for line in lines)
         lines = [line.partition("\t")[2] for line in lines]
     return [clean_line(line, repairs) for line in lines]
@@ -180,26 +207,11 @@ def _text_line(line: str, where: str) -> tuple[str | None, str]:
     return (label, sentence) if tab else (None, line)
 
 
-def _json_line(text: str, where: str, field: str) -> tuple[Any, str]:
-    if not text.strip():
-        return None, ""
-    try:
-        line = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{where}: not JSON: {error}") from error
-    sentence = line.get(field) if isinstance(line, dict) else None
-    if not isinstance(sentence, str):
-        raise InputError(f"{where}: expected an object with a string in the field {field!r} (--config.data.field)")
-    try:
-        sentence.encode()
-    except UnicodeEncodeError as error:
-        raise InputError(f"{where}: half a surrogate pair in {field!r}, which UTF-8 cannot hold") from error
-    return line.get("label"), sentence
-
-
-def _integer(label: Any, where: str, json_lines: bool) -> int:
-    text = CONTROL.sub(" ", label if isinstance(label, str) else json.dumps(label))
-    if not LABEL.fullmatch(text):
-        remedy = "number the classes 0, 1, ... in the field `label`" if json_lines else "text before a tab is a label"
-        raise InputError(f"{where}: label {label!r} is not an integer of at most 18 digits; {remedy}")
-    return int(text)
+def _label(label: Any, where: str) -> str:
+    """The text of a label."""
+    if isinstance(label, bool) or not isinstance(label, int | str):
+        raise InputError(f"{where}: label {label!r}: expected an integer or a word")
+    text = " ".join(CONTROL.sub(" ", str(label)).split())
+    if not text:
+        raise InputError(f"{where}: the label is empty; text before a tab is a label")
+    return text

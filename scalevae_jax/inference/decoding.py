@@ -44,7 +44,7 @@ class Decoding:
     top_p: float = 1.0  # draw among the fewest likeliest words that hold this share (Holtzman et al. 2020)
     beam: int = 1  # hypotheses kept at once; 1 is no beam search
     length_penalty: float = 1.0
-    max_words: int = 30
+    max_words: int = 30  # most tokens
     mask_unknown: bool = True  # never produce `<unk>`
 
     def __post_init__(self) -> None:

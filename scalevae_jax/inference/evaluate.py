@@ -88,10 +88,11 @@ def _evaluate_once(
     ess = nll.pop("ess")
     sentences, tokens = len(inferred.rec), int(inferred.tokens.sum())
     mean = {estimate: float(values.mean()) for estimate, values in nll.items()}
-    error, ppl = None, None
+    error, ppl, bits_per_byte = None, None, None
     if "nll" in nll:
         error = float(nll["nll"].std(ddof=1) / math.sqrt(sentences)) if sentences > 1 else None
         ppl = math.exp(mean["nll"] * sentences / tokens)
+        bits_per_byte = mean["nll"] * sentences / (int(batches.split.bytes.sum()) * math.log(2))
     rates = _rates(inferred, sampling.priors)
     result = {
         "tokens": tokens,
@@ -104,6 +105,7 @@ def _evaluate_once(
         "nll_by_draws": bounds,
         "ess": float(ess.mean()) if "nll" in nll and run.model.latent else None,
         "ppl": ppl,
+        "bits_per_byte": bits_per_byte,
         "iw_samples": max(map(int, bounds), default=sampling.samples),
         "proposal_scale": sampling.proposal_scale,
     }
@@ -249,6 +251,7 @@ ROWS = (  # of the table that `evaluate` prints, and of the model card
     ("nll_mixture_prior", "-log p(x), mixture fitted to training posteriors: a bound"),
     ("nll_paper", "the estimate nearest to Table 1: no bound unless the factor is 1"),
     ("ppl", "exp(nll a token)"),
+    ("bits_per_byte", "nll in bits, a byte of the text as read; a newline ends each sentence"),
     ("neg_elbo", "rec + kl_model, one draw"),
     ("neg_elbo_paper", "rec + kl, Eq. 7"),
     ("rec", "-log p(x|z)"),

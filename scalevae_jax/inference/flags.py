@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from scalevae_jax.core.types import InputError
-from scalevae_jax.data import lines, vocab
+from scalevae_jax.data import lines
 from scalevae_jax.inference import load
 from scalevae_jax.inference.decoding import Decoding
 from scalevae_jax.inference.model import TrainedModel
@@ -65,7 +65,7 @@ def add_decoding(arguments: Parser, temperature: float = 0.0) -> None:
     add("--top_p", type=number(0.0, 1.0), default=1.0, help="draw among the fewest words that hold this share")
     add("--beam", type=integer(1), default=1, help="hypotheses of a beam search; 1 is none")
     add("--length_penalty", type=number(0.0), default=1.0, help="beam: rank by log p / length^this")
-    add("--max_words", type=integer(1), default=30, help="words of a sentence at most")
+    add("--max_words", type=integer(1), help="tokens of a sentence at most [30 words; of others as in training]")
     arguments.add_switch("--unknown", help="let <unk> be generated")
 
 
@@ -73,21 +73,20 @@ def read_decoding(options: Namespace, temperature: float = 0.0) -> dict[str, Any
     """The fields of decoding.Decoding that were given. A beam search draws nothing unless a temperature is given.
 
     Raises InputError for impossible values."""
-    chosen = {name: getattr(options, name) for name in DECODING} | {"mask_unknown": not options.unknown}
-    if options.temperature is None:
-        chosen["temperature"] = 0.0 if options.beam > 1 else temperature
+    chosen: dict[str, Any] = {name: x for name in DECODING if (x := getattr(options, name)) is not None}
+    chosen = {"temperature": 0.0 if options.beam > 1 else temperature, "mask_unknown": not options.unknown} | chosen
     Decoding(**chosen)  # before the model is read
     return chosen
 
 
 def add_wording(arguments: Parser) -> None:
-    """--detokenize."""
-    arguments.add_switch("--detokenize", help="join punctuation and clitics to their words")
+    """--as_read."""
+    arguments.add_switch("--as_read", help="print sentences as the model reads them, words separated by spaces")
 
 
-def read_wording(options: Namespace, sentence: str) -> str:
-    """A sentence as it is printed."""
-    return vocab.detokenize(sentence) if options.detokenize else sentence
+def read_wording(options: Namespace, model: TrainedModel, sentences: list[str]) -> list[str]:
+    """Sentences as they are printed: as a person writes them, unless `--as_read` is given."""
+    return sentences if options.as_read else model.written(sentences)
 
 
 def add_texts(arguments: Parser) -> None:
@@ -95,7 +94,7 @@ def add_texts(arguments: Parser) -> None:
     arguments.add_argument(
         "--input",
         metavar="FILE",
-        help="a file of sentences, one a line, words separated by spaces; - is standard input [-]",
+        help="a file of sentences, one a line, in the form of the training data; - is standard input [-]",
     )
 
 

@@ -13,14 +13,14 @@ import safetensors
 from scalevae_jax import config
 from scalevae_jax.core.network import Model
 from scalevae_jax.core.types import InputError, Params, leaves_by_path
-from scalevae_jax.data import vocab
+from scalevae_jax.data import tokenizer
 from scalevae_jax.data.vocab import Vocabulary
 from scalevae_jax.methods.method import METHODS, Method
 from scalevae_jax.runtime import console, storage
 from scalevae_jax.runtime.storage import Path
 from scalevae_jax.training import workdir
 from scalevae_jax.training.checkpoint import Checkpoints, Damaged
-from scalevae_jax.training.workdir import CONFIG, RUN, VOCABULARY, WEIGHTS
+from scalevae_jax.training.workdir import CONFIG, RUN, WEIGHTS
 
 SUMS = "SHA256SUMS"  # of an exported folder
 FORMAT = "scalevae_jax 1"
@@ -68,7 +68,8 @@ def read_definition(folder: Path) -> tuple[config.Config, Vocabulary, Method, Mo
             f"{folder}: trained by {name!r}, a method that is not in the package; in a new Python process, import the "
             "script that defines it, then load the model from there (docs/methods.md)"
         )
-    settings, words = config.from_json(folder / CONFIG), vocab.load(folder / VOCABULARY)
+    settings = config.from_json(folder / CONFIG)
+    words = tokenizer.load(settings.data.tokenizer, folder / tokenizer.FILES[settings.data.tokenizer])
     method = config.build_method(settings)
     return settings, words, method, config.build_model(settings, method, len(words))
 
@@ -128,7 +129,8 @@ def _check_digests(folder: Path) -> None:
     """Raises InputError if a file of an exported folder is missing or is not the one that was exported."""
     try:
         sums = dict(line.split("  ")[::-1] for line in (folder / SUMS).read_text(encoding="utf-8").splitlines())
-        changed = [name for name in (WEIGHTS, CONFIG, VOCABULARY) if file_digest(folder / name) != sums.get(name)]
+        vocabulary = [name for name in set(tokenizer.FILES.values()) if name in sums or (folder / name).is_file()]
+        changed = [name for name in (WEIGHTS, CONFIG, *vocabulary) if file_digest(folder / name) != sums.get(name)]
     except (OSError, ValueError) as error:
         raise InputError(f"{folder}: not a whole exported model ({error}); export it again") from error
     if changed:

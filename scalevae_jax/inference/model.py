@@ -11,7 +11,7 @@ from jaxtyping import Float
 from scalevae_jax.core import gaussian, mixture
 from scalevae_jax.core.streams import Stream, stream_key
 from scalevae_jax.core.types import Array, InputError, Keys
-from scalevae_jax.data import corpus, loader
+from scalevae_jax.data import corpus, loader, tokenizer
 from scalevae_jax.data.lines import clean_line
 from scalevae_jax.data.vocab import UNKNOWN, tokenize
 from scalevae_jax.inference import decoding as decoder
@@ -24,6 +24,7 @@ from scalevae_jax.runtime import devices
 PRIORS = ("model", "unit", "aggregate", "full", "mixture")
 FITTED_PRIORS = {"aggregate": "nll_fitted_prior", "full": "nll_full_prior", "mixture": "nll_mixture_prior"}
 AT_ONCE = 128  # sentences decoded together
+LONGEST = 30  # words of a decoded sentence, unless given; a sentence of other tokens may be as long as in training
 
 
 def _batch_size(rows: int, largest: int) -> int:
@@ -38,8 +39,8 @@ def _key(seed: int, stream: Stream) -> Keys:
 
 
 class TrainedModel:
-    """A trained model, as `scalevae_jax.load` gives it. A sentence is a str of words separated by spaces, as in the
-    training data, and is repaired as training text is (`data.lines.clean_line`).
+    """A trained model, as `scalevae_jax.load` gives it. A sentence is a str as in the training data (with
+    data.tokenizer=words, words separated by spaces), and is repaired as training text is (`data.lines.clean_line`).
 
     Points z are [n, latent] in the decoder's space, so that Scale-VAE's factor is already in them. `**decoding` are
     fields of `inference.decoding.Decoding`: temperature, top_k, top_p, beam, length_penalty, max_words, mask_unknown.
@@ -72,7 +73,17 @@ class TrainedModel:
             raise InputError(f"z: expected shape [n, {self.latent}], got {list(z.shape)}")
         if not np.isfinite(z).all():
             raise InputError("z: expected finite numbers")
-        return self._decode(z, _key(seed, Stream.WORDS), Decoding(**decoding))
+        return self._decode(z, _key(seed, Stream.WORDS), self.decoding(**decoding))
+
+    def decoding(self, **given: Any) -> Decoding:
+        """How this model decodes with these fields given."""
+        data = self.run.settings.data
+        given.setdefault("max_words", LONGEST if data.tokenizer == "words" else data.max_words)
+        return Decoding(**given)
+
+    def written(self, sentences: Sequence[str]) -> list[str]:
+        """The sentences as a person writes them: words are joined with their punctuation and clitics."""
+        return [self.run.words.written(sentence) for sentence in sentences]
 
     def reconstruct(self, texts: Sequence[str], seed: int = 0, **decoding: Any) -> list[str]:
         """Each sentence decoded from its posterior mean."""
@@ -99,7 +110,7 @@ class TrainedModel:
         model as it is, unless `temperature` is given, or searched if `beam` is more than 1."""
         if temperature is None:
             temperature = 0.0 if decoding.get("beam", 1) > 1 else TEMPERATURE
-        how = Decoding(temperature=temperature, **decoding)
+        how = self.decoding(temperature=temperature, **decoding)
         return self._decode(self.draw(num, seed, prior), self._keys(num, seed)[1], how)
 
     def interpolate(
@@ -164,15 +175,16 @@ class TrainedModel:
             raise InputError(f"expected text, got {type(text).__name__}")
         data = self.run.settings.data
         text = clean_line(text, Counter())
-        words = (tokenize(text) if data.raw else text).split()
-        if not words:
+        unit = tokenizer.UNITS[data.tokenizer]
+        if not text:
             raise InputError("empty; give it a word")
-        if len(words) > data.max_words:
-            raise InputError(f"{len(words):,} words; this model reads {data.max_words} at most")
-        ids = self.run.words.encode(words)
+        tokens = self.run.words.split(tokenize(text) if data.raw else text)
+        if len(tokens) > data.max_words:
+            raise InputError(f"{len(tokens):,} {unit}; this model reads {data.max_words} at most")
+        ids = self.run.words.encode(tokens)
         # The model would read it as `<unk>` alone and answer with a sentence that has nothing to do with it.
         if set(ids[1:-1]) == {UNKNOWN}:
-            raise InputError(f"none of its words is in the model's vocabulary: {' '.join(words[:5])!r}")
+            raise InputError(f"none of its {unit} is in the model's vocabulary: {self.run.words.join(tokens[:5])!r}")
         return ids
 
     def batches(self, split: corpus.Split) -> loader.Loader:

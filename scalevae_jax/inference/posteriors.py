@@ -11,7 +11,7 @@ from jaxtyping import Float
 
 from scalevae_jax.core.network import Model
 from scalevae_jax.core.types import Array, Batch, Gaussian, Keys, Params, Posteriors
-from scalevae_jax.data import corpus, loader
+from scalevae_jax.data import corpus, loader, tokenizer
 from scalevae_jax.inference import metrics
 from scalevae_jax.inference.load import LoadedModel
 from scalevae_jax.methods import objective, penalty
@@ -141,6 +141,8 @@ def read_split(run: LoadedModel, name: str, path: str | None = None) -> corpus.S
     if path is None and name in record and record[name] != split.digest:
         console.warn(f"{name}: not the text that {workdir.RUN} records; it was changed after training began")
     if split.unknown > corpus.MANY_UNKNOWN and name != "train":  # training has said so
-        how = "raw text, as config.data.raw is True" if run.settings.data.raw else "words separated by spaces"
-        console.warn(f"{name}: {split.unknown:.1%} of the words are unknown to the model, which reads {how}")
+        data = run.settings.data
+        how = "words separated by spaces" if data.tokenizer == "words" and not data.raw else "raw text"
+        unit = tokenizer.UNITS[data.tokenizer]
+        console.warn(f"{name}: {split.unknown:.1%} of the {unit} are unknown to the model, which reads {how}")
     return split

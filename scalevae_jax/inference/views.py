@@ -25,6 +25,7 @@ class View(NamedTuple):
     model: TrainedModel
     sentences: list[str]
     labels: np.ndarray
+    names: dict[int, str]  # of the labels
     mean: np.ndarray  # of q_hat, [rows, latent]
     plane: np.ndarray  # the same points in the plane of the map, [rows, 2]
     axes: tuple[str, str]
@@ -49,7 +50,8 @@ def view(name: str, model: TrainedModel, split: str, limit: int) -> View:
     data = model.run.settings.data
     opened = corpus.open(data)
     rows = opened.split(split, model.run.words).first(limit)
-    sentences = [" ".join(words) for words in itertools.islice(opened.sentences(split), limit)]
+    words = model.run.words
+    sentences = [words.join(tokens) for tokens in itertools.islice(opened.sentences(split, words), limit)]
     if not model.latent:
         raise InputError(f"{model.run.workdir}: a language model has no z to look at")
     if len(sentences) < 2:
@@ -58,9 +60,10 @@ def view(name: str, model: TrainedModel, split: str, limit: int) -> View:
     mean = np.asarray(posteriors.q_hat.mean)
     plane, axes = project(mean)
     labels = np.zeros(len(mean), int) if rows.labels is None else rows.labels
+    names = {int(label): rows.label_name(label) for label in np.unique(labels)}
     kl = np.asarray(penalty.unit_rate(posteriors)).mean(0)
     active = metrics.active(posteriors.q.mean)
-    return View(name, model, sentences, labels, mean, plane, axes, kl, active)
+    return View(name, model, sentences, labels, names, mean, plane, axes, kl, active)
 
 
 def _figure() -> Figure:
@@ -82,7 +85,14 @@ def draw_map(v: View, chosen: int | None = None) -> tuple[np.ndarray, np.ndarray
     labels = np.unique(v.labels)
     for i, label in enumerate(labels):
         points = v.plane[v.labels == label]
-        ax.scatter(*points.T, s=9, color=f"C{i % 10}", marker="os^Dv"[i % 5], label=f"label {label}", linewidths=0)
+        ax.scatter(
+            *points.T,
+            s=9,
+            color=f"C{i % 10}",
+            marker="os^Dv"[i % 5],
+            label=f"label {v.names[int(label)]}",
+            linewidths=0,
+        )
     if len(labels) > 1:
         ax.legend(loc="upper right")
     if chosen is not None:

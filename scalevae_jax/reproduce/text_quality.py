@@ -112,7 +112,10 @@ def _command(options: Namespace) -> None:
         raise InputError(f"{model.run.workdir}: a language model has no line between two draws to measure")
     language_model = scalevae_jax.load(options.language_model) if options.language_model else None
     known: dict[int, set[tuple[str, ...]]] = {n: set() for n in GRAMS}
-    for sentence in corpus.open(model.run.settings.data).sentences("train"):
+    for each in filter(None, (model, language_model)):
+        if each.run.settings.data.tokenizer != "words":
+            raise InputError(f"{each.run.workdir}: Table 5 counts words; expected a run with data.tokenizer=words")
+    for sentence in corpus.open(model.run.settings.data).sentences("train", model.run.words):
         for n, grams in known.items():
             grams.update(ngrams(sentence, n))
     results: list[dict[str, float]] = []

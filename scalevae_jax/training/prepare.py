@@ -11,7 +11,7 @@ from scalevae_jax import config
 from scalevae_jax.config import Config
 from scalevae_jax.core.network import Model
 from scalevae_jax.core.types import InputError, leaves_by_path
-from scalevae_jax.data import corpus, loader, vocab
+from scalevae_jax.data import corpus, loader, tokenizer, vocab
 from scalevae_jax.methods.method import Method
 from scalevae_jax.runtime import console, devices, processes, storage
 from scalevae_jax.runtime.storage import Path
@@ -54,7 +54,8 @@ def read(settings: Config, words: vocab.Vocabulary | None = None) -> TrainingDat
         for split, known in metadata.items()
     )
     unknown = f"{train.split.unknown:.1%} unknown (valid {valid.split.unknown:.1%})"
-    console.log(f"data: {text.source.place}: {counts} sentences, {len(words):,} words, {unknown}")
+    unit = tokenizer.UNITS[data.tokenizer]
+    console.log(f"data: {text.source.place}: {counts} sentences, {len(words):,} {unit}, {unknown}")
     for remark in corpus.remarks(text, {split: batches.split for split, batches in loaders.items()}):
         console.warn(f"data: {remark}")
     padding = loader.padding_share(train.split.lengths, train.edges)
@@ -83,14 +84,14 @@ def prepare(settings: Config, folder: Path, timeout_seconds: int = 300) -> tuple
     """
     about = introduce(settings, folder)
     method = config.build_method(settings)
-    resuming = workdir.has_checkpoint(folder)
+    resuming, name = workdir.has_checkpoint(folder), settings.data.tokenizer
     if resuming:
         changed = config.differences(config.from_json(folder / workdir.CONFIG), settings)
         if changed:
             raise InputError(
                 f"{folder}: trained with another configuration: {'; '.join(changed)}; choose another --workdir"
             )
-        data = read(settings, vocab.load(folder / workdir.VOCABULARY))
+        data = read(settings, tokenizer.load(name, folder / tokenizer.FILES[name]))
         for split, digest in workdir.read_record(folder)["data"].items():
             if data.digests.get(split) != digest:
                 raise InputError(f"{folder}: trained on another {split} file than {settings.data.path} holds now")
@@ -103,7 +104,7 @@ def prepare(settings: Config, folder: Path, timeout_seconds: int = 300) -> tuple
         record = {**about, "command": sys.argv, "data": data.digests, "steps_per_epoch": len(data.train)}
         storage.write_json(folder / workdir.RUN, record)  # first, since it marks the folder as a run's
         if processes.is_main_process():
-            data.words.save(folder / workdir.VOCABULARY)
+            data.words.save(folder / tokenizer.FILES[name])
     storage.write_text(folder / workdir.CONFIG, config.to_json(settings))  # some fields may change when a run resumes
     processes.barrier("the workdir is written")
     if not (folder / workdir.CONFIG).exists():

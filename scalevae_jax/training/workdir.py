@@ -17,13 +17,14 @@ import jax
 import scalevae_jax
 from scalevae_jax.config import Config
 from scalevae_jax.core.types import InputError
+from scalevae_jax.data import tokenizer
 from scalevae_jax.data.vocab import Vocabulary
 from scalevae_jax.runtime import console, processes, storage
 from scalevae_jax.runtime.storage import Path
 from scalevae_jax.training.checkpoint import FOLDER, Checkpoints
 from scalevae_jax.training.log import METRICS
 
-CONFIG, VOCABULARY, RUN, LOCK = "config.json", "vocab.txt", "run.json", "lock"
+CONFIG, RUN, LOCK = "config.json", "run.json", "lock"
 WEIGHTS = "model.safetensors"  # of an exported model
 PATTERN = "*?["  # what a glob reads as a pattern
 HEARTBEAT = 60.0  # seconds
@@ -95,7 +96,7 @@ def check(workdir: Path) -> None:
     if (workdir / RUN).exists():
         read_record(workdir)  # which names the file if it is another program's
         return
-    for name in (CONFIG, VOCABULARY, METRICS, FOLDER):
+    for name in (CONFIG, *tokenizer.FILES.values(), METRICS, FOLDER):
         if (workdir / name).exists():
             raise InputError(f"{workdir}: holds {name}, but no {RUN}: it is no run's folder; choose another --workdir")
 

@@ -129,7 +129,7 @@ def test_evaluate_repeats_selects_readings_and_writes_a_line_a_sentence(run, tra
 
 
 def test_sample_prints_sentences_of_known_words(run, trained):
-    done = run("sample", "--workdir", str(trained), "--num", "4", "--prior", "aggregate", "--seed", "5")
+    done = run("sample", "--workdir", str(trained), "--num", "4", "--prior", "aggregate", "--seed", "5", "--as_read")
     assert done.code == 0, done.error
     assert len(done.out.splitlines()) == 4
     words = set((trained / "vocab.txt").read_text().split())

@@ -155,6 +155,8 @@ def test_equal_configurations_give_one_method():
         ("method", config.MethodConfig(name="sa_vae", svi_steps=-1), "cannot take -1 steps"),
         ("method", config.MethodConfig(name="du_vae", alpha=0.0), "alpha > 0"),
         ("method.factor_average", "mode", "factor_average is one of"),
+        ("data.split", "90/10", "config.data.split: must be three whole numbers above 0, as 90/5/5, got 90/10"),
+        ("data.tokenizer", "bytes", "config.data.tokenizer: expected one of words, bpe, characters"),
         ("model.encoder_init", "zeros", "config.model.encoder_init: expected one of paper, torch"),
     ],
 )

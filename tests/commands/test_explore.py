@@ -76,11 +76,14 @@ def test_dimensions_count_from_1_and_runs_side_by_side_have_one_scale(shown, mon
 def test_what_the_page_answers_is_what_the_models_say(shown):
     a, b = SENTENCES[0], SENTENCES[7]
     for view, line in zip(shown, explore.between(shown, a, b, np.linspace(0, 1, 7)), strict=True):
-        assert line == view.model.interpolate(a, b, 7)
+        assert line == view.model.written(view.model.interpolate(a, b, 7))
     sentences = explore.sample(shown, 4, 3, 0.7, "unit")
-    assert sentences == ["\n".join(v.model.sample(4, 3, "unit", temperature=0.7)) for v in shown]
+    drawn = [v.model.sample(4, 3, "unit", temperature=0.7) for v in shown]
+    assert sentences == ["\n".join(v.model.written(texts)) for v, texts in zip(shown, drawn, strict=True)]
+    assert " ." not in "".join(sentences)
     image, sentence, reconstruction = explore.choose(shown[1], 3)
-    assert (sentence, [reconstruction]) == (SENTENCES[2], shown[1].model.reconstruct([SENTENCES[2]]))
+    both = [SENTENCES[2], *shown[1].model.reconstruct([SENTENCES[2]])]
+    assert [sentence, reconstruction] == shown[1].model.written(both)
     assert np.any(image != explore.choose(shown[1], None)[0])
     assert explore.choose(shown[1], None)[1:] == ("", "")
 
@@ -90,10 +93,11 @@ def test_one_sentence_has_costs_a_posterior_a_reconstruction_and_neighbours(show
     costs, reconstruction, posterior, near = explore.describe(v, text)
     scores, (mean, scale) = v.model.score([text]), v.model.encode([text])
     assert costs == f"nll {scores['nll'][0]:.2f}, rec {scores['rec'][0]:.2f}, kl {scores['kl'][0]:.2f} nats"
-    assert [reconstruction] == v.model.reconstruct([text])
+    assert [reconstruction] == v.model.written(v.model.reconstruct([text]))
     assert posterior.startswith(f"1: {mean[0, 0]:.2f} ± {scale[0, 0]:.2f}  2: ")
     expected = v.model.nearest(text, v.sentences, 5)
-    assert near.splitlines() == [f"{v.sentences.index(sentence) + 1}: {sentence}" for sentence in expected]
+    numbers = [v.sentences.index(sentence) + 1 for sentence in expected]
+    assert near.splitlines() == [f"{i}: {text}" for i, text in zip(numbers, v.model.written(expected), strict=True)]
 
 
 def test_a_model_that_fails_leaves_the_answers_of_the_others(shown):

@@ -80,9 +80,9 @@ def test_subsets_are_without_replacement_and_even_where_asked(rng):
     assert len(np.unique(rows)) == 60
     even = probe.subset(labels, 20, rng, even=True)
     assert np.bincount(labels[even]).tolist() == [10, 10]
-    for size, message in ((101, "has 100 sentences"), (24, "label 1 has 10 sentences, expected 12")):
+    for size, message in ((101, "has 100 sentences"), (24, "label good has 10 sentences, expected 12")):
         with pytest.raises(InputError, match=message):
-            probe.subset(labels, size, rng, even=size < 100)
+            probe.subset(labels, size, rng, even=size < 100, names=["bad", "good"])
 
 
 def test_features_are_the_means_of_q_hat():

@@ -85,6 +85,28 @@ def test_one_file_is_split_by_a_hash_and_equal_sentences_share_a_split(tmp_path)
     assert _texts(other, "test") != parts["test"]
 
 
+def test_the_shares_of_a_single_file_are_given(tmp_path):
+    (tmp_path / "my.txt").write_text("\n".join(f"sentence {i}" for i in range(1000)))
+    text = corpus.open(Data(path=str(tmp_path / "my.txt"), cache=str(tmp_path), split="2/1/1"))
+    sizes = [text.metadata(split)["sentences"] for split in corpus.SPLITS]
+    np.testing.assert_allclose(sizes, [500, 250, 250], atol=50)
+
+
+def test_labels_that_are_names_have_the_same_number_in_every_split(data, folder):
+    for split, rows in (("train", "good\ta\nnot  bad\tb\n"), ("valid", "not bad\tc\n"), ("test", "new\td\ngood\te\n")):
+        (folder / f"{split}.txt").write_text(rows)
+    text = corpus.open(data)
+    words = text.vocabulary()
+    splits = [text.split(split, words) for split in corpus.SPLITS]
+    assert [[split.label_name(label) for label in split.labels] for split in splits] == [
+        ["good", "not bad"],
+        ["not bad"],
+        ["new", "good"],
+    ]
+    assert splits[0].labels.tolist() == [0, 1]
+    assert splits[2].labels[1] == 0
+
+
 def test_a_repair_in_a_single_file_counts_once(tmp_path):
     path = tmp_path / "my.txt"
     rows = [f"sentence {i}" for i in range(400)] + [f"\0 {i}" for i in range(30)]
@@ -130,6 +152,16 @@ REFUSED = {
         "train.txt: line 5001: byte 3 is not UTF-8",
     ),
     "labels in one split only": ("test.txt", b"a\nb\n", "test.txt: expected labels in every split or in none"),
+    "names beside integers": (
+        "test.txt",
+        b"good\ta\n",
+        "test.txt: expected labels in every split or in none, all integ",
+    ),
+    "columns that are no labels": (
+        "train.txt",
+        "".join(f"sentence {i}\tits translation\n" for i in range(2000)).encode(),
+        "train.txt: more than 1,000 different labels; expected classes",
+    ),
 }
 
 

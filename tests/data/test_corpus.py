@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from scalevae_jax.core.types import InputError
-from scalevae_jax.data import corpus, vocab
-from scalevae_jax.data.config import Data
+from scalevae_jax.data import corpus, tokenizer, vocab
+from scalevae_jax.data.config import TOKENIZERS, Data
 from scalevae_jax.data.corpus import Split
 
 LINES = ["2\ta b c d", "0\ta b c", "1\ta b", "1\tb e"]
@@ -50,7 +50,7 @@ def test_rows_of_a_split_are_the_encoded_sentences(read):
 def test_a_limit_takes_the_first_sentences_of_training_and_validation_and_their_words_alone(read):
     few = read(limit_train=2, limit_valid=3)
     words = few.vocabulary()
-    assert list(few.sentences("train")) == ["a b c d".split(), "a b c".split()]
+    assert list(few.sentences("train", words)) == ["a b c d".split(), "a b c".split()]
     assert set(words.words[4:]) == set("abcd")
     assert [len(few.split(split, words)) for split in corpus.SPLITS] == [2, 3, 3]
     assert len(few.split("train", words).tokens) == 4 + 3 + 2 * 2
@@ -122,6 +122,57 @@ def test_why_many_words_are_unknown_is_said(tmp_path, monkeypatch, case):
     split = text.split("valid", text.vocabulary())
     expected = f"valid: {split.unknown:.1%} of the words are unknown: {reason}"
     assert any(line.startswith(expected) for line in corpus.remarks(text, {"valid": split}))
+
+
+RAW = ["A man sleeps.", "The dog isn't here, is it?", "Ünï 日本 !"]
+
+
+@pytest.mark.parametrize("name", TOKENIZERS)
+def test_every_tokenizer_reads_whole_lines_back_and_counts_their_bytes(tmp_path, name):
+    """Bytes are those of UTF-8, of the kept part of a long sentence, and of a line end."""
+    (tmp_path / "train.txt").write_text("\n".join(RAW))
+    fields = {"vocab_size": 270, "tokenizer": name, "path": str(tmp_path), "cache": str(tmp_path)}
+    text = corpus.open(Data(**fields))
+    words = text.vocabulary()
+    split = text.split("train", words)
+    assert [words.decode(row) for row in split] == RAW
+    assert split.bytes.tolist() == [len(line.encode()) + 1 for line in RAW]
+    assert split.unknown == 0
+    assert split.first(2).bytes.tolist() == split.bytes[:2].tolist()
+    words.save(tmp_path / tokenizer.FILES[name])
+    given = corpus.open(Data(**fields, vocab=str(tmp_path / tokenizer.FILES[name]))).vocabulary()
+    assert given.words == words.words
+    cut = corpus.open(Data(**fields, max_words=2)).split("train", words)
+    assert cut.lengths.tolist() == [4, 4, 4]
+    kept = [words.decode(row) for row in cut]
+    assert all(line.startswith(part) for line, part in zip(RAW, kept, strict=True))
+    assert cut.bytes.tolist() == [len(part.encode()) + 1 for part in kept]
+    assert f"train: 3 sentences of more than 2 {tokenizer.UNITS[name]} cut" in corpus.remarks(
+        corpus.open(Data(**fields, max_words=2)), {"train": cut}
+    )
+
+
+@pytest.mark.parametrize(
+    ("lines", "divided"),
+    [
+        ([*[f"a man , who sleeps {i} ." for i in range(9)], "is it the u.s. ?"], True),
+        ([f"A man , who sleeps {i} ." for i in range(9)], False),
+        (["w1 w2", "w3"], False),
+        (RAW, False),
+    ],
+)
+def test_text_that_is_divided_into_words_already_is_recognised(tmp_path, lines, divided):
+    (tmp_path / "train.txt").write_text("\n".join(lines))
+    remarks = corpus.remarks(corpus.open(Data(path=str(tmp_path), cache=str(tmp_path), tokenizer="bpe")), {})
+    assert any("config.data.tokenizer=words reads these words" in line for line in remarks) == divided
+    assert corpus.remarks(corpus.open(Data(path=str(tmp_path), cache=str(tmp_path))), {}) == []
+
+
+def test_raw_is_for_words_alone(read):
+    with pytest.raises(
+        InputError, match=r"^config\.data\.raw=True divides text into words, and bpe reads it as it stands"
+    ):
+        read(raw=True, tokenizer="bpe")
 
 
 def test_another_text_is_read_in_the_same_way(path, read, tmp_path):

@@ -7,15 +7,17 @@ import re
 from collections import Counter
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pyarrow import parquet
 
 from scalevae_jax.core.types import InputError
 from scalevae_jax.data import files, lines
 from scalevae_jax.data.config import Data
 
-NAMES = [f"train{kind}{gz}" for kind in lines.KINDS for gz in ("", ".gz")]
+NAMES = [f"train{kind}{gz}" for kind in lines.KINDS for gz in ("", ".gz")][:-1]  # .parquet is compressed inside
 
 
 @pytest.fixture
@@ -53,10 +55,10 @@ def test_a_folder_has_a_file_for_each_split_and_a_single_file_holds_them_all(tmp
     found = files.find(Data(path=str(tmp_path)))
     names = {"train": "train.txt", "valid": "valid.jsonl", "test": "test.tsv"}
     assert found.files == {split: tmp_path / name for split, name in names.items()}
-    assert found.seed is None
-    found = files.find(Data(path=str(tmp_path / "other.txt"), split_seed=3))
+    assert found.split == ""
+    found = files.find(Data(path=str(tmp_path / "other.txt"), split="8/1/1", split_seed=3))
     assert found.files == dict.fromkeys(files.SPLITS, tmp_path / "other.txt")
-    assert found.seed == 3
+    assert (found.split, found.seed) == ("8/1/1", 3)
 
 
 def test_plain_files_go_before_compressed_ones_and_bare_names_before_longer_ones(tmp_path):
@@ -83,15 +85,17 @@ def test_missing_and_ambiguous_files_are_refused_with_the_remedy(tmp_path):
     _refused(find(tmp_path / "no"), f"no such file or folder: {tmp_path / 'no'}")
     _refused(find("package:nothing"), "package:nothing: no corpus of the package")
     _refused(find(""), "no text is given: --config.data.path=")
-    _touch(tmp_path, "my.csv", "yahoo.train.txt", "yelp.train.txt")
-    _refused(find(tmp_path / "my.csv"), f"{tmp_path / 'my.csv'}: expected a file name that ends in .txt, .tsv, .jsonl")
+    _touch(tmp_path, "my.doc", "my.parquet.gz", "yahoo.train.txt", "yelp.train.txt")
+    for name in ("my.doc", "my.parquet.gz"):
+        _refused(find(tmp_path / name), f"{tmp_path / name}: expected a file name that ends in .txt, .tsv, .csv, ")
     _refused(find(tmp_path), f"{tmp_path}: expected one file for the train split, got yahoo.train.txt, yelp.train.txt")
 
 
 def test_the_digest_covers_bytes_names_and_how_they_are_read(tmp_path):
     _touch(tmp_path, "train.txt", "my.txt")
     folder, file = str(tmp_path), str(tmp_path / "my.txt")
-    ways = [{"path": folder}, {"path": folder, "raw": True}, {"path": folder, "field": "a"}]
+    ways = [{"path": folder}, {"path": folder, "raw": True}, {"path": folder, "text_column": "a"}]
+    ways += [{"path": folder, "label_column": "a"}, {"path": file, "split": "8/1/1"}]
     ways += [{"path": file, "split_seed": seed} for seed in (0, 1)]
     digests = [files.find(Data(**way)).digest() for way in ways]
     for name, content in (("valid.txt", b"a\n"), ("valid.txt", b"b\n"), ("valid.txt.gz", gzip.compress(b"b\n"))):
@@ -151,7 +155,37 @@ def test_a_jsonl_line_is_an_object(write):
     rows = [{"text": "a\nb", "label": 3}, {"label": "4", "text": "ü", "other": []}]
     content = "\n".join(map(json.dumps, rows)).encode()
     assert _read(write(content, "train.jsonl")) == ([(3, "a b"), (4, "ü")], {})
-    assert _read(write(b'{"body": "a b"}\n\n', "train.jsonl"), field="body") == ([(None, "a b")], {"blank": 1})
+    named = _read(write(b'{"body": "a b", "y": "c"}\n\n', "train.jsonl"), text_column="body", label_column="y")
+    assert named == ([("c", "a b")], {"blank": 1})
+
+
+def test_a_csv_has_a_header_and_a_quoted_cell_may_have_commas_quotes_and_lines(write):
+    content = b'id,label,text\r\n1,good,"a, ""b""\nc"\r\n\r\n2,bad,d\r\n'
+    assert _read(write(content, "train.csv")) == ([("good", 'a, "b" c'), ("bad", "d")], {"blank": 1, "crlf": 4})
+    other = _read(write(content, "train.csv.gz"), text_column="label", label_column="id")[0]
+    assert other == [(1, "good"), (2, "bad")]
+
+
+def test_a_parquet_file_has_columns(tmp_path):
+    table = pa.table(
+        {"text": ["a  b", "", "c"], "stars": pa.array(["5", "1", "2"]).dictionary_encode(), "n": [1, 2, 3]}
+    )
+    parquet.write_table(table, tmp_path / "train.parquet")
+    assert _read(tmp_path / "train.parquet") == ([(None, "a b"), (None, "c")], {"blank": 1})
+    assert _read(tmp_path / "train.parquet", label_column="stars")[0] == [(5, "a b"), (2, "c")]
+
+
+@pytest.mark.parametrize(
+    ("labels", "read"),
+    [
+        (["1", " +2", "-3"], [1, 2, -3]),
+        (["good", "5", "not  good"], ["good", "5", "not good"]),
+        (["1.5", "2"], ["1.5", "2"]),
+    ],
+)
+def test_labels_are_integers_or_where_the_first_is_none_names(write, labels, read):
+    content = "".join(f"{label}\ta\n" for label in labels).encode()
+    assert [label for label, _ in _read(write(content))[0]] == read
 
 
 def test_a_line_of_a_megabyte_is_read_and_an_empty_gz_has_no_line(write, tmp_path):
@@ -164,7 +198,7 @@ def test_a_line_of_a_megabyte_is_read_and_an_empty_gz_has_no_line(write, tmp_pat
 
 PACKED = gzip.compress(b"a man sleeps .\n" * 100)
 FLIPPED = PACKED[:12] + bytes([PACKED[12] ^ 255, PACKED[13] ^ 255]) + PACKED[14:]
-IN_EVERY_LINE, NO_INTEGER = "expected `label<TAB>` in every line or in none", "is not an integer of at most 18 digits"
+IN_EVERY_LINE = "expected `label<TAB>` in every line or in none"
 WIDE, ICONV = "a man\nsleeps\n", "if the file is UTF-16 without a byte order mark, convert it (iconv -f UTF-16LE"
 REFUSED = {
     "not UTF-8": ("train.txt", b"a\nb \xff c\n", ("line 2: byte 3 is not UTF-8",)),
@@ -177,23 +211,28 @@ REFUSED = {
     "a label later": ("train.txt", b"a\nb\n1\tb\n", ("line 3: ", IN_EVERY_LINE)),
     "no label later": ("train.txt", b"1\ta\n\nb\n", ("line 3: ", IN_EVERY_LINE)),
     "no label at all": ("train.tsv", b"a\n", ("line 1: ", IN_EVERY_LINE)),
-    "a word for a label": ("train.txt", b"1\ta\ngood\tb\n", ("line 2: label 'good' ", NO_INTEGER)),
-    "a fraction for a label": ("train.tsv", b"1.5\ta\n", ("line 1: label '1.5' ", NO_INTEGER)),
-    "an empty label": ("train.tsv", b"\ta\n", ("line 1: label '' ", NO_INTEGER)),
-    "a huge label": ("train.tsv", b"9999999999999999999\ta\n", ("line 1: ", NO_INTEGER)),
-    "a boolean label": ("train.jsonl", b'{"text": "a", "label": true}', ("line 1: label True ", NO_INTEGER, "`label`")),
+    "a word among integers": ("train.txt", b"1\ta\ngood\tb\n", ("line 2: label 'good' is not an integer, as",)),
+    "an empty label": ("train.tsv", b"\ta\n", ("line 1: the label is empty",)),
+    "a huge label": ("train.tsv", b"1\ta\n9999999999999999999\ta\n", ("line 2: ", "is not an integer")),
+    "a boolean label": ("train.jsonl", b'{"text": "a", "label": true}', ("line 1: label True: expected an integer",)),
+    "no such column": ("train.csv", b"a;text\nb;c\n", ("line 1: no column 'text' among 'a;text' ", "data.text_column")),
+    "a column twice": ("train.csv", b"text,text\nb,c\n", ("line 1: more than one column 'text' among ",)),
+    "a row of other columns": ("train.csv", b"label,text\n1,b,c\n", ("line 2: 3 columns; the header has 2",)),
+    "a quote without end": ("train.csv", b'text\n"a\nb\n', ("line 3: not CSV: ",)),
+    "no label in a cell": ("train.csv", b"label,text\n1,a\n,b\n", ("line 3: the label is empty",)),
+    "no Parquet": ("train.parquet", b"PAR1", ("not a readable Parquet file: ",)),
     "labels in part": (
         "train.jsonl",
         b'{"text": "a", "label": 1}\n{"text": "a"}',
-        ("line 2: expected the field `label`",),
+        ("line 2: expected a label in 'label' in every line or in none",),
     ),
     "not JSON": ("train.jsonl", b'{"text": "a"}\n{"text"', ("line 2: not JSON",)),
     "JSON without end": ("train.jsonl", b"[" * 100_000, ("line 1: not JSON",)),
-    "another field": ("train.jsonl", b'{"body": "a"}', ("line 1: ", "a string in the field 'text'", "data.field")),
+    "another field": ("train.jsonl", b'{"body": "a"}', ("line 1: ", "a string in 'text'", "data.text_column")),
     "no object": ("train.jsonl", b'"text"', ("line 1: ", "'text'")),
     "a surrogate": ("train.jsonl", b'{"text": "\\ud800"}', ("line 1: ", "surrogate")),
     "too long a line": ("train.txt", b"a\n" + b"b" * 2**20, ("line 2: longer than 1 MiB", "one sentence a line")),
-    "another kind": ("train.csv", b"a", ("expected a file name that ends in .txt, .tsv, .jsonl",)),
+    "another kind": ("train.doc", b"a", ("expected a file name that ends in .txt, .tsv, .csv, .jsonl, .parquet",)),
     "a truncated gz": ("train.txt.gz", PACKED[:-12], ("cannot be read: ", "end-of-stream")),
     "a damaged gz": ("train.txt.gz", FLIPPED, ("cannot be read: ",)),
     "no gz at all": ("train.txt.gz", b"a man sleeps .\n", ("cannot be read: ", "Not a gzipped file")),
@@ -223,14 +262,22 @@ def _words(text: str) -> str:
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100)
 @given(texts=st.lists(TEXTS, max_size=20), end=st.sampled_from(["\n", "\r\n"]), name=st.sampled_from(NAMES))
 def test_no_valid_line_is_lost(write, texts, end, name):
-    if "jsonl" in name:
-        rows = [json.dumps({"text": text, "label": i}, ensure_ascii=i % 2 == 0) for i, text in enumerate(texts)]
+    if "parquet" in name:
+        content = io.BytesIO()
+        parquet.write_table(pa.table({"text": pa.array(texts, pa.string()), "label": range(len(texts))}), content)
+        found, repairs = _read(write(content.getvalue(), name))
+        end = ""
     else:
-        rows = [f"{i}\t{text}" for i, text in enumerate(texts)]
-    found, repairs = _read(write("".join(row + end for row in rows).encode(), name))
+        if "jsonl" in name:
+            rows = [json.dumps({"text": text, "label": i}, ensure_ascii=i % 2 == 0) for i, text in enumerate(texts)]
+        elif "csv" in name:
+            rows = ["text,label"] + ['"{}",{}'.format(text.replace('"', '""'), i) for i, text in enumerate(texts)]
+        else:
+            rows = [f"{i}\t{text}" for i, text in enumerate(texts)]
+        found, repairs = _read(write("".join(row + end for row in rows).encode(), name))
     assert found == [(i, _words(text)) for i, text in enumerate(texts) if _words(text)]
     assert repairs.get("blank", 0) == len(texts) - len(found)
-    assert repairs.get("crlf", 0) == (len(texts) if end == "\r\n" else 0)
+    assert repairs.get("crlf", 0) == (len(texts) + ("csv" in name) if end == "\r\n" else 0)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200)

@@ -46,6 +46,20 @@ def test_saved_words_are_read_back(tmp_path):
     assert vocab.load(tmp_path / "vocab.txt") == made
 
 
+def test_characters_are_tokens_and_only_new_ones_are_unknown(tmp_path):
+    made = vocab.build(["a b<s>", "b"], size=100, separator="")
+    assert made.words == (*SPECIALS, *"ba <s>")
+    assert made.decode(made.encode(made.split("a <b>"))) == "a <b>"
+    assert made.encode(made.split("aé")) == [BEGIN, made.ids["a"], UNKNOWN, END]
+    made.save(tmp_path / "vocab.txt")
+    assert vocab.load(tmp_path / "vocab.txt", separator="") == made
+    with pytest.raises(InputError, match=r"line 7: expected one word without white space"):
+        vocab.load(tmp_path / "vocab.txt")
+    (tmp_path / "vocab.txt").write_text("\n".join([*SPECIALS, "a", "bc"]))
+    with pytest.raises(InputError, match=r"line 6: expected one character; got 'bc'"):
+        vocab.load(tmp_path / "vocab.txt", separator="")
+
+
 def test_a_vocabulary_saved_by_an_editor_of_windows_is_read(tmp_path):
     (tmp_path / "vocab.txt").write_bytes(b"\xef\xbb\xbf" + "\r\n".join([*SPECIALS, "a", "b", ""]).encode())
     assert vocab.load(tmp_path / "vocab.txt") == vocab.vocabulary(["a", "b"])

@@ -112,10 +112,10 @@ def test_utf_16_is_named_with_its_remedy(command):
 
 def test_sample_says_its_temperature_and_its_prior(command):
     code, out, error = command(sample, None, "--num", "3")
-    assert (code, out.splitlines()) == (0, shared_model().sample(3))
+    assert (code, out.splitlines()) == (0, shared_model().written(shared_model().sample(3)))
     assert "temperature 1.0, prior model" in error
     _, out, error = command(sample, None, "--num", "2", "--beam", "3", "--prior", "unit")
-    assert out.splitlines() == shared_model().sample(2, prior="unit", beam=3)
+    assert out.splitlines() == shared_model().written(shared_model().sample(2, prior="unit", beam=3))
     assert "beam 3, prior unit" in error
 
 

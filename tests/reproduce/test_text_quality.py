@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 import pytest
-from small import SENTENCES, run_command, shared_model
+from small import SENTENCES, make_run, run_command, shared_model
 
 from scalevae_jax import export
 from scalevae_jax.core.types import InputError
@@ -78,3 +78,6 @@ def test_the_command_writes_the_mean_and_the_deviation_over_seeds(tmp_path, monk
     assert "6 sentences, 2 seeds" in capsys.readouterr().err
     assert run_command(text_quality, language_model.run, tmp_path / "none", monkeypatch) == 2
     assert "has no line between two draws" in capsys.readouterr().err
+    characters = make_run(tmp_path / "run", "vae", tokens="characters")
+    assert run_command(text_quality, characters, tmp_path / "characters", monkeypatch) == 2
+    assert "Table 5 counts words; expected a run with data.tokenizer=words" in capsys.readouterr().err

@@ -98,7 +98,7 @@ def final(folder, settings):
     """The newest state of a run, and its log without the clock."""
     settings = config.with_defaults(settings)
     method = config.build_method(settings)
-    words = vocab.load(folder / workdir.VOCABULARY)
+    words = vocab.load(folder / "vocab.txt")
     model = config.build_model(settings, method, len(words))
     with contextlib.closing(workdir.checkpoints(folder, settings, words)) as checkpoints:
         state = checkpoints.newest(training.abstract_state(settings, model, method, STEPS_PER_EPOCH))
@@ -237,6 +237,9 @@ def test_the_configuration_of_an_older_run_is_read_without_the_fields_that_are_g
     tree = json.loads((copied / workdir.CONFIG).read_text())
     tree["eval"]["paper"], tree["optim"]["accumulate"] = "", 1
     tree["method"]["encoder_init"] = tree["model"].pop("encoder_init")
+    tree["data"]["field"] = tree["data"].pop("text_column")
+    for field in ("label_column", "tokenizer", "split"):  # that version had none
+        del tree["data"][field]
     (copied / workdir.CONFIG).write_text(json.dumps(tree))
     train.train(settings_for(corpus), copied)
     assert "finished before" in capsys.readouterr().out
