@@ -156,14 +156,12 @@ def variance_dropout(keep: float, alpha: float) -> PosteriorTransform:
 
 
 def committed_roots(delta: float) -> tuple[float, float]:
-    """The two variances v with KL(N(0, v) || N(0, 1)) = delta.
-
-    log v - v + 1 + 2 delta = 0, so that -v is Lambert's W of -exp(-1 - 2 delta), on either branch.
-    """
+    """The two variances v with KL(N(0, v) || N(0, 1)) = delta, where log v - v + 1 + 2 delta = 0."""
     from scipy.special import lambertw  # a tenth of every command's start, for one method
 
     if delta <= 0:
         raise ValueError(f"a committed rate is positive, got {delta}")
+    # -v is Lambert's W of -exp(-1 - 2 delta), on either branch
     low, high = (-lambertw(-math.exp(-1 - 2 * delta), branch).real for branch in (0, -1))
     return float(low), float(high)
 
