@@ -3,6 +3,7 @@
 import copy
 import pathlib
 import runpy
+import sys
 import traceback
 from argparse import Namespace
 from collections.abc import Mapping
@@ -34,6 +35,8 @@ def read(path: pathlib.Path) -> Config:
 
     Raises InputError that names the file, and the line where the file is at fault.
     """
+    beside = str(path.resolve().parent)
+    sys.path.insert(0, beside)  # as Python does for a script
     try:
         names = runpy.run_path(str(path))
         if "get_config" not in names:
@@ -51,6 +54,8 @@ def read(path: pathlib.Path) -> Config:
             if reason.endswith(f"unexpected keyword argument '{field.partition('.')[2]}'"):
                 reason = no_such_field(field)
         raise InputError(f"{where}: {reason}") from error
+    finally:
+        sys.path.remove(beside)
     if not isinstance(config, Config):
         raise InputError(f"{path}: get_config() returns {type(config).__name__}; expected scalevae_jax.config.Config")
     for section, kind in SECTIONS.items():

@@ -164,6 +164,11 @@ def run(main: Callable[[Namespace], None], parser: Callable[[], Parser], argv: S
                 raise  # of no file and no disk of the user's: a bug
             where = f"{error.filename}: " if error.filename else ""
             raise InputError(f"{where}{error.strerror or error}") from error
+        except UnicodeEncodeError as error:
+            what, encoding = error.object[error.start], error.encoding
+            raise InputError(
+                f"the output is in {encoding}, which has no {what!a}; set PYTHONIOENCODING=utf-8"
+            ) from error
         except SystemExit as ended:  # argparse, after --help
             sys.stdout.flush()
             return int(ended.code or 0)
@@ -182,11 +187,23 @@ def run(main: Callable[[Namespace], None], parser: Callable[[], Parser], argv: S
     except KeyboardInterrupt:
         return _fail(130, "interrupted")
     except Exception:
+        if _lacks_device():
+            asked = os.environ.get("JAX_PLATFORMS", "")
+            return _fail(2, f"error: JAX_PLATFORMS={asked}: JAX finds no such device here; unset it, or set it to cpu")
         if not jax.distributed.is_initialized():
             raise
         return _fail(1, traceback.format_exc().rstrip())
     finally:
         console.console.stderr = console.console.quiet = False  # for another command in this process
+
+
+def _lacks_device() -> bool:
+    """Whether JAX cannot start; it says so by either error."""
+    try:
+        jax.devices()
+    except (AssertionError, RuntimeError):
+        return True
+    return False
 
 
 def _shut_down() -> None:

@@ -5,6 +5,7 @@ import json
 import math
 import re
 import runpy
+import sys
 from pathlib import Path
 
 import pytest
@@ -88,6 +89,16 @@ def test_a_file_at_fault_is_named_with_its_line(text, message, tmp_path):
     with pytest.raises(InputError) as error:
         config_file.read(path)
     assert str(error.value).startswith(f"{path}{message}")
+
+
+def test_a_module_beside_the_file_is_found(tmp_path):
+    (tmp_path / "seed_of_mine.py").write_text("SEED = 7\n")
+    (tmp_path / "mine.py").write_text(
+        f"{HEAD}from seed_of_mine import SEED\ndef get_config():\n    return Config(train=Train(seed=SEED))\n"
+    )
+    path = list(sys.path)
+    assert config_file.read(tmp_path / "mine.py").train.seed == 7
+    assert sys.path == path
 
 
 def test_a_file_is_executed_once(tmp_path):

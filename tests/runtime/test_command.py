@@ -1,10 +1,12 @@
 """The command line: what is parsed and refused, --help, exit codes."""
 
 import dataclasses
+import functools
 import os
 import subprocess
 import sys
 
+import jax
 import pytest
 
 from scalevae_jax.core.types import InputError
@@ -113,12 +115,24 @@ def failing(error: BaseException):
     return main
 
 
+def test_a_device_that_is_not_there_is_one_line(monkeypatch, capsys):
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda")
+    monkeypatch.setattr(jax, "devices", functools.partial(failing(RuntimeError("Unable to initialize backend")), None))
+    assert command.run(failing(AssertionError()), parser, ["a"]) == 2
+    assert capsys.readouterr().err.startswith("error: JAX_PLATFORMS=cuda: JAX finds no such device here")
+
+
 @pytest.mark.parametrize(
     ("error", "code", "line"),
     [
         (InputError("no such file"), 2, "error: no such file\n"),
         (PermissionError(13, "Permission denied", "x"), 2, "error: x: Permission denied\n"),
         (KeyboardInterrupt(), 130, "interrupted\n"),
+        (
+            UnicodeEncodeError("ascii", "na\xefve", 2, 3, "ordinal not in range(128)"),
+            2,
+            "error: the output is in ascii, which has no '\\xef'; set PYTHONIOENCODING=utf-8\n",
+        ),
         (
             Stopped(15, "stopped at step 3"),
             143,
