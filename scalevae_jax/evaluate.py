@@ -59,7 +59,7 @@ def show(result: dict[str, Any]) -> None:
     if result["mi_at_ceiling"]:
         console.log("mi is at its ceiling: the true value may be larger")
     if result["kl_dims"]:
-        largest = sorted(enumerate(result["kl_dims"]), key=lambda pair: -pair[1])[:8]
+        largest = sorted(enumerate(result["kl_dims"], 1), key=lambda pair: -pair[1])[:8]
         console.log("kl by dimension, largest: " + ", ".join(f"{i}: {kl:.3f}" for i, kl in largest))
 
 

@@ -24,6 +24,15 @@ def test_ci_runs_on_every_python_and_on_both_ends_of_the_dependencies():
     assert project["requires-python"] == f">={declared[0]}"
 
 
+def test_the_demo_installs_what_a_user_needs_and_the_tests_the_rest():
+    def recipe(target: str) -> str:
+        return subprocess.run(["make", "-nB", target], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+    assert "-r requirements.lock" in recipe("demo")
+    assert "requirements-dev.lock" not in recipe("demo")
+    assert "-r requirements-dev.lock" in recipe("test")
+
+
 @pytest.mark.parametrize(
     ("tag", "heading", "code"), [("v", "## [{}] - 2026", 0), ("v9.", "## [{}] - 2026", 1), ("v", "## [Unreleased]", 1)]
 )

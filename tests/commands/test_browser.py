@@ -7,6 +7,8 @@ shows these and writes its screenshots into docs/images; otherwise two untrained
 import json
 import os
 import shutil
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -217,3 +219,20 @@ def test_what_a_user_does_in_a_browser(shown, browser, tmp_path):
         assert not [url for url in asked if not url.startswith((address.rstrip("/"), "data:", "blob:", "chrome:"))]
     finally:
         page.close()
+
+
+WIDER = """
+return [...document.querySelectorAll('.md-typeset__table table')]
+    .filter(table => table.offsetWidth > table.closest('.md-typeset__scrollwrap').clientWidth).map(t => t.innerText);
+"""
+
+
+@pytest.mark.slow
+def test_every_table_of_the_site_fits_a_window_of_1300_pixels(browser, tmp_path):
+    site, environment = tmp_path / "site", os.environ | {"NO_MKDOCS_2_WARNING": "1"}
+    build = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict", "--site-dir", str(site)]
+    subprocess.run(build, cwd=ROOT, env=environment, check=True)
+    browser.set_window_size(1300, 1000)
+    for page in sorted(site.glob("*.html")):
+        browser.get(page.as_uri())
+        assert browser.execute_script(WIDER) == [], page.name

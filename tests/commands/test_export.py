@@ -5,6 +5,7 @@ import errno
 import hashlib
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -47,11 +48,16 @@ def test_an_exported_folder_loads_like_a_run(exported):
         assert back.sample(4, prior=prior) == original.sample(4, prior=prior)
 
 
-def test_an_exported_model_is_evaluated_like_a_run(exported, tmp_path, capsys):
-    out = shutil.copytree(exported[1], tmp_path / "a model")
-    assert evaluate.main(["--workdir", str(out), "--iw_samples", "2", "--limit", "8", "--readings", "nll"]) == 0
-    assert json.loads((out / "eval_test_first8.json").read_text())["examples"] == 8
-    assert f"next: python -m scalevae_jax.sample --num 10 --workdir '{out}'\n" in capsys.readouterr().out
+def test_an_exported_model_is_evaluated_like_a_run_however_its_path_is_written(exported, tmp_path, monkeypatch, capsys):
+    out = shutil.copytree(exported[1], tmp_path / "a [model]*")
+    (tmp_path / "link").symlink_to(out)
+    monkeypatch.chdir(tmp_path)
+    for number, path in enumerate((str(out), "a [model]*/", f"{tmp_path}/link/", "./link"), 5):
+        limit = ["--iw_samples", "2", "--limit", str(number), "--readings", "nll"]
+        assert evaluate.main(["--workdir", path, *limit]) == 0
+        assert json.loads((out / f"eval_test_first{number}.json").read_text())["examples"] == number
+        shown = shlex.quote(str(Path(path)))
+        assert f"next: python -m scalevae_jax.sample --num 10 --workdir {shown}\n" in capsys.readouterr().out
 
 
 def test_exports_of_one_model_are_equal_files(exported, tmp_path):
