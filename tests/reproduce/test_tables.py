@@ -3,7 +3,6 @@
 import csv
 import json
 import re
-from pathlib import Path
 
 import pytest
 from runs_by_hand import make_record, write_workdir
@@ -16,7 +15,6 @@ from scalevae_jax.reproduce import figures, tables
 from scalevae_jax.reproduce.paper import ROWS
 from scalevae_jax.reproduce.trials import SCALES, shown
 
-RESULTS = Path(__file__).parents[2] / "docs/results"
 SMOKE = SCALES["smoke"]
 
 
@@ -62,27 +60,6 @@ def test_a_run_without_an_epoch_has_no_record_and_a_file_that_is_not_a_record_is
         (tmp_path / "bad.json").write_text(text)
         with pytest.raises(InputError, match=r"bad.json: not the record of a run .*delete it, and it is made again"):
             records.read_all(tmp_path)
-
-
-def test_the_committed_records_fill_their_tables():
-    """But for cyclical: its record is of cycles of ten epochs, which was the default then."""
-    found = records.read_all(RESULTS / "cpu")
-    for name in [f"table{i}" for i in range(1, 6)]:
-        rows = [row for row in tables.fill(name, SCALES["small"], found).rows if row.system != "cyclical"]
-        assert all(any(row.values.values()) for row in rows), name
-
-
-def test_the_committed_records_give_the_numbers_of_the_page():
-    found = records.read_all(RESULTS / "cpu")
-    filled = {name: tables.fill(name, SCALES["small"], found) for name in ("table1", "table4", "table5")}
-    three_seeds = texts(filled["table1"], "bn_vae gamma=0.6", "yahoo_sentences")
-    assert (three_seeds["nll"], three_seeds["kl"]) == ("67.44 ± 0.04", "5.77 ± 0.35 (6.5)")
-    one_seed = texts(filled["table1"], "sa_vae", "yelp_sentiment")
-    assert (one_seed["nll"], one_seed["note"]) == ("44.36", "quoted by the paper; 2,000 training lines")
-    probed = texts(filled["table4"], "bn_vae gamma=0.6", "yelp_sentiment")
-    assert (probed["accuracy_100"], probed["accuracy_10000"]) == ("75.9 (85.4)", "79.7 (90.4)")
-    quality = texts(filled["table5"], "bn_vae gamma=0.6", "yahoo_sentences")
-    assert (quality["ppl"], quality["distinct_1"]) == ("11.38 (260.44)", "0.46 (0.82)")
 
 
 def test_a_cell_has_the_mean_the_spread_and_the_papers_number():
