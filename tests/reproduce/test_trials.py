@@ -68,7 +68,8 @@ def test_paper_scale_is_section_4_and_changes_only_method_seed_and_data():
         settings = config_file.read(config_file.find(name))
         assert settings.model == Network(512, 1024, 32, 0.5, 0.5)
         assert (settings.train.batch_size, settings.train.max_epochs) == (32, 120)
-        assert settings.optim == Optim(learning_rate=1.0, clip=5.0, patience=5, decay=0.5, max_decays=5, min_decay_epoch=0)
+        rule = {"patience": 5, "decay": 0.5, "max_decays": 5, "min_decay_epoch": 0, "reload_best": True}
+        assert settings.optim == Optim(learning_rate=1.0, clip=5.0, **rule)
         assert settings.eval.iw_samples == 500
     synthetic = config_file.read(config_file.find("synthetic"))
     assert (synthetic.model, synthetic.train) == (Network(50, 50, 2), Train(steps_per_dispatch=25))
