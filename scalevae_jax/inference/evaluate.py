@@ -145,11 +145,12 @@ def _available(run: LoadedModel, request: EvaluationRequest) -> tuple[tuple[str,
         if requested is not None and "nll_paper" in requested:
             raise InputError("--readings nll_paper: the paper draws from q, which needs --proposal_scale 1")
         estimates = tuple(estimate for estimate in estimates if estimate != "nll_paper")
-    if not set(FITTED) & set(estimates):
+    wanted = [key for key in FITTED if key in estimates]
+    if not wanted:
         return estimates, {}
     try:
-        fitted = priors.fitted(run)
-        return estimates, {key: fitted[key] for key in FITTED if key in estimates}
+        fitted = priors.fitted(run, wanted)
+        return estimates, {key: fitted[key] for key in wanted}
     except InputError as error:
         if requested is not None:
             raise
@@ -219,12 +220,12 @@ def evaluate(run: LoadedModel, request: EvaluationRequest) -> Evaluation:
         wrong = [key for key, value in result.items() if isinstance(value, float) and not math.isfinite(value)]
         if wrong:
             raise FloatingPointError(f"{run.workdir}: {', '.join(wrong)} is not finite; the model has diverged")
-        storage.write_json(run.workdir / output(request), result)
         columns = io.StringIO()
         np.savetxt(
             columns, np.column_stack(list(sentences.values())), "%.6g", "\t", header="\t".join(sentences), comments=""
         )
         storage.write_text(run.workdir / output(request, ".tsv"), columns.getvalue())
+        storage.write_json(run.workdir / output(request), result)  # the last, since it shows that all is written
         processes.barrier("the evaluation is written")
     return Evaluation(result, sentences)
 

@@ -4,6 +4,7 @@ The model's own prior is seldom where its encoder puts sentences. A prior that i
 bound, a valid one, since it has seen no sentence of the split that is evaluated.
 """
 
+from collections.abc import Collection
 from typing import Any
 
 import jax
@@ -56,8 +57,8 @@ def fit(q_hat: Gaussian, z: np.ndarray, valid: np.ndarray, seed: int) -> Priors:
     return {"nll_fitted_prior": mixture.diagonal(moments), "nll_full_prior": full, "nll_mixture_prior": best}
 
 
-def fitted(run: LoadedModel) -> Priors:
-    """The priors of a model, by the keys of FITTED.
+def fitted(run: LoadedModel, wanted: Collection[str] = tuple(FITTED)) -> Priors:
+    """The priors of a model, by the keys of FITTED; at least those that are `wanted`.
 
     They are kept in the workdir together with the digest of the model, so that they are computed once; where the file
     cannot be written, a warning says so. Raises InputError if they must be computed and the training or validation
@@ -68,12 +69,15 @@ def fitted(run: LoadedModel) -> Priors:
     path, digest = run.workdir / FILE, run.digest
     if path.is_file():
         kept = storage.read_json(path)
-        if kept.get("model") == digest and "mixture" in kept:
-            diagonal = Gaussian(np.float32(kept["mean"]), np.float32(kept["logvar"]))
-            rest = [
-                Mixture(*(np.float32(kept[name][field]) for field in Mixture._fields)) for name in ("full", "mixture")
-            ]
-            return dict(zip(FITTED, (mixture.diagonal(diagonal), *rest), strict=True))
+        if kept.get("model") == digest:
+            found = {
+                key: Mixture(*(np.float32(kept[name][field]) for field in Mixture._fields))
+                for key, name in FITTED.items()
+                if name in kept  # a file of before has the diagonal one alone
+            }
+            found["nll_fitted_prior"] = mixture.diagonal(Gaussian(*map(np.float32, (kept["mean"], kept["logvar"]))))
+            if set(wanted) <= set(found):
+                return found
     train, valid = (posteriors.read_split(run, split) for split in ("train", "valid"))
     console.log(f"fitted priors: posteriors of {len(train):,} training sentences")
     key = stream_key(run.settings.train.seed, Stream.FITTED_PRIOR)
