@@ -50,7 +50,7 @@ def show(result: dict[str, Any]) -> None:
             cells.append(console.format_number(spread.get(key), 3))
         table.add_row(*cells, meaning)
     console.console.print(table)
-    if result["ess"] is not None and result["ess"] < LOOSE:
+    if result["ess"] is not None and result["ess"] < min(LOOSE, 0.9 * result["iw_samples"]):
         draws = f"{result['ess']:.1f} of {result['iw_samples']} draws count"
         console.log(f"nll is a loose bound: {draws}; more --iw_samples or --proposal_scale 1.5 may tighten it")
     if len(result["nll_by_draws"]) > 1 and result["ess"] is not None:

@@ -214,8 +214,8 @@ def find(paths: Iterable[str | os.PathLike[str]]) -> list[Record]:
                 console.warn(f"left out: {error}")
     for record in found:
         if "sentences" not in record:
-            remedy = f"python -m scalevae_jax.evaluate --workdir {record['run']}"
-            console.warn(f"{record['run']}: left out; no bound of each test sentence is there: {remedy}")
+            missing = "`python -m scalevae_jax.evaluate` of this version has not measured its test sentences"
+            console.warn(f"{record['run']}: left out; {missing}")
     found = [record for record in found if "sentences" in record]
     if not found:
         raise InputError("no evaluated run; give folders of runs, and evaluate each with `scalevae_jax.evaluate` first")

@@ -13,7 +13,7 @@ import numpy as np
 from scalevae_jax.core import gaussian, mixture
 from scalevae_jax.core.mixture import Mixture
 from scalevae_jax.core.streams import Stream, stream_key
-from scalevae_jax.core.types import Gaussian
+from scalevae_jax.core.types import Gaussian, InputError
 from scalevae_jax.inference import posteriors
 from scalevae_jax.inference.load import LoadedModel
 from scalevae_jax.runtime import console, processes, storage
@@ -62,7 +62,7 @@ def fitted(run: LoadedModel, wanted: Collection[str] = tuple(FITTED)) -> Priors:
 
     They are kept in the workdir together with the digest of the model, so that they are computed once; where the file
     cannot be written, a warning says so. Raises InputError if they must be computed and the training or validation
-    split is missing.
+    split is missing, or the model has diverged.
     """
     if not run.model.latent:
         return dict.fromkeys(FITTED, mixture.diagonal(gaussian.standard(0)))
@@ -84,6 +84,8 @@ def fitted(run: LoadedModel, wanted: Collection[str] = tuple(FITTED)) -> Priors:
     inferred = posteriors.infer_by(run, posteriors.split_batches(run, train), key)
     held_out = posteriors.infer_by(run, posteriors.split_batches(run, valid), jax.random.fold_in(key, 1))
     q_hat = inferred.posteriors.q_hat
+    if not (np.isfinite(inferred.z).all() and np.isfinite(held_out.z).all()):
+        raise InputError(f"{run.workdir}: posteriors of the training split are not finite; the model has diverged")
     found, moments = fit(q_hat, inferred.z, held_out.z, run.settings.train.seed), gaussian.mixture_moments(q_hat)
     # The diagonal one as mean and log variance, for readers without this package.
     facts = {"model": digest, "data": train.digest, "mean": moments.mean.tolist(), "logvar": moments.logvar.tolist()}
