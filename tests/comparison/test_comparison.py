@@ -160,12 +160,6 @@ def test_folders_that_hold_no_evaluated_run_are_named(tmp_path, capsys):
         comparison.find([tmp_path])
 
 
-def test_a_record_has_no_absolute_path(tmp_path):
-    folder = write_workdir(tmp_path / "run")
-    (folder / "steps.json").write_text(json.dumps({"train": {"command": f"python -m x --workdir {folder}"}}))
-    assert str(tmp_path) not in json.dumps(records.read(folder))
-
-
 def test_a_record_keeps_the_sentences_of_the_tightest_bound(tmp_path):
     (tmp_path / "t.tsv").write_text("nll\tnll_full_prior\trec\n3\t1\t0.12345\n5\t2\t7\n")
     assert records._sentences(tmp_path / "t.tsv", "nll_full_prior") == {"bound": [1.0, 2.0], "rec": [0.1234, 7.0]}
