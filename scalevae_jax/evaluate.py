@@ -50,7 +50,7 @@ def show(result: dict[str, Any]) -> None:
             cells.append(console.format_number(spread.get(key), 3))
         table.add_row(*cells, meaning)
     console.console.print(table)
-    if result["ess"] is not None and result["ess"] < LOOSE:
+    if result["ess"] is not None and result["ess"] < min(LOOSE, 0.9 * result["iw_samples"]):
         draws = f"{result['ess']:.1f} of {result['iw_samples']} draws count"
         console.log(f"nll is a loose bound: {draws}; more --iw_samples or --proposal_scale 1.5 may tighten it")
     if len(result["nll_by_draws"]) > 1 and result["ess"] is not None:
@@ -63,10 +63,6 @@ def show(result: dict[str, Any]) -> None:
         console.log("kl by dimension, largest: " + ", ".join(f"{i}: {kl:.3f}" for i, kl in largest))
 
 
-def _draws(text: str) -> int | str:
-    return text if text == AUTO else integer(1)(text)
-
-
 def parser() -> Parser:
     """The arguments of this command."""
     arguments = Parser("scalevae_jax.evaluate", __doc__)
@@ -74,7 +70,7 @@ def parser() -> Parser:
     add = arguments.add_argument
     add("--split", default="test", help="train, valid or test")
     auto = f"{AUTO} doubles them from {AUTO_FIRST} until nll moves less than {SETTLED} nats, to {AUTO_MOST} at most"
-    add("--iw_samples", type=_draws, help=f"draws a sentence; {auto}; by default eval.iw_samples")
+    add("--iw_samples", type=flags.draws, help=f"draws a sentence; {auto}; by default eval.iw_samples")
     add("--iw_chunk", type=integer(1), help="draws at once; by default as many as eval.memory_mib holds")
     scale = "standard deviations of the proposal, times those of q_hat; a little over 1 may tighten nll"
     add("--proposal_scale", type=number(1.0, 10.0), default=1.0, help=scale)

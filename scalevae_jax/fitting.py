@@ -9,7 +9,7 @@ from scalevae_jax.config import Config
 from scalevae_jax.core.types import InputError
 from scalevae_jax.inference import load, priors
 from scalevae_jax.inference.model import TrainedModel
-from scalevae_jax.methods.method import hyperparameters
+from scalevae_jax.methods.method import METHODS, hyperparameters
 from scalevae_jax.runtime import devices, storage
 from scalevae_jax.runtime.storage import Path
 from scalevae_jax.train import train
@@ -39,7 +39,8 @@ def fit(
     elif not isinstance(text, Config):  # a list
         changes["data.path"] = str(folder / SENTENCES)
     for name, value in fields.items():
-        own = name in hyperparameters(changes.get("method.name", base.method.name))
+        chosen = changes.get("method.name", base.method.name)
+        own = chosen in METHODS and name in hyperparameters(chosen)
         full = [f"method.{name}"] if own else [field for field in config.FIELDS if field.partition(".")[2] == name]
         if len(full) != 1:
             raise InputError(f"{name}: expected a field of the configuration; " + (", ".join(full) or "no such field"))

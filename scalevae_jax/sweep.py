@@ -12,8 +12,11 @@ and .csv, with the rate-distortion plane beside it. --list prints the commands f
 have run, this command without --list compares them.
 """
 
+import contextlib
 import functools
 import itertools
+import re
+import shlex
 import sys
 import time
 from argparse import Namespace
@@ -27,16 +30,17 @@ from rich.table import Table
 
 from scalevae_jax import config, config_file
 from scalevae_jax.compare import show
-from scalevae_jax.comparison import comparison, runner
-from scalevae_jax.comparison.trial import Command, Trial
+from scalevae_jax.comparison import comparison, records, runner
+from scalevae_jax.comparison.trial import STEPS, Command, Trial
 from scalevae_jax.config import Config
 from scalevae_jax.core.types import InputError
-from scalevae_jax.inference import evaluate
+from scalevae_jax.inference import evaluate, flags
 from scalevae_jax.inference.evaluate import EvaluationRequest
 from scalevae_jax.methods.method import METHODS, hyperparameters
-from scalevae_jax.runtime import command, console, devices
+from scalevae_jax.runtime import command, console, devices, storage
 from scalevae_jax.runtime.command import Parser, integer
 from scalevae_jax.training import optimizer, prepare
+from scalevae_jax.training import workdir as workdirs
 from scalevae_jax.training.prepare import TrainingData
 from scalevae_jax.training.state import create_state
 from scalevae_jax.training.steps import make_steps
@@ -67,23 +71,36 @@ def plan(options: Namespace) -> list[tuple[Trial, Config]]:
         raise InputError("--config is missing: a name, such as demo, or a file (see --help)")
     base, given = config_file.read(config_file.find(options.config)), config_file.read_arguments(options)
     first, grid = given.pop("train.seed", base.train.seed), dict(map(_values, options.grid))
+    if len(grid) < len(options.grid):
+        raise InputError("--grid: a field is given twice; give all its values at once")
     for name in options.methods:
         if name not in METHODS:
             raise InputError(f"--methods {name}: no such method; there are {', '.join(METHODS)}")
     methods = options.methods or [given.get("method.name", base.method.name)]
     for field in grid:
-        if not any(has(name, field) for name in methods):
-            raise InputError(f"--grid {field}: {', '.join(methods)} have no such hyperparameter")
+        if field == "method.name" or (field.startswith(comparison.SAME) and not field.startswith("method.")):
+            raise InputError(
+                f"--grid {field}: it makes no other system; there are --methods, --seeds, and other sweeps"
+            )
+    for flag, field in [*(("--grid ", field) for field in grid), *(("--config.", field) for field in given)]:
+        if field != "method.name" and not any(has(name, field) for name in methods):
+            raise InputError(f"{flag}{field}: {', '.join(methods)} have no such hyperparameter")
     found: list[tuple[Trial, Config]] = []
     for name, chosen in ((each, chosen) for each in methods for chosen in _combinations(grid, each)):
         kept = {field: value for field, value in given.items() if has(name, field) and field != "method.name"}
-        values = [f"{field.rpartition('.')[2]}_{value}" for field, value in chosen.items()]
+        values = [re.sub(r"[^\w.+-]", "_", f"{field.rpartition('.')[2]}_{value}") for field, value in chosen.items()]
         for seed in range(first, first + options.seeds):
             changes = {"method.name": name} | kept | chosen | {"train.seed": seed}
             settings, _ = config_file.override(base, changes)
             config.validate(settings)
             workdir = options.out / "runs" / "-".join([name, *values, f"seed_{seed}"])
+            if any(trial.workdir == workdir for trial, _ in found):
+                raise InputError(f"{workdir.name}: --methods or --grid give this run twice")
             found.append((_trial(options, workdir, changes), settings))
+    if options.baseline:
+        described = [records.described(config.with_defaults(settings)) for _, settings in found]
+        systems = dict(zip(comparison.names(described), (one["method"] for one in described), strict=True))
+        comparison.find_baseline(options.baseline, systems)  # now, not after hours of training
     return found
 
 
@@ -103,6 +120,26 @@ def _trial(options: Namespace, workdir: Path, changes: dict[str, Any]) -> Trial:
     if options.probe:
         commands.append(Command("probe", run, "probe", "probe.json"))
     return Trial(workdir, tuple(commands))
+
+
+def _check(trial: Trial) -> None:
+    """Raises InputError where a run cannot be kept, or where other arguments made it. A record is made again where
+    measurements are left."""
+    workdirs.check(trial.workdir)
+    steps = trial.workdir / STEPS
+    ran = storage.read_json(steps) if steps.is_file() else {}
+    for each in trial.commands:
+        line = ran.get(each.output or each.module, {}).get("command", str(each))
+        if _without_workdir(line) != _without_workdir(str(each)):
+            raise InputError(f"{trial.workdir}: `{line}` made it; choose another --out, or delete this folder")
+    if trial.workdir.is_dir() and runner.left(trial):
+        trial.record.unlink(missing_ok=True)
+
+
+def _without_workdir(line: str) -> list[str]:
+    words = shlex.split(line)
+    where = words.index("--workdir")
+    return words[:where] + words[where + 2 :]
 
 
 def seconds_an_epoch(settings: Config, data: TrainingData) -> float:
@@ -125,13 +162,14 @@ def seconds_an_epoch(settings: Config, data: TrainingData) -> float:
 
 
 def estimate(planned: list[tuple[Trial, Config]], jobs: int) -> None:
-    """Print the runs, and the hours that their training takes at most; a method is timed once."""
+    """Print the runs, and the hours that their training takes at most; a method of one size is timed once."""
     read: dict[str, TrainingData] = {}
     seconds: dict[str, float] = {}
     title, total = f"{len(planned)} runs", 0.0
     table = Table("run", "s an epoch", "epochs at most", "hours at most", title=title, title_justify="left")
     for trial, settings in planned:
-        text, name = str((settings.data, settings.train.batch_size)), settings.method.name
+        text = str((settings.data, settings.train.batch_size))
+        name = f"{settings.method.name} {settings.model} {text}"
         if text not in read:
             read[text] = prepare.read(settings)
         if name not in seconds:
@@ -158,7 +196,7 @@ def parser() -> Parser:
     add("--out", type=Path, default=Path("runs/sweep"), metavar="DIR", help="the folder of everything")
     add("--baseline", default="", metavar="SYSTEM", help="of the paired differences; a method, or a line of the table")
     add("--limit", type=integer(0), default=0, help="test sentences to evaluate, the first so many; 0 is all")
-    add("--iw_samples", default="", metavar="N|auto", help="as of `evaluate`")
+    add("--iw_samples", type=flags.draws, metavar="N|auto", help="as of `evaluate`")
     arguments.add_switch("--probe", help="also measure the labels by `probe`")
     arguments.add_switch("--dry_run", help="list the runs, estimate the hours from a few timed steps, and end")
     runner.add_arguments(arguments)
@@ -174,12 +212,20 @@ def _command(options: Namespace) -> None:
     elif options.dry_run:
         estimate(planned, options.jobs)
     else:
+        for trial in trials:
+            _check(trial)
         try:
             runner.run_all(options.out, trials, options.jobs, options.devices)
-        finally:
-            if any(map(runner.done, trials)):
-                found = comparison.find([trial.record for trial in trials if runner.done(trial)])
-                show(comparison.compare(found, options.baseline), options.out)
+        except InputError:
+            with contextlib.suppress(InputError):  # the runs that did not fail, among which the baseline may not be
+                _compare(trials, "", options.out)
+            raise
+        _compare(trials, options.baseline, options.out)
+
+
+def _compare(trials: list[Trial], baseline: str, out: Path) -> None:
+    found = comparison.find([trial.record for trial in trials if runner.done(trial)])
+    show(comparison.compare(found, baseline), out)
 
 
 main = functools.partial(command.run, _command, parser)

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,7 +24,14 @@ from scalevae_jax.training import workdir
 
 # Fields that do not make another system: places, seeds, and how a run is watched, saved and evaluated.
 SAME = ("data.name", "data.path", "data.cache", "train.seed", "eval.", "checkpoint.", "method.")
-OWN_WORDS = ("vocab_size", "min_count", "max_words", "raw")  # of `data`: what decides which words are unknown
+OWN_WORDS = (
+    "tokenizer",
+    "vocab",
+    "vocab_size",
+    "min_count",
+    "max_words",
+    "raw",
+)  # of `data`: what decides which words are unknown
 
 
 class Column(NamedTuple):
@@ -81,6 +88,11 @@ class System(NamedTuple):
     name: str
     records: list[Record]
 
+    @property
+    def prior(self) -> str:
+        """Of the bounds; seeds may differ in it."""
+        return ", ".join(sorted({prior(record) for record in self.records}))
+
     def values(self, column: Column) -> list[float]:
         """One a seed, without those that are missing."""
         return [float(value) for record in self.records if (value := column.read(record)) is not None]
@@ -109,7 +121,7 @@ class Comparison(NamedTuple):
         columns: dict[str, list[Any]] = {
             "system": [system.name for system in self.systems],
             "seeds": [len(system.records) for system in self.systems],
-            "prior": [prior(system.records[0]) for system in self.systems],
+            "prior": [system.prior for system in self.systems],
         }
         for column in COLUMNS:
             values = [system.values(column) for system in self.systems]
@@ -135,7 +147,7 @@ class Comparison(NamedTuple):
         shown = [column for column in COLUMNS[:most] if any(system.values(column) for system in self.systems)]
         header = ["system", "prior", "seeds", *(column.name for column in shown)]
         rows = [
-            [s.name, prior(s.records[0]), str(len(s.records)), *(report.cell(s.values(c), c.digits) for c in shown)]
+            [s.name, s.prior, str(len(s.records)), *(report.cell(s.values(c), c.digits) for c in shown)]
             for s in self.systems
         ]
         return header, rows
@@ -187,19 +199,23 @@ def find(paths: Iterable[str | os.PathLike[str]]) -> list[Record]:
     """
     found: list[Record] = []
     for path in map(Path, paths):
-        if (path / workdir.RUN).is_file():
-            folders = [path]
-        else:
-            parent = path / "runs" if (path / "runs").is_dir() else path
-            folders = sorted(file.parent for file in parent.glob(f"*/{workdir.RUN}"))
-        if path.is_file():
-            found.append(storage.read_json(path))
-        elif not folders and path.is_dir():
-            found += records.read_all(path)
-        found += map(records.read, folders)
+        if (path / workdir.WEIGHTS).is_file():
+            raise InputError(f"{path}: an exported model; give the folder of its run, which has the evaluation")
+        parent = path / "runs" if (path / "runs").is_dir() else path
+        folders = (
+            [path] if (path / workdir.RUN).is_file() else sorted(f.parent for f in parent.glob(f"*/{workdir.RUN}"))
+        )
+        if not folders:
+            found += [records.read_file(path)] if path.is_file() else records.read_all(path)
+        for folder in folders:
+            try:
+                found.append(records.read(folder))
+            except InputError as error:  # as of a run that has just begun
+                console.warn(f"left out: {error}")
     for record in found:
         if "sentences" not in record:
-            console.warn(f"{record['run']}: left out; `python -m scalevae_jax.evaluate` has not measured it")
+            missing = "`python -m scalevae_jax.evaluate` of this version has not measured its test sentences"
+            console.warn(f"{record['run']}: left out; {missing}")
     found = [record for record in found if "sentences" in record]
     if not found:
         raise InputError("no evaluated run; give folders of runs, and evaluate each with `scalevae_jax.evaluate` first")
@@ -207,31 +223,43 @@ def find(paths: Iterable[str | os.PathLike[str]]) -> list[Record]:
 
 
 def _setting(record: Record) -> dict[str, Any]:
-    """What makes a run's system: the fields of its configuration but those of SAME, and its hyperparameters."""
+    """What makes a run's system: the fields of its configuration but those of SAME, its text, and its
+    hyperparameters."""
     fields = {f"{section}.{key}": value for section, keys in record["config"].items() for key, value in keys.items()}
     kept = {field: value for field, value in fields.items() if not field.startswith(SAME)}
-    return {"method": record["method"]} | kept | record["hyperparameters"]
+    text = {"data.text": record.get("sha256", {}).get("train", "")[:8]}
+    return {"method": record["method"]} | kept | text | record["hyperparameters"]
 
 
-def _names(settings: Sequence[dict[str, Any]]) -> list[str]:
-    """The method, hyperparameters that are not its defaults, and fields in which the runs differ."""
+def names(runs: Sequence[Record]) -> list[str]:
+    """The system of each run: its method, hyperparameters that are not defaults, and fields that are not alike."""
+    settings = [_setting(record) for record in runs]
     fields = {key for setting in settings for key in setting if "." in key}
     differing = {key for key in fields if len({str(setting.get(key)) for setting in settings}) > 1}
-    names: list[str] = []
+    found: list[str] = []
     for setting in settings:
         name = setting["method"]
         defaults = method.hyperparameters(name) if name in method.METHODS else {}
         given = [key for key in setting if key != "method" and "." not in key]
         shown = [key for key in given if key not in defaults or setting[key] != defaults[key].default]
-        values = [f"{key.rpartition('.')[2]}={setting[key]}" for key in [*shown, *sorted(differing)]]
-        names.append(" ".join([name, *values]))
-    return names
+        values = [f"{key.rpartition('.')[2]}={setting.get(key)}" for key in [*shown, *sorted(differing)]]
+        found.append(" ".join([name, *values]))
+    return found
+
+
+def find_baseline(wanted: str, methods: Mapping[str, str]) -> str:
+    """The system of this name, or the only one of this method, among systems given as their methods by name."""
+    found = [name for name in methods if name == wanted] or [name for name in methods if methods[name] == wanted]
+    if len(found) != 1:
+        raise InputError(f"--baseline {wanted}: expected one of {', '.join(methods)}")
+    return found[0]
 
 
 def compare(found: Sequence[Record], baseline: str = "") -> Comparison:
     """Compare evaluated runs. `baseline` is a system by its name, or a method of which there is one.
 
-    Raises InputError where runs were evaluated on different sentences, or where there is no such baseline.
+    Raises InputError where runs were evaluated on different sentences, where two are of one system and one seed, or
+    where there is no such baseline.
     """
     texts = {(r["evaluation"]["split"], r["evaluation"]["data"]["sha256"], len(r["sentences"]["rec"])) for r in found}
     if len(texts) > 1:
@@ -240,17 +268,19 @@ def compare(found: Sequence[Record], baseline: str = "") -> Comparison:
     if len({json.dumps([record["config"]["data"].get(key) for key in OWN_WORDS]) for record in found}) > 1:
         console.warn("the runs read text in different ways, so that costs of unknown words differ")
     by_name: dict[str, list[Record]] = {}
-    for name, record in zip(_names([_setting(record) for record in found]), found, strict=True):
-        by_name.setdefault(name, []).append(record)
+    for name, record in zip(names(found), found, strict=True):
+        for other in by_name.setdefault(name, []):
+            if other["seed"] == record["seed"]:
+                both = f"{other['run']} and {record['run']}"
+                raise InputError(f"{both}: both are {name} with seed {record['seed']}; give one of them")
+        by_name[name].append(record)
     systems = [System(name, runs) for name, runs in by_name.items()]
     systems.sort(key=lambda system: float(np.mean(system.values(COLUMNS[0]))))
-    chosen = [system for system in systems if baseline and baseline in (system.name, system.records[0]["method"])]
-    if baseline and len(chosen) != 1:
-        raise InputError(f"--baseline {baseline}: expected one of {', '.join(system.name for system in systems)}")
-    base = chosen[0] if chosen else None
-    others = [system for system in systems if system is not base] if base else []
+    if not baseline:
+        return Comparison(systems, None, {})
+    chosen = find_baseline(baseline, {system.name: system.records[0]["method"] for system in systems})
+    (base,) = (system for system in systems if system.name == chosen)
+    others = [system for system in systems if system is not base]
     return Comparison(
-        systems,
-        base,
-        {system.name: paired.difference(system.sentences(), base.sentences()) for system in others if base is not None},
+        systems, base, {system.name: paired.difference(system.sentences(), base.sentences()) for system in others}
     )

@@ -30,13 +30,15 @@ def difference(
     a: Float[np.ndarray, "seeds_a sentences"], b: Float[np.ndarray, "seeds_b sentences"], seed: int = 0
 ) -> Difference:
     """How much more a costs than b. Sentences are resampled in pairs, since most of a sentence's cost is its own; with
-    three seeds or more of either system, each resample draws seeds of either anew."""
+    three seeds or more of either system, each resample draws seeds of either anew. One sentence has no interval."""
     rng, seeds = np.random.default_rng(seed), min(len(a), len(b)) >= SEEDS
     means: list[np.ndarray] = []
     for _ in range(RESAMPLES // AT_ONCE):
         rows = rng.integers(a.shape[1], size=(AT_ONCE, a.shape[1]))
         means.append(_means(a, rows, rng, seeds) - _means(b, rows, rng, seeds))
     low, high = np.quantile(np.concatenate(means), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    if a.shape[1] == 1:
+        low, high = -np.inf, np.inf
     return Difference(float(a.mean() - b.mean()), float(low), float(high), seeds)
 
 

@@ -106,7 +106,7 @@ def plane(points: Sequence[Point]) -> Figure:
 def _round_steps(low: float, high: float) -> np.ndarray:
     """Round numbers between the two, about SUMS of them."""
     width = (high - low) / SUMS
-    step = next(s * 10.0**e for e in range(-4, 6) for s in (1, 2, 5) if s * 10.0**e >= width)
+    step = next(s * 10.0**e for e in range(-4, 300) for s in (1, 2, 5) if s * 10.0**e >= width)
     return np.arange(np.ceil(low / step), np.floor(high / step) + 1) * step
 
 

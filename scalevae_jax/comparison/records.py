@@ -13,6 +13,7 @@ import numpy as np
 
 from scalevae_jax import config
 from scalevae_jax.comparison.trial import OUTPUTS, STEPS, Record
+from scalevae_jax.config import Config
 from scalevae_jax.core.types import InputError
 from scalevae_jax.inference import metrics
 from scalevae_jax.runtime import storage
@@ -40,7 +41,7 @@ def _training(epochs: list[dict[str, Any]], select_by: str) -> dict[str, Any]:
     """Summary of the lines of metrics.jsonl. Hours leave compiling out, which depends on what was compiled before."""
     seconds = [epoch["seconds"] - epoch["seconds_compiling"] for epoch in epochs]
     bound = select_by == "neg_elbo"
-    best = min(epochs, key=lambda e: e["valid_rec"] + e["kl_model"] if bound else e["valid_loss"])["epoch"]
+    best = min(epochs, key=lambda e: e["valid_rec"] + (e["kl_model"] or 0.0) if bound else e["valid_loss"])["epoch"]
     return {
         "epochs": len(epochs),
         "best_epoch": best,
@@ -71,7 +72,8 @@ def _measured(folder: Path) -> dict[str, Any]:
         if paths:
             sections[section] = storage.read_json(paths[0])
             table = paths[0].with_suffix(".tsv")
-            if section == "evaluation" and table.is_file():
+            bounded = any(sections[section].get(bound) is not None for bound in metrics.BOUNDS)
+            if section == "evaluation" and bounded and table.is_file():
                 sections["sentences"] = _sentences(table, metrics.tightest(sections[section]))
     for result in sections.values():
         for key in ("data", "language_model"):
@@ -83,39 +85,58 @@ def _measured(folder: Path) -> dict[str, Any]:
     return sections | ({"interpolations": sentences} if sentences else {})
 
 
+def _steps(path: Path) -> dict[str, Any]:
+    steps = storage.read_json(path) if path.is_file() else {}
+    return {
+        name: step | {"command": shlex.join(map(_public, shlex.split(step["command"])))} for name, step in steps.items()
+    }
+
+
+def described(settings: Config) -> Record:
+    """What a record says of a configuration."""
+    tree = json.loads(config.to_json(settings))
+    corpus = _corpus(tree["data"])
+    tree["data"]["path"] = _public(tree["data"]["path"])
+    return {
+        "corpus": corpus,
+        "method": tree["method"].pop("name"),
+        "hyperparameters": tree.pop("method"),
+        "partition": settings.data.partition,
+        "seed": settings.train.seed,
+        "config": tree,
+    }
+
+
 def read(folder: Path) -> Record:
     """The record of a run. Raises InputError where the folder is not that of a trained run."""
-    settings = json.loads(config.to_json(config.from_json(folder / workdir.CONFIG)))
+    settings = config.from_json(folder / workdir.CONFIG)
     facts = workdir.read_record(folder)
     epochs = read_metrics(folder)
     if not epochs:
         raise InputError(f"{folder}: no epoch has been trained yet")
-    corpus = _corpus(settings["data"])
-    settings["data"]["path"] = _public(settings["data"]["path"])
     return {
-        "run": folder.name,
-        "corpus": corpus,
-        "method": settings["method"].pop("name"),
-        "hyperparameters": settings.pop("method"),
-        "partition": settings["data"]["partition"],
-        "seed": settings["train"]["seed"],
-        "config": settings,
+        "run": folder.resolve().name,
+        **described(settings),
         "sha256": facts["data"],
         **{key: facts.get(key) for key in ("git", "versions", "device")},
         "command": shlex.join(map(_public, facts.get("command", []))),
-        "steps": storage.read_json(folder / STEPS) if (folder / STEPS).is_file() else {},
-        "training": _training(epochs, settings["train"]["select_by"]),
+        "steps": _steps(folder / STEPS),
+        "training": _training(epochs, settings.train.select_by),
         **_measured(folder),
     }
 
 
 def read_all(folder: Path) -> list[Record]:
     """The records kept in a folder, ordered by file name. Raises InputError for a file that is not a record."""
-    records: list[Record] = []
-    for path in sorted(folder.glob("*.json")):
-        try:
-            records.append(json.loads(path.read_text(encoding="utf-8")))
-            _ = records[-1]["training"]["curves"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{path}: not the record of a run ({error!r}); delete it, and it is made again") from error
-    return records
+    return [read_file(path) for path in sorted(folder.glob("*.json"))]
+
+
+def read_file(path: Path) -> Record:
+    """A record that was kept. Raises InputError for another file."""
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        _ = record["training"]["curves"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        remedy = "if a row of `reproduce` or `sweep` was damaged, delete it, and it is made again"
+        raise InputError(f"{path}: not the record of a run ({error!r}); {remedy}") from error
+    return record

@@ -6,6 +6,7 @@ What is done is kept: the runner passes over finished trials and resumes stopped
 import contextlib
 import os
 import queue
+import shlex
 import subprocess
 import sys
 import threading
@@ -167,7 +168,7 @@ class Runner:
                 if self._stopping:
                     return False
                 process = subprocess.Popen(
-                    [sys.executable, "-m", f"scalevae_jax.{command.module}", *command.arguments],
+                    [sys.executable, *shlex.split(str(command))[1:]],
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=text,

@@ -4,6 +4,8 @@ import shlex
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from scalevae_jax.runtime.command import program
+
 Record = dict[str, Any]  # a finished run; see records.py
 
 STEPS = "steps.json"  # in a workdir: the commands that the runner ran, with their seconds
@@ -26,7 +28,7 @@ class Command(NamedTuple):
     captured: bool = False  # whether its standard output is that file
 
     def __str__(self) -> str:
-        return shlex.join(["python", "-m", f"scalevae_jax.{self.module}", *self.arguments])
+        return f"{program(f'scalevae_jax.{self.module}')} {shlex.join(self.arguments)}"
 
 
 class Trial(NamedTuple):
@@ -50,5 +52,6 @@ class Trial(NamedTuple):
     def line(self) -> str:
         """All its commands as one line of a shell."""
         return " && ".join(
-            f"{each} > {self.workdir / each.output}" if each.captured else str(each) for each in self.commands
+            f"{each} > {shlex.quote(str(self.workdir / each.output))}" if each.captured else str(each)
+            for each in self.commands
         )

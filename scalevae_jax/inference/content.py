@@ -68,10 +68,11 @@ def knowledge(
     train: Sequence[str],
     test_z: Float[np.ndarray, "test latent"],
     test: Sequence[str],
-) -> dict[str, float]:
+) -> dict[str, float | None]:
     """Linear models on z, fitted to training sentences and measured on others.
 
-    `z_length_r2` is the share of the variance of the number of words that ridge regression explains (chance is 0);
+    `z_length_r2` is the share of the variance of the number of words that ridge regression explains (chance is 0; None
+    where all are as long);
     `z_first_word` the accuracy of logistic regression for the first word, the 20 commonest ones and all others
     together; `z_content` the average precision for whether a sentence has a word, mean over the 20 commonest content
     words. The `_base` of each is what a model that ignores z reaches.
@@ -83,10 +84,11 @@ def knowledge(
     scaler = StandardScaler().fit(train_z)
     x, x_test = scaler.transform(train_z), scaler.transform(test_z)
     words, words_test = [s.split() for s in train], [s.split() for s in test]
-    length = Ridge().fit(x, [len(s) for s in words])
+    length, lengths = Ridge().fit(x, [len(s) for s in words]), [len(s) for s in words_test]
 
-    firsts = [word for word, _ in Counter(s[0] for s in words).most_common(WORDS)]
-    first, first_test = ([s[0] if s[0] in firsts else "" for s in sentences] for sentences in (words, words_test))
+    starts, starts_test = ([s[0] if s else "" for s in sentences] for sentences in (words, words_test))
+    firsts = _common([starts], 0, WORDS)
+    first, first_test = ([s if s in firsts else "" for s in sentences] for sentences in (starts, starts_test))
     commonest = Counter(first).most_common(1)[0][0]
     base = float(np.mean([word == commonest for word in first_test]))
     accuracy = (
@@ -101,7 +103,7 @@ def knowledge(
             precisions.append((float(average_precision_score(has_test, scores)), float(has_test.mean())))
     content, content_base = np.mean(precisions, axis=0) if precisions else (0.0, 0.0)
     return {
-        "z_length_r2": float(length.score(x_test, [len(s) for s in words_test])),
+        "z_length_r2": float(length.score(x_test, lengths)) if len(set(lengths)) > 1 else None,
         "z_first_word": float(accuracy),
         "z_first_word_base": base,
         "z_content": float(content),

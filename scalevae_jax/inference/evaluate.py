@@ -145,15 +145,16 @@ def _available(run: LoadedModel, request: EvaluationRequest) -> tuple[tuple[str,
         if requested is not None and "nll_paper" in requested:
             raise InputError("--readings nll_paper: the paper draws from q, which needs --proposal_scale 1")
         estimates = tuple(estimate for estimate in estimates if estimate != "nll_paper")
-    if not set(FITTED) & set(estimates):
+    wanted = [key for key in FITTED if key in estimates]
+    if not wanted:
         return estimates, {}
     try:
-        fitted = priors.fitted(run)
-        return estimates, {key: fitted[key] for key in FITTED if key in estimates}
+        fitted = priors.fitted(run, wanted)
+        return estimates, {key: fitted[key] for key in wanted}
     except InputError as error:
         if requested is not None:
             raise
-        console.warn(f"{', '.join(FITTED)} are left out, because the training split is missing: {error}")
+        console.warn(f"{', '.join(FITTED)} are left out: {error}")
         return tuple(estimate for estimate in estimates if estimate not in FITTED), {}
 
 
@@ -162,8 +163,8 @@ def evaluate(run: LoadedModel, request: EvaluationRequest) -> Evaluation:
     of each sentence to a table beside it.
 
     Nats a sentence; None where the method has no such value. With `repeats`, the result holds means over the repeats,
-    and `spread` their standard deviations. Raises InputError if the split is missing, an estimate is unknown or the
-    workdir cannot be written, FloatingPointError if a measure is not finite.
+    and `spread` their standard deviations. Raises InputError if the split is missing, an estimate is unknown, a
+    measure is not finite or the workdir cannot be written.
     """
     started = time.monotonic()
     settings, data = run.settings, run.settings.data
@@ -202,11 +203,15 @@ def evaluate(run: LoadedModel, request: EvaluationRequest) -> Evaluation:
             *(_evaluate_once(run, batches, sampling, auto, i, known, add) for i in range(request.repeats)), strict=True
         )
         sentences = {key: np.mean([one.sentences[key] for one in each], axis=0) for key in each[0].sentences}
+        measures = _combine([evaluation.result for evaluation in each])
+        wrong = [key for key, value in measures.items() if isinstance(value, float) and not math.isfinite(value)]
+        if wrong:
+            raise InputError(f"{run.workdir}: {', '.join(wrong)} is not finite; the model has diverged")
         result = {
             "split": request.split,
             "examples": len(split),
             "limit": request.limit,
-            **_combine([evaluation.result for evaluation in each]),
+            **measures,
             **(content.measure(run, np.asarray(inferred[0].posteriors.q_hat.mean), split) if request.contents else {}),
             "epoch": run.epoch,
             "method": {"name": settings.method.name, **config.hyperparameters(settings)},
@@ -216,15 +221,12 @@ def evaluate(run: LoadedModel, request: EvaluationRequest) -> Evaluation:
             **workdir.provenance(),
             "seconds": time.monotonic() - started,
         }
-        wrong = [key for key, value in result.items() if isinstance(value, float) and not math.isfinite(value)]
-        if wrong:
-            raise FloatingPointError(f"{run.workdir}: {', '.join(wrong)} is not finite; the model has diverged")
-        storage.write_json(run.workdir / output(request), result)
         columns = io.StringIO()
         np.savetxt(
             columns, np.column_stack(list(sentences.values())), "%.6g", "\t", header="\t".join(sentences), comments=""
         )
         storage.write_text(run.workdir / output(request, ".tsv"), columns.getvalue())
+        storage.write_json(run.workdir / output(request), result)  # the last, since it shows that all is written
         processes.barrier("the evaluation is written")
     return Evaluation(result, sentences)
 

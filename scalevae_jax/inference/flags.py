@@ -13,6 +13,7 @@ from scalevae_jax.core.types import InputError
 from scalevae_jax.data import lines
 from scalevae_jax.inference import load
 from scalevae_jax.inference.decoding import Decoding
+from scalevae_jax.inference.importance import AUTO
 from scalevae_jax.inference.model import TrainedModel
 from scalevae_jax.methods import method as methods
 from scalevae_jax.methods.method import METHODS
@@ -49,6 +50,11 @@ def read_model(options: Namespace) -> TrainedModel:
     """The trained model. From here on standard output holds results alone; messages go to standard error."""
     console.console.stderr = True
     return TrainedModel(load.load(options.workdir, options.fallback))
+
+
+def draws(text: str) -> int | str:
+    """The type of --iw_samples: a number of draws, or AUTO."""
+    return text if text == AUTO else integer(1)(text)
 
 
 def add_seed(arguments: Parser) -> None:

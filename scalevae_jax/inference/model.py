@@ -96,7 +96,8 @@ class TrainedModel:
         keys = self._keys(n, seed)[0]
         if prior in FITTED_PRIORS:
             self._require_latent()
-            return np.asarray(mixture.sample(priors.fitted(self.run)[FITTED_PRIORS[prior]], keys))
+            estimate = FITTED_PRIORS[prior]
+            return np.asarray(mixture.sample(priors.fitted(self.run, [estimate])[estimate], keys))
         if prior not in PRIORS:
             raise InputError(f"prior: expected one of {', '.join(PRIORS)}, got {prior!r}")
         unit = gaussian.standard(self.latent)

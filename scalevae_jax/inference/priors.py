@@ -4,6 +4,7 @@ The model's own prior is seldom where its encoder puts sentences. A prior that i
 bound, a valid one, since it has seen no sentence of the split that is evaluated.
 """
 
+from collections.abc import Collection
 from typing import Any
 
 import jax
@@ -12,7 +13,7 @@ import numpy as np
 from scalevae_jax.core import gaussian, mixture
 from scalevae_jax.core.mixture import Mixture
 from scalevae_jax.core.streams import Stream, stream_key
-from scalevae_jax.core.types import Gaussian
+from scalevae_jax.core.types import Gaussian, InputError
 from scalevae_jax.inference import posteriors
 from scalevae_jax.inference.load import LoadedModel
 from scalevae_jax.runtime import console, processes, storage
@@ -56,30 +57,35 @@ def fit(q_hat: Gaussian, z: np.ndarray, valid: np.ndarray, seed: int) -> Priors:
     return {"nll_fitted_prior": mixture.diagonal(moments), "nll_full_prior": full, "nll_mixture_prior": best}
 
 
-def fitted(run: LoadedModel) -> Priors:
-    """The priors of a model, by the keys of FITTED.
+def fitted(run: LoadedModel, wanted: Collection[str] = tuple(FITTED)) -> Priors:
+    """The priors of a model, by the keys of FITTED; at least those that are `wanted`.
 
     They are kept in the workdir together with the digest of the model, so that they are computed once; where the file
     cannot be written, a warning says so. Raises InputError if they must be computed and the training or validation
-    split is missing.
+    split is missing, or the model has diverged.
     """
     if not run.model.latent:
         return dict.fromkeys(FITTED, mixture.diagonal(gaussian.standard(0)))
     path, digest = run.workdir / FILE, run.digest
     if path.is_file():
         kept = storage.read_json(path)
-        if kept.get("model") == digest and "mixture" in kept:
-            diagonal = Gaussian(np.float32(kept["mean"]), np.float32(kept["logvar"]))
-            rest = [
-                Mixture(*(np.float32(kept[name][field]) for field in Mixture._fields)) for name in ("full", "mixture")
-            ]
-            return dict(zip(FITTED, (mixture.diagonal(diagonal), *rest), strict=True))
+        if kept.get("model") == digest:
+            found = {
+                key: Mixture(*(np.float32(kept[name][field]) for field in Mixture._fields))
+                for key, name in FITTED.items()
+                if name in kept  # a file of before has the diagonal one alone
+            }
+            found["nll_fitted_prior"] = mixture.diagonal(Gaussian(*map(np.float32, (kept["mean"], kept["logvar"]))))
+            if set(wanted) <= set(found):
+                return found
     train, valid = (posteriors.read_split(run, split) for split in ("train", "valid"))
     console.log(f"fitted priors: posteriors of {len(train):,} training sentences")
     key = stream_key(run.settings.train.seed, Stream.FITTED_PRIOR)
     inferred = posteriors.infer_by(run, posteriors.split_batches(run, train), key)
     held_out = posteriors.infer_by(run, posteriors.split_batches(run, valid), jax.random.fold_in(key, 1))
     q_hat = inferred.posteriors.q_hat
+    if not (np.isfinite(inferred.z).all() and np.isfinite(held_out.z).all()):
+        raise InputError(f"{run.workdir}: posteriors of the training split are not finite; the model has diverged")
     found, moments = fit(q_hat, inferred.z, held_out.z, run.settings.train.seed), gaussian.mixture_moments(q_hat)
     # The diagonal one as mean and log variance, for readers without this package.
     facts = {"model": digest, "data": train.digest, "mean": moments.mean.tolist(), "logvar": moments.logvar.tolist()}

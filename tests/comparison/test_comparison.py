@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from runs_by_hand import make_record
+from runs_by_hand import make_record, write_workdir
 
 from scalevae_jax.comparison import comparison, records
 from scalevae_jax.comparison.comparison import compare
@@ -119,6 +119,45 @@ def test_what_cannot_be_compared_is_named(found, tmp_path, capsys):
     assert [record["run"] for record in comparison.find([tmp_path])] == ["vae-1"]
     assert "vae-0: left out" in capsys.readouterr().out
     assert [record["run"] for record in comparison.find([tmp_path / "b.json"])] == ["vae-1"]
+
+
+def test_a_baseline_is_its_name_before_it_is_its_method(found):
+    other = run("scale_vae", 0, {"des_std": 0.3})
+    plain = run("scale_vae", 0)
+    assert compare([*found, other, plain], "scale_vae").baseline.name == "scale_vae"
+
+
+def test_two_runs_of_a_system_with_a_seed_are_refused_unless_their_text_differs(found):
+    other = copy.deepcopy(found[0])
+    with pytest.raises(InputError, match=r"vae-0 and vae-0: both are vae with seed 0"):
+        compare([*found, other])
+    other["sha256"]["train"] = "123456789"
+    assert "vae text=12345678" in compare([*found, other]).table["system"]
+    del other["config"]["train"]["batch_size"]  # a record of a version without this field
+    assert "vae text=12345678 batch_size=None" in compare([*found, other]).table["system"]
+
+
+def test_seeds_may_differ_in_the_prior_of_their_bound(found):
+    found[0]["evaluation"]["nll_mixture_prior"] = 99.0
+    assert compare(found).table["prior"] == ["exact", "mixture", "full, mixture"]
+
+
+def test_folders_that_hold_no_evaluated_run_are_named(tmp_path, capsys):
+    begun = write_workdir(tmp_path / "runs/begun")
+    (begun / "metrics.jsonl").write_text("")
+    paper = write_workdir(tmp_path / "runs/paper")  # by --readings nll_paper
+    (paper / "eval_test.json").write_text(json.dumps({"nll_paper": 3.0, "data": {"path": "x"}}))
+    (paper / "eval_test.tsv").write_text("nll_paper\trec\n3\t1\n")
+    with pytest.raises(InputError, match="no evaluated run"):
+        comparison.find([tmp_path])
+    said = capsys.readouterr().out
+    assert "no epoch has been trained yet" in said
+    assert "paper: left out" in said
+    with pytest.raises(InputError, match=r"eval_test.json: not the record of a run"):
+        comparison.find([paper / "eval_test.json"])
+    (tmp_path / "model.safetensors").touch()
+    with pytest.raises(InputError, match="an exported model; give the folder of its run"):
+        comparison.find([tmp_path])
 
 
 def test_a_record_keeps_the_sentences_of_the_tightest_bound(tmp_path):

@@ -39,6 +39,15 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says(seeds, rng, mon
     assert 0.85 * 150 < inside < 150
 
 
+def test_the_interval_is_that_of_scipy_and_one_sentence_has_none(rng):
+    a, b = 3 + rng.exponential(size=(1, 40)), 3 + rng.exponential(size=(1, 40))
+    found = difference(a, b)
+    known = stats.bootstrap((a[0] - b[0],), np.mean, n_resamples=10_000, method="percentile", rng=rng)
+    assert (found.low, found.high) == pytest.approx(tuple(known.confidence_interval), abs=0.02)
+    one = difference(a[:, :1], b[:, :1])
+    assert (one.low, one.high, one.word) == (-np.inf, np.inf, "not distinguishable")
+
+
 @pytest.mark.parametrize(("low", "high", "word"), [(-2, -1, "lower"), (1, 2, "higher"), (-1, 2, "not distinguishable")])
 def test_what_can_be_told(low, high, word):
     assert Difference((low + high) / 2, low, high, False).word == word

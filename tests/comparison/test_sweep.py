@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from scalevae_jax import config_file, sweep, train
-from scalevae_jax.comparison import comparison
+from scalevae_jax.comparison import comparison, runner
+from scalevae_jax.comparison.trial import STEPS
 from scalevae_jax.core.types import InputError
 
 LINE = ["--config", "smoke", "--config.data.path=package:tiny", "--config.train.max_epochs=1"]
@@ -54,11 +55,64 @@ def test_a_seed_and_a_hyperparameter_that_are_given_are_those_of_all():
         (["--grid", "method.des_std=x"], "expected a number, got 'x'"),
         (["--methods", "vae", "--grid", "method.des_std=1"], "vae have no such hyperparameter"),
         (["--grid", "optim.learning_rate=-1"], "optim.learning_rate"),
+        (["--grid", "train.seed=1,2"], "--grid train.seed: it makes no other system"),
+        (["--grid", "data.path=a,b/c"], "--grid data.path: it makes no other system"),
+        (["--grid", "model.latent=1", "--grid", "model.latent=2"], "a field is given twice"),
+        (["--methods", "vae,vae"], "vae-seed_0: --methods or --grid give this run twice"),
+        (["--methods", "vae", "--config.method.des_std=1"], "--config.method.des_std: vae have no such"),
+        (["--methods", "vae", "--baseline", "lstm_lm"], "--baseline lstm_lm: expected one of vae"),
+        (["--grid", "method.des_std=0.3,0.9", "--baseline", "scale_vae"], "expected one of scale_vae des_std=0.3"),
+        (["--iw_samples", "many"], "--iw_samples"),
     ],
 )
 def test_wrong_input_is_named(arguments, message):
     with pytest.raises(InputError, match=message):
         planned(*arguments)
+
+
+def test_a_value_with_a_slash_is_one_folder_and_a_baseline_may_have_a_blank():
+    found = planned("--grid", "data.split=90/5/5,80/10/10", "--baseline", "scale_vae split=80/10/10")
+    assert list(found) == ["scale_vae-split_90_5_5-seed_0", "scale_vae-split_80_10_10-seed_0"]
+
+
+def test_what_other_arguments_made_is_not_taken_for_what_is_asked(tmp_path):
+    trial, _ = planned("--out", str(tmp_path), "--limit", "20")["scale_vae-seed_0"]
+    trial.workdir.mkdir(parents=True)
+    trial.record.parent.mkdir()
+    trial.record.write_text("{}")
+    steps = {each.output or each.module: {"command": str(each)} for each in trial.commands}
+    (trial.workdir / STEPS).write_text(json.dumps(steps).replace(str(tmp_path), "elsewhere"))
+    (trial.workdir / "run.json").write_text('{"steps_per_epoch": 1, "data": {}}')
+    (trial.workdir / "eval_test_first20.json").write_text("{}")
+    sweep._check(trial)
+    assert trial.record.exists()
+    more, _ = planned("--out", str(tmp_path), "--limit", "30")["scale_vae-seed_0"]
+    sweep._check(more)
+    assert not trial.record.exists()  # of 20 sentences
+    other, _ = planned("--out", str(tmp_path), "--config.model.latent=3")["scale_vae-seed_0"]
+    with pytest.raises(InputError, match=r"scale_vae-seed_0: `python -m .*` made it; choose another --out"):
+        sweep._check(other)
+
+
+def test_a_folder_that_training_refuses_is_refused_at_once(tmp_path, capsys):
+    assert sweep.main([*LINE, "--out", str(tmp_path / "a[1]")]) == 2
+    assert "takes for a pattern" in capsys.readouterr().err
+
+
+def test_runs_that_did_not_fail_are_compared(tmp_path, monkeypatch):
+    shown = []
+
+    def fail(*_):
+        raise InputError("1 runs failed")
+
+    monkeypatch.setattr(runner, "run_all", fail)
+    monkeypatch.setattr(runner, "done", lambda trial: trial.name == "vae-seed_0")
+    monkeypatch.setattr(comparison, "find", list)
+    monkeypatch.setattr(comparison, "compare", lambda found, baseline: (found, baseline))
+    monkeypatch.setattr(sweep, "show", lambda compared, out: shown.append(compared))
+    arguments = [*LINE, "--methods", "vae,lstm_lm", "--baseline", "lstm_lm", "--out", str(tmp_path)]
+    assert sweep.main(arguments) == 2
+    assert shown == [([tmp_path / "rows/vae-seed_0.json"], "")]
 
 
 def test_the_commands_and_an_estimate_can_be_had_without_a_run(tmp_path, capsys):

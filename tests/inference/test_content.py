@@ -43,6 +43,8 @@ def test_linear_models_find_what_z_holds_and_nothing_where_it_holds_nothing(rng)
     known = content.knowledge(z, train, z_test, test)
     assert known["z_length_r2"] > 0.99
     assert known["z_first_word"] > 0.99 > 0.5 > known["z_first_word_base"]
+    assert content.knowledge(z, train, z_test[:1], test[:1])["z_length_r2"] is None  # one has no variance
+    assert content.knowledge(z, train, z_test, ["", *test[1:]])["z_first_word"] > 0.99
     noise, noise_test = (np.float32(rng.normal(size=x.shape)) for x in (z, z_test))
     blind = content.knowledge(noise, train, noise_test, test)
     assert abs(blind["z_length_r2"]) < 0.05

@@ -145,12 +145,19 @@ def test_the_fitted_priors_belong_to_the_model_and_are_computed_once(run, monkey
     assert json.loads((run.workdir / priors.FILE).read_text())["model"] == run.digest
     monkeypatch.setattr(posteriors, "infer_by", lambda *_: pytest.fail("computed again"))
     jax.tree.map(np.testing.assert_array_equal, priors.fitted(run), fitted)
+    whole = (run.workdir / priors.FILE).read_text()
+    before = {key: value for key, value in json.loads(whole).items() if key not in ("full", "mixture")}
+    (run.workdir / priors.FILE).write_text(json.dumps(before))  # of an older version, maybe exported without the text
+    assert list(priors.fitted(run, ["nll_fitted_prior"])) == ["nll_fitted_prior"]
+    with pytest.raises(pytest.fail.Exception, match="computed again"):
+        priors.fitted(run)
+    (run.workdir / priors.FILE).write_text(whole)
     with pytest.raises(pytest.fail.Exception, match="computed again"):
         priors.fitted(run._replace(method_state=run.method_state._replace(f_bar=2 * run.factor)))
 
 
 def test_without_the_training_split_its_estimates_are_left_out_or_refused(run, monkeypatch, capsys):
-    def missing(run):
+    def missing(run, wanted):
         raise InputError("no train.txt")
 
     monkeypatch.setattr(priors, "fitted", missing)
@@ -242,7 +249,7 @@ def test_a_folder_that_cannot_be_written_is_one_line(run, tmp_path, monkeypatch,
 
 def test_a_model_that_diverged_is_no_result(run):
     params = run.params | {"decoder": run.params["decoder"] | {"output": np.nan * run.params["decoder"]["output"]}}
-    with pytest.raises(FloatingPointError, match=r"nll.* is not finite; the model has diverged"):
+    with pytest.raises(InputError, match=r"nll.* is not finite; the model has diverged"):
         evaluate.evaluate(run._replace(params=params), EvaluationRequest(estimates=("nll",)))
 
 

@@ -29,7 +29,7 @@ def test_a_record_is_made_of_the_workdir_alone_and_names_no_folder_of_the_machin
         "eval_test.json": {"nll": 3.0, "data": {"path": "/home/me/text"}},
         "text_quality.json": {"language_model": "/home/me/lm"},
         "probe.json": {"data": "/home/me/text"},
-        STEPS: {"train": {"seconds": 1.0}},
+        STEPS: {"train": {"command": f"python --workdir {folder}", "seconds": 1.0}},
     }
     for name, output in outputs.items():
         (folder / name).write_text(json.dumps(output))
@@ -42,7 +42,7 @@ def test_a_record_is_made_of_the_workdir_alone_and_names_no_folder_of_the_machin
     assert record["evaluation"] == {"nll": 3.0, "data": {"path": "text"}}
     assert (record["text_quality"], record["probe"]) == ({"language_model": "lm"}, {"data": "text"})
     assert record["interpolations"] == [["a", "b"], ["b", "c"]]
-    assert record["steps"] == {"train": {"seconds": 1.0}}
+    assert record["steps"] == {"train": {"command": "python --workdir a_run", "seconds": 1.0}}
     assert (record["corpus"], record["method"], record["git"]) == ("text", "scale_vae", "f00")
     training = record["training"]
     assert (training["epochs"], training["best_epoch"], training["steps"]) == (3, 2, 9)
