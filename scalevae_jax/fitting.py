@@ -13,6 +13,7 @@ from scalevae_jax.methods.method import METHODS, hyperparameters
 from scalevae_jax.runtime import devices, storage
 from scalevae_jax.runtime.storage import Path
 from scalevae_jax.train import train
+from scalevae_jax.training.workdir import RUN
 
 SENTENCES = "sentences.txt"  # in a workdir: the text, where `fit` was given a list
 
@@ -59,7 +60,7 @@ def _keep(sentences: Sequence[str], folder: Path) -> None:
     """Write the sentences into the workdir. Raises InputError where it holds others."""
     path, lines = folder / SENTENCES, [" ".join(sentence.splitlines()) for sentence in sentences]
     written = "\n".join(lines) + "\n"
-    if path.exists() and path.read_text(encoding="utf-8") != written:
+    if (folder / RUN).exists() and not (path.exists() and path.read_text(encoding="utf-8") == written):
         raise InputError(f"{folder}: trained on other sentences; choose another workdir")
     with storage.writing(folder):
         folder.mkdir(parents=True, exist_ok=True)

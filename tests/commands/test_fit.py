@@ -36,6 +36,7 @@ def test_what_fit_cannot_read_is_named(tmp_path):
         scalevae_jax.fit(config.Config(), tmp_path / "a", max_epochs=0)
     assert not (tmp_path / "a").exists()
     (tmp_path / "b").mkdir()
+    (tmp_path / "b/run.json").write_text("{}")
     (tmp_path / "b/sentences.txt").write_text("others\n")
     with pytest.raises(InputError, match="trained on other sentences"):
         scalevae_jax.fit(SENTENCES, tmp_path / "b", "vae")
