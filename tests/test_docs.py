@@ -105,6 +105,12 @@ def test_numbers_are_those_of_the_records():
     for name, cells in rows_of("README.md", 6).items():
         assert any(row.split()[0] == name and numbers(cells) == numbers(table[row]) for row in table), name
     assert benchmarks.page(json.loads(benchmarks.FIGURES.read_text())) in PAGES["docs/running.md"]
+    files = ROOT.glob("docs/results/patience_5/*.json")
+    long = {path.name.split("-")[1]: json.loads(path.read_text()) for path in files}
+    factors = long["scale_vae"]["training"]["curves"]["factor_median"]
+    shown = [f"between {min(factors):.1f} and {max(factors):.1f}", f"{long['lstm_lm']['evaluation']['nll']:.2f}"]
+    shown += [f"{long['scale_vae']['evaluation'][key]:.2f}" for key in ("nll", "nll_mixture_prior", "z_length_r2")]
+    assert [text for text in shown if text not in PAGES["docs/reproduction.md"]] == []
 
 
 def test_names_of_the_code_exist():
