@@ -34,6 +34,8 @@ ELSEWHERE = (  # what is not executed here: installations, and what other tests 
     "python -m pip ",
     "tensorboard ",
     "python -m scalevae_jax.explore ",
+    "python -m scalevae_jax.sweep ",
+    "python -m scalevae_jax.compare ",
 )
 TRAINING = {
     "model.embedding": 4,
