@@ -27,22 +27,22 @@ MEASURES = 8  # of the table that is printed; the files have all
 
 def show(found: Comparison, out: Path) -> None:
     """Print the table and the differences, and write the report."""
-    header, rows = found.cells(MEASURES)
-    table = Table(title=f"{len(found.records)} runs (nats a sentence)", title_justify="left")
+    _print(f"{len(found.records)} runs (nats a sentence)", *found.cells(MEASURES))
+    if found.differences and found.baseline:
+        _print(f"paired differences to {found.baseline.name} (nats a sentence)", *found.difference_cells())
+    with storage.writing(f"--out {out}"):
+        files = found.write(out)
+    console.log(f"written to {out}: {', '.join(files)}")
+    console.log(f"next: open {out / 'comparison.html'}")
+
+
+def _print(title: str, header: list[str], rows: list[list[str]]) -> None:
+    table = Table(title=title, title_justify="left")
     for name in header:
         table.add_column(name, justify="left" if name in header[:2] else "right", overflow="fold")
     for cells in rows:
         table.add_row(*cells)
     console.console.print(table)
-    against = "" if found.baseline is None else f"against {found.baseline.name}"
-    for name, difference in found.differences.items():
-        interval = f"{difference.mean:+.2f} nats, 95% from {difference.low:+.2f} to {difference.high:+.2f}"
-        over = "sentences and seeds" if difference.seeds else "sentences"
-        console.log(f"{name}: {difference.word} {against}: {interval}, over {over}")
-    with storage.writing(f"--out {out}"):
-        files = found.write(out)
-    console.log(f"written to {out}: {', '.join(files)}")
-    console.log(f"next: open {out / 'comparison.html'}")
 
 
 def parser() -> Parser:

@@ -281,8 +281,8 @@ def differences(previous: Config, now: Config) -> list[str]:
     A cosine is as long as the whole training, whose length may then not change.
     """
     changes: list[str] = []
-    kept = {"train.max_epochs"} if now.optim.schedule == "cosine" else set[str]()
-    may_change = tuple(field for field in MAY_CHANGE if field not in kept)
+    cosine = now.optim.schedule == "cosine"
+    may_change = tuple(field for field in MAY_CHANGE if not (cosine and field == "train.max_epochs"))
     for field in FIELDS:
         was, new = operator.attrgetter(field)(previous), operator.attrgetter(field)(now)
         if was != new and not field.startswith(may_change):

@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
+from jaxtyping import Float
 from matplotlib.figure import Figure
 
 from scalevae_jax.comparison import paired, pictures, records, report
 from scalevae_jax.comparison.paired import Difference
 from scalevae_jax.comparison.pictures import STYLE, Point
-from scalevae_jax.comparison.report import Section
 from scalevae_jax.comparison.trial import Record
 from scalevae_jax.core.types import InputError
 from scalevae_jax.inference import metrics
@@ -24,14 +24,8 @@ from scalevae_jax.training import workdir
 
 # Fields that do not make another system: places, seeds, and how a run is watched, saved and evaluated.
 SAME = ("data.name", "data.path", "data.cache", "train.seed", "eval.", "checkpoint.", "method.")
-OWN_WORDS = (
-    "tokenizer",
-    "vocab",
-    "vocab_size",
-    "min_count",
-    "max_words",
-    "raw",
-)  # of `data`: what decides which words are unknown
+# Fields of `data` that decide which words are unknown.
+OWN_WORDS = ("tokenizer", "vocab", "vocab_size", "min_count", "max_words", "raw")
 
 
 class Column(NamedTuple):
@@ -97,9 +91,9 @@ class System(NamedTuple):
         """One a seed, without those that are missing."""
         return [float(value) for record in self.records if (value := column.read(record)) is not None]
 
-    def sentences(self, of: str = "bound") -> np.ndarray:
-        """The cost of each sentence by the bound, or `rec`, [seeds, sentences]."""
-        return np.array([record["sentences"][of] for record in self.records])
+    def sentences(self) -> Float[np.ndarray, "seeds sentences"]:
+        """The cost of each sentence by the bound, in nats."""
+        return np.array([record["sentences"]["bound"] for record in self.records])
 
 
 class Comparison(NamedTuple):
@@ -166,7 +160,10 @@ class Comparison(NamedTuple):
                 pictures.save(figure, out / name)
         meanings = [f"{column.name}: {column.meaning}" for column in COLUMNS]
         facts = [*report.about(self.records), "nats a sentence; mean over seeds ± standard deviation", *meanings]
-        sections = [report.table("Systems", *self.cells()), *self._differences()]
+        sections = [report.table("Systems", *self.cells())]
+        if self.baseline:
+            note = "Of the bound, on the same sentences, nats a sentence; negative is better than the baseline."
+            sections.append(report.table(f"Difference to {self.baseline.name}", *self.difference_cells(), note))
         sections += [report.picture(out / f"{name}.png", out) for name in drawn]
         report.write(out / "comparison", "Comparison", facts, sections, self.records)
         table = self.table
@@ -174,16 +171,13 @@ class Comparison(NamedTuple):
         storage.write_text(out / "plane.csv", report.as_csv([Point._fields, *self.points]))
         return ["comparison.md", "comparison.html", "comparison.csv", "plane.csv", *(f"{name}.png" for name in drawn)]
 
-    def _differences(self) -> list[Section]:
-        if self.baseline is None:
-            return []
-        header = ["system", "what", "difference", f"{paired.LEVEL:.0%} interval", "over"]
-        rows = [
+    def difference_cells(self) -> tuple[list[str], list[list[str]]]:
+        """The differences as text: header and rows."""
+        header = ["system", "bound", "difference", f"{paired.LEVEL:.0%} interval", "over"]
+        return header, [
             [name, d.word, f"{d.mean:+.2f}", f"{d.low:+.2f} to {d.high:+.2f}", "sentences" + " and seeds" * d.seeds]
             for name, d in self.differences.items()
         ]
-        note = "Of the bound, on the same sentences, nats a sentence; negative is better than the baseline."
-        return [report.table(f"Difference to {self.baseline.name}", header, rows, note)]
 
 
 def _order(record: Record) -> list[tuple[str, float]]:

@@ -72,10 +72,9 @@ def knowledge(
     """Linear models on z, fitted to training sentences and measured on others.
 
     `z_length_r2` is the share of the variance of the number of words that ridge regression explains (chance is 0; None
-    where all are as long);
-    `z_first_word` the accuracy of logistic regression for the first word, the 20 commonest ones and all others
-    together; `z_content` the average precision for whether a sentence has a word, mean over the 20 commonest content
-    words. The `_base` of each is what a model that ignores z reaches.
+    where all are as long); `z_first_word` the accuracy of logistic regression for the first word, the 20 commonest ones
+    and all others together; `z_content` the average precision for whether a sentence has a word, mean over the 20
+    commonest content words. The `_base` of each is what a model that ignores z reaches.
     """
     from sklearn.linear_model import LogisticRegression, Ridge  # here, since importing scikit-learn takes a second
     from sklearn.metrics import average_precision_score

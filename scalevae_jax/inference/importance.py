@@ -146,7 +146,7 @@ def _block(
     """-log p(x) of each sentence of the split by each estimate, and `ess`, by the draws from number `first` on; batches
     that are finished are not computed again."""
     keys = (*sampling.estimates, "ess", TENTH)
-    known, nll = list(itertools.islice(finished, len(batches))), {}
+    known = list(itertools.islice(finished, len(batches)))
     start, nll = len(known), {key: np.zeros(len(batches.split), np.float32) for key in keys}
     for entry in known:
         for estimate, values in nll.items():
@@ -163,7 +163,7 @@ def _block(
 def _together(a: dict[str, np.ndarray], n: int, b: dict[str, np.ndarray], m: int) -> dict[str, np.ndarray]:
     """The estimates by all of n and m draws, and their effective sample size."""
     log_n, log_m, log_all = np.log(n), np.log(m), np.log(n + m)
-    both = {key: log_all - np.logaddexp(log_n - a[key], log_m - b[key]) for key in a if key not in ("ess", TENTH)}
+    both = {key: log_all - np.logaddexp(log_n - a[key], log_m - b[key]) for key in a if key != "ess"}
     # from the effective samples (sum w)^2 / sum w^2 of each part, the sum of squares of all
     squares = np.logaddexp(*(2 * (log - part["nll"]) - np.log(part["ess"]) for log, part in ((log_n, a), (log_m, b))))
     return both | {"ess": np.exp(2 * (log_all - both["nll"]) - squares)}
@@ -181,9 +181,9 @@ def estimate(
     """-log p(x) of each sentence of the split by each estimate, and `ess`; and the mean of `nll` by the number of draws
     that it took, a tenth of them first. With `auto`, draws are doubled until this mean has settled."""
     nll, draws = _block(run, batches, key, sampling, 0, finished, add), sampling.samples
-    bounds: dict[int, float] = {}
+    tenth, bounds = nll.pop(TENTH), dict[int, float]()
     if "nll" in nll:
-        bounds = {max(draws // 10, 1): float(nll.pop(TENTH).mean()), draws: float(nll["nll"].mean())}
+        bounds = {max(draws // 10, 1): float(tenth.mean()), draws: float(nll["nll"].mean())}
     while auto and 2 * draws <= AUTO_MOST:
         for first in range(draws, 2 * draws, sampling.samples):
             block = _block(run, batches, key, sampling, first, finished, add)

@@ -21,8 +21,8 @@ from scalevae_jax.inference.load import LoadedModel
 from scalevae_jax.methods import objective, penalty
 from scalevae_jax.runtime import devices
 
-PRIORS = ("model", "unit", "aggregate", "full", "mixture")
-FITTED_PRIORS = {"aggregate": "nll_fitted_prior", "full": "nll_full_prior", "mixture": "nll_mixture_prior"}
+FITTED_PRIORS = {name: estimate for estimate, name in priors.FITTED.items()}
+PRIORS = ("model", "unit", *FITTED_PRIORS)
 AT_ONCE = 128  # sentences decoded together
 LONGEST = 30  # words of a decoded sentence, unless given; a sentence of other tokens may be as long as in training
 

@@ -19,8 +19,8 @@ from scalevae_jax.inference.load import LoadedModel
 from scalevae_jax.runtime import console, processes, storage
 
 FILE = "fitted_prior.json"  # in the workdir
-# By the estimate of -log p(x) that takes them.
-FITTED = {"nll_fitted_prior": "diagonal", "nll_full_prior": "full", "nll_mixture_prior": "mixture"}
+# Their names by the estimate of -log p(x) that takes them. "aggregate" is the diagonal one.
+FITTED = {"nll_fitted_prior": "aggregate", "nll_full_prior": "full", "nll_mixture_prior": "mixture"}
 COMPONENTS = (2, 4, 8, 16, 32)  # tried one after the other, while the density of the validation split rises
 POINTS = 20_000  # draws of the aggregated posterior that a mixture is fitted to, at most
 ROWS_A_COMPONENT = 20  # times latent: fewer points than that say nothing of a covariance
@@ -90,7 +90,7 @@ def fitted(run: LoadedModel, wanted: Collection[str] = tuple(FITTED)) -> Priors:
     # The diagonal one as mean and log variance, for readers without this package.
     facts = {"model": digest, "data": train.digest, "mean": moments.mean.tolist(), "logvar": moments.logvar.tolist()}
     for estimate, name in FITTED.items():
-        if name != "diagonal":
+        if name != "aggregate":
             facts[name] = {field: np.asarray(x).tolist() for field, x in found[estimate]._asdict().items()}
     try:
         storage.write_json(path, facts)

@@ -285,6 +285,8 @@ def test_draws_are_doubled_until_the_bound_settles_and_are_those_of_one_long_run
     for key in metrics.ESTIMATES:
         np.testing.assert_allclose(auto.sentences[key], once.sentences[key], rtol=1e-5)
     assert auto.result["ess"] == pytest.approx(once.result["ess"], rel=1e-3)
+    unit = evaluate.evaluate(run, EvaluationRequest(estimates=("nll_unit_prior",), contents=False)).result
+    assert (unit["nll"], unit["nll_by_draws"], metrics.TENTH in unit) == (None, {}, False)
     with pytest.raises(InputError, match="--iw_samples auto: it follows nll"):
         evaluate.evaluate(run, EvaluationRequest(iw_samples="auto", estimates=("nll_unit_prior",)))
 
