@@ -66,7 +66,7 @@ class SplitPosteriors(NamedTuple):
         if self.z.shape[1] == 0:
             return costs | dict.fromkeys(LATENT_KEYS) | {"neg_elbo": rec, "neg_elbo_paper": rec}
         q_hat, factor = posteriors.q_hat, np.asarray(posteriors.factor)
-        scaled = method.posterior.own_epochs > 0  # whether the factor is learned; it is 1 for the other methods
+        scaled = method.posterior.own_epochs > 0 or bool(np.any(factor != 1))  # it is 1 for the other methods
         information = metrics.information(q_hat, posteriors.factor, self.z)
         std = np.std(np.asarray(q_hat.mean, np.float64), axis=0, ddof=1) if rows > 1 else np.zeros(1)
         return costs | {

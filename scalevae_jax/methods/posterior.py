@@ -84,12 +84,10 @@ def batch_norm(
     """Normalise mu over the batch to standard deviation `gamma` and mean `shift` (Zhu et al. 2020; Eq. 14).
 
     With `train_scale` the scale is a learned vector, brought back to a root mean square of `gamma` after every update,
-    as in the code of Shen et al. (2021). A gradient through the norm would let it grow at every step and turn ever more
-    slowly. The moments are over the real rows of the global batch. A batch of fewer than `min_batch` of them, such as a
-    single sentence, trains on the running moments and leaves them as they are; the authors' code skips it.
+    as in the code of Shen et al. (2021). The moments are over the real rows of the global batch. A batch of fewer than
+    `min_batch` of them trains on the running moments and leaves them as they are; the authors' code skips it.
 
-    The variance of the normalised mean is gamma^2 Var / (Var + eps), so that the bound `min_kl` holds only while
-    Var[mu] is far over eps. An encoder whose means shrink escapes it, as in the authors' code, whose eps is 1e-5 too.
+    The variance of the normalised mean is gamma^2 Var / (Var + eps): `min_kl` holds only while Var[mu] is far over eps.
     """
 
     def held(scale: Float[Array, " latent"]) -> Float[Array, ""]:
@@ -182,10 +180,7 @@ def committed_rate(delta: float) -> PosteriorTransform:
 
 
 class FactorAverage(NamedTuple):
-    """One way to average the factors of an epoch (line 17 of Algorithm 1).
-
-    An epoch begins with an accumulator of zeros. What `value` gives before the first `record` is never used.
-    """
+    """One way to average the factors of an epoch (line 17 of Algorithm 1), which begins with zeros."""
 
     init: Callable[[int, int], State]  # of the latent dimensions and the steps an epoch
     record: Callable[[State, Int[Array, ""], Float[Array, " latent"], devices.Moments], State]
@@ -296,4 +291,14 @@ def scale(
         factor=lambda state: state.f_bar,
         own_epochs=f_epo,
         min_batch=factor_min_batch,
+    )
+
+
+def constant_factor(factor: float) -> PosteriorTransform:
+    """Multiply mu by one number, in every dimension and at every step: Scale-VAE at a fixed point of its rule."""
+    if not factor > 0:
+        raise ValueError(f"a factor is positive, got {factor}")
+    return PosteriorTransform(
+        apply=lambda params, state, posteriors, *_: (posteriors._replace(factor=posteriors.factor * factor), state),
+        factor=lambda state: factor,
     )

@@ -14,7 +14,9 @@ from scalevae_jax.runtime import console
 
 RUNAWAY_FACTOR = 50.0
 # The hyperparameter that holds the posterior away from the prior, of the methods that have one.
-STRENGTH = {"bn_vae": "gamma", "du_vae": "gamma", "delta_vae": "delta", "free_bits": "threshold"}
+STRENGTH = {
+    "bn_vae": "gamma", "du_vae": "gamma", "delta_vae": "delta", "free_bits": "threshold", "scale_vae_fixed": "factor"
+}  # fmt: skip
 
 
 class Problem(NamedTuple):
@@ -33,7 +35,7 @@ def collapsed(line: dict[str, Any], method: Method) -> bool:
 def runaway(line: dict[str, Any], method: Method) -> bool:
     """Whether a factor is far too large after the epochs in which a batch uses its own."""
     largest = line["factor_max"]
-    return largest is not None and line["epoch"] > method.posterior.own_epochs and largest > RUNAWAY_FACTOR
+    return largest is not None and line["epoch"] > method.posterior.own_epochs > 0 and largest > RUNAWAY_FACTOR
 
 
 def find(line: dict[str, Any], settings: Config, method: Method) -> Problem | None:

@@ -18,7 +18,7 @@ from scalevae_jax.methods.method import METHODS, Method, hyperparameters
 
 ALL_METHODS = (
     "lstm_lm vae cyclical beta_vae free_bits delta_vae sa_vae skip_vae agg_vae mae bn_vae du_vae scale_vae "
-    "scale_vae_matched"
+    "scale_vae_matched scale_vae_fixed"
 ).split()
 TRAINING = objective.Phase(np.float32(1), np.int32(1), train=True)
 
@@ -109,7 +109,8 @@ def test_the_network_is_built_as_the_method_says():
 
 @pytest.mark.parametrize("name", ALL_METHODS)
 def test_initial_values_are_the_configurations_for_every_method_and_else_the_methods(name):
-    defaults = {"du_vae": ("torch", "torch"), "scale_vae": ("torch", "paper"), "scale_vae_matched": ("torch", "paper")}
+    defaults = {"du_vae": ("torch", "torch")}
+    defaults |= dict.fromkeys(("scale_vae", "scale_vae_matched", "scale_vae_fixed"), ("torch", "paper"))
 
     def kinds(**network):
         config = with_defaults(Config(model=Network(**network), method=MethodConfig(name=name)))

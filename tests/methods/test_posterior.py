@@ -64,6 +64,7 @@ def _apply(transform, q, weight=ALL, state=None, params=None, **context):
         (lambda: posterior.scale(0.7, 0), "Scale-VAE needs"),
         (lambda: posterior.scale(0.7, 1, std_ddof=7), "Scale-VAE needs"),
         (lambda: posterior.scale(0.7, 1, factor_average="weighted_mean"), "factor_average"),
+        (lambda: posterior.constant_factor(0.0), "factor"),
     ],
 )
 def test_a_wrong_hyperparameter_is_rejected(make, message):
@@ -348,6 +349,57 @@ def _scaled(transform, mu, cotangent, epoch=1):
 def test_a_dimension_that_does_not_vary_has_a_finite_factor_and_gradient():
     mu = np.full((ROWS, LATENT), 0.25, np.float32)
     assert np.all(np.isfinite(np.concatenate(_scaled(posterior.scale(0.7, 1), mu, np.ones_like(mu)), axis=None)))
+
+
+def _trained(transform, signal, epochs, data, steps=100):
+    """q_hat of a linear VAE of one direction, trained by the loss of Eq. 7 with its epochs; mean and variance.
+
+    The data are N(0, 1), the decoder's noise is 1 / signal; mu = a x, z = f mu + s e, and x is read as w z.
+    """
+    q = Gaussian(jnp.float32(0.5), jnp.float32(-1.0))  # a, and the log variance
+    state, params = transform.init(1, 1), transform.init_params(1)
+
+    def apply(q, state, train):
+        mean = Gaussian(q.mean * data[:, None], jnp.full((len(data), 1), q.logvar))
+        context = StepContext(jnp.float32(1), jnp.int32(2), jnp.ones(len(data)), None)
+        return transform.apply(params, state, Posteriors(mean, jnp.ones(1)), context, train)
+
+    def loss(q, state):
+        posteriors, _ = apply(q, state, train=False)
+        spread, variance = jnp.var(posteriors.q_hat.mean), jnp.exp(q.logvar)
+        # with the best w, the mean squared error is the share of z that is noise
+        return 0.5 * signal * variance / (spread + variance) + jnp.mean(penalty.unit_rate(posteriors))
+
+    def epoch(carry, _):
+        q, state = carry
+        step = lambda q, _: (jax.tree.map(lambda x, g: x - 0.1 * g, q, jax.grad(loss)(q, state)), None)  # noqa: E731
+        q, _ = jax.lax.scan(step, q, length=steps)
+        _, state = apply(q, state, train=True)
+        return (q, transform.end_epoch(state)), None
+
+    run = on_axis(jax.jit(lambda q, state: jax.lax.scan(epoch, (q, state), length=epochs)[0]))
+    q, state = run(q, state)
+    factor = np.float64(transform.factor(state)) * np.ones(1)
+    return factor.item(), (factor * abs(np.float64(q.mean)) * data.std()).item(), math.exp(q.logvar)
+
+
+@pytest.mark.parametrize(("signal", "des_std"), [(20.0, 1.1), (5.0, 1.1), (5.0, 0.7), (0.8, 0.7)])
+def test_at_its_fixed_point_scale_vae_is_the_vae_that_pays_a_share_of_the_mean_term(signal, des_std):
+    """docs/methods.md, "What the factor does": S^2 / f^2 + s^2 = 1 and S^2 + s^2 = sqrt(signal) f s."""
+    data = np.random.default_rng(0).normal(size=64).astype(np.float32)
+    data = (data - data.mean()) / data.std()
+    factor, spread, variance = _trained(posterior.scale(des_std, 1, std_ddof=0), signal, 300, data)
+    assert spread == pytest.approx(des_std, rel=1e-2)
+    assert spread**2 / factor**2 + variance == pytest.approx(1, abs=1e-2)
+    assert spread**2 + variance == pytest.approx(math.sqrt(signal * variance) * factor, rel=1e-2)
+    same = _trained(posterior.constant_factor(factor), signal, 300, data)
+    np.testing.assert_allclose(same, (factor, spread, variance), rtol=2e-2)
+
+
+def test_a_direction_collapses_where_its_signal_is_under_one_over_the_squared_factor():
+    data = np.float32([-1, 1] * 8)
+    spreads = [_trained(posterior.constant_factor(2.0), signal, 40, data)[1] for signal in (0.2, 0.3)]
+    assert spreads[0] < 1e-2 < 0.1 < spreads[1]
 
 
 @pytest.mark.parametrize(("stop_gradient_factor", "epoch"), [(True, 1), (False, 2)])
