@@ -4,7 +4,7 @@ Examples:
   python -m scalevae_jax.explore runs/demo
   python -m scalevae_jax.explore runs/demo runs/vae --port 7861
 
-One sentence, its costs, its reconstruction and the sentences of the test split nearest to it; two sentences and a
+One sentence, its costs, its reconstruction and the training sentences nearest to it; two sentences and a
 slider between them; draws from the prior; a map of the posterior means of the test split, where a click shows a
 sentence and its reconstruction; KL and factor of each dimension, counted from 1. The page is served on 127.0.0.1 alone,
 and asks nothing of any other machine. Needs the extra: pip install "scalevae_jax[explore]".
@@ -54,14 +54,14 @@ def each(views: Sequence[View], answer: Callable[[View], list[str]], texts: int 
 
 
 def describe(v: View, text: str) -> list[str]:
-    """Of one sentence: its costs, its reconstruction, its posterior, and the nearest sentences of the split, each with
-    its number on the map."""
+    """Of one sentence: its costs, its reconstruction, its posterior, and the nearest training sentences, each with its
+    number in the split."""
     mean, scale = v.model.encode([text])
     costs = {key: float(x[0]) for key, x in v.model.score([text]).items()}
     costs_line = ", ".join(f"{key} {costs[key]:.2f}" for key in ("nll", "rec", "kl")) + " nats"
     posterior = "  ".join(f"{i}: {m:.2f} ± {s:.2f}" for i, (m, s) in enumerate(zip(mean[0], scale[0], strict=True), 1))
-    rows = np.argsort(np.sum(np.square(v.mean - mean), axis=1), kind="stable")[:NEAREST]
-    near = "\n".join(f"{row + 1}: {v.model.written([v.sentences[row]])[0]}" for row in rows)
+    rows = np.argsort(np.sum(np.square(v.training_mean - mean), axis=1), kind="stable")[:NEAREST]
+    near = "\n".join(f"{row + 1}: {v.model.written([v.training[row]])[0]}" for row in rows)
     return [costs_line, v.model.written(v.model.decode(mean))[0], posterior, near]
 
 
@@ -157,7 +157,7 @@ def build(views: list[View]) -> Any:
         with gr.Tab("One sentence"):
             one = gr.Textbox(views[0].sentences[0], label=f"A sentence{words}", elem_id="one")
             ask = gr.Button("Show the sentence", variant="primary", elem_id="ask")
-            whats = ("costs", "reconstruction", "mean ± std by dimension", f"{NEAREST} nearest sentences")
+            whats = ("costs", "reconstruction", "mean ± std by dimension", f"{NEAREST} nearest training sentences")
             columns = [boxes(NEAREST if what is whats[-1] else 1, what) for what in whats]
             gr.on([ask.click, one.submit], sentence, one, [box for column in columns for box in column])
         with gr.Tab("Between two sentences"):
@@ -244,7 +244,12 @@ def parser() -> Parser:
     arguments.add_argument("folders", nargs="+", metavar="FOLDER", help="of a run, or of an exported model")
     arguments.add_argument("--port", type=integer(1, 65535), default=7860, help="of the page, on 127.0.0.1")
     arguments.add_argument("--split", choices=corpus.SPLITS, default="test", help="whose sentences the map shows")
-    arguments.add_argument("--limit", type=integer(2), default=2000, help="first so many sentences of it")
+    arguments.add_argument(
+        "--limit",
+        type=integer(2),
+        default=2000,
+        help="first so many sentences of it, and of the training split for the nearest ones",
+    )
     return arguments
 
 

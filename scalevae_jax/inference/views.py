@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from scalevae_jax.core.types import InputError
 from scalevae_jax.data import corpus
+from scalevae_jax.data.corpus import Split
 from scalevae_jax.inference import metrics
 from scalevae_jax.inference.model import TrainedModel
 from scalevae_jax.methods import penalty
@@ -31,6 +32,8 @@ class View(NamedTuple):
     axes: tuple[str, str]
     kl: np.ndarray  # KL(q || N(0, I)) in nats, mean over the sentences, [latent]
     active: np.ndarray  # [latent]
+    training: list[str]  # sentences of the training split, in its order
+    training_mean: np.ndarray  # of q_hat, [their number, latent]
 
 
 def project(mean: np.ndarray) -> tuple[np.ndarray, tuple[str, str]]:
@@ -46,14 +49,18 @@ def project(mean: np.ndarray) -> tuple[np.ndarray, tuple[str, str]]:
 
 
 def view(name: str, model: TrainedModel, split: str, limit: int) -> View:
-    """Infer the first sentences of a split. Raises InputError for a language model, or for fewer than two sentences."""
-    data = model.run.settings.data
-    opened = corpus.open(data)
-    rows = opened.split(split, model.run.words).first(limit)
-    words = model.run.words
-    sentences = [words.join(tokens) for tokens in itertools.islice(opened.sentences(split, words), limit)]
+    """Infer the first sentences of a split, and of the training split. Raises InputError for a language model, or for
+    fewer than two sentences."""
+    data, words = model.run.settings.data, model.run.words
     if not model.latent:
         raise InputError(f"{model.run.workdir}: a language model has no z to look at")
+    opened = corpus.open(data)
+
+    def first(split: str) -> tuple[Split, list[str]]:
+        tokens = itertools.islice(opened.sentences(split, words), limit)
+        return opened.split(split, words).first(limit), [words.join(sentence) for sentence in tokens]
+
+    rows, sentences = first(split)
     if len(sentences) < 2:
         raise InputError(f"{data.path}: {split}: expected two sentences or more for a map")
     posteriors = model.infer(model.batches(rows)).posteriors
@@ -63,7 +70,9 @@ def view(name: str, model: TrainedModel, split: str, limit: int) -> View:
     names = {int(label): rows.label_name(label) for label in np.unique(labels)}
     kl = np.asarray(penalty.unit_rate(posteriors)).mean(0)
     active = metrics.active(posteriors.q.mean)
-    return View(name, model, sentences, labels, names, mean, plane, axes, kl, active)
+    training_rows, training = first("train")
+    training_mean = np.asarray(model.infer(model.batches(training_rows)).posteriors.q_hat.mean)
+    return View(name, model, sentences, labels, names, mean, plane, axes, kl, active, training, training_mean)
 
 
 def _figure() -> Figure:

@@ -248,8 +248,7 @@ def scale(
     if factor_average not in averages:
         raise ValueError(f"factor_average is one of {', '.join(averages)}; got {factor_average!r}")
     if not des_std > 0 or f_epo < 1 or std_ddof not in (0, 1):
-        given = f"{des_std}, {f_epo} and {std_ddof}"
-        raise ValueError(f"Scale-VAE needs des_std > 0, f_epo >= 1 and std_ddof 0 or 1, got {given}")
+        raise ValueError(f"Scale-VAE needs des_std > 0, f_epo >= 1, std_ddof 0 or 1: {des_std}, {f_epo}, {std_ddof}")
     average = averages[factor_average]
 
     def so_far(state: ScaleState) -> Float[Array, " latent"]:
@@ -277,15 +276,12 @@ def scale(
         )
         return posteriors._replace(factor=posteriors.factor * factor), state
 
-    def init(latent: int, steps: int) -> ScaleState:
-        return ScaleState(average.init(latent, steps), jnp.int32(0), jnp.ones(latent))
-
     def end_epoch(state: ScaleState) -> ScaleState:
         """Line 17: f_bar = Average(f). The next epoch records anew."""
         return jax.tree.map(jnp.zeros_like, state)._replace(f_bar=so_far(state))
 
     return PosteriorTransform(
-        init=init,
+        init=lambda latent, steps: ScaleState(average.init(latent, steps), jnp.int32(0), jnp.ones(latent)),
         apply=apply,
         end_epoch=end_epoch,
         factor=lambda state: state.f_bar,

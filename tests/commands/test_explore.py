@@ -95,8 +95,9 @@ def test_one_sentence_has_costs_a_posterior_a_reconstruction_and_neighbours(show
     assert costs == f"nll {scores['nll'][0]:.2f}, rec {scores['rec'][0]:.2f}, kl {scores['kl'][0]:.2f} nats"
     assert [reconstruction] == v.model.written(v.model.reconstruct([text]))
     assert posterior.startswith(f"1: {mean[0, 0]:.2f} ± {scale[0, 0]:.2f}  2: ")
-    expected = v.model.nearest(text, v.sentences, 5)
-    numbers = [v.sentences.index(sentence) + 1 for sentence in expected]
+    assert len(v.training) == len(v.training_mean) == 15
+    expected = v.model.nearest(text, v.training, 5)
+    numbers = [v.training.index(sentence) + 1 for sentence in expected]
     assert near.splitlines() == [f"{i}: {text}" for i, text in zip(numbers, v.model.written(expected), strict=True)]
 
 
