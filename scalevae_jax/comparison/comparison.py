@@ -261,6 +261,9 @@ def compare(found: Sequence[Record], baseline: str = "") -> Comparison:
         raise InputError(f"runs were evaluated on different sentences ({which}); evaluate them alike")
     if len({json.dumps([record["config"]["data"].get(key) for key in OWN_WORDS]) for record in found}) > 1:
         console.warn("the runs read text in different ways, so that costs of unknown words differ")
+    draws = {r["evaluation"]["iw_samples"] for r in found if r["evaluation"]["kl"] is not None}
+    if len(draws) > 1:
+        console.warn(f"bounds by {', '.join(map(str, sorted(draws)))} draws: the more draws, the tighter the bound")
     by_name: dict[str, list[Record]] = {}
     for name, record in zip(names(found), found, strict=True):
         for other in by_name.setdefault(name, []):

@@ -31,6 +31,7 @@ def run(method, seed=0, hyperparameters=None, shift=0.0, **changes):
         **{key: 3.0 + i for i, key in enumerate(RATES)},
         **{"nll_paper": 39.0, "rec": 36.0 + shift, "kl": 1.0 if latent else None, "mi": 2.0 if latent else None},
         **{"factor_median": 2.0 if scaled else None, "split": "test", "data": {"sha256": "abc"}},
+        "iw_samples": 500 if latent else 1,
     }
     if not latent:
         evaluation |= dict.fromkeys(RATES) | {"rec": 40.0}
@@ -109,8 +110,13 @@ def test_what_cannot_be_compared_is_named(found, tmp_path, capsys):
         compare(found, "bn_vae")
     other = copy.deepcopy(found[0])
     other["config"]["data"]["vocab_size"] = 100
+    compare(found)
+    assert capsys.readouterr().out == ""
     compare([*found, other])
     assert "costs of unknown words differ" in capsys.readouterr().out
+    other["evaluation"]["iw_samples"] = 50
+    compare([*found, other])
+    assert "bounds by 50, 500 draws" in capsys.readouterr().out
     with pytest.raises(InputError, match="no evaluated run"):
         comparison.find([tmp_path])
     del other["sentences"]

@@ -1,6 +1,7 @@
 """The estimates of NLL where log p(x) is known exactly; the other measures against plain loops."""
 
 import warnings
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,9 @@ from scipy import special, stats
 from scalevae_jax.core import mixture
 from scalevae_jax.core.network import Decoder, Encoder, Model
 from scalevae_jax.core.types import Batch, Gaussian, Inject, Posteriors
-from scalevae_jax.inference import metrics
+from scalevae_jax.data.loader import Loader
+from scalevae_jax.inference import importance, metrics
+from scalevae_jax.inference.load import LoadedModel
 
 DRAWS = 100_000
 FACTOR = np.float32([0.6, 2.2])
@@ -95,6 +98,25 @@ def test_where_the_proposal_is_the_exact_posterior_every_draw_counts_and_the_bou
     np.testing.assert_allclose(-log_w, -linear.log_p(PRIORS["nll"]), atol=1e-3)
     wide = _weigh(linear, metrics.widened(exact, 3.0), rng)["nll"]
     assert float(metrics.effective_samples(wide[:100, None])[0]) < 60
+
+
+def test_draws_that_are_doubled_until_the_bound_settles_reach_the_exact_value(rng, monkeypatch):
+    linears = [Linear(rng) for _ in range(4)]
+    proposals = [metrics.widened(linear.posteriors(FACTOR, rng), 8.0) for linear in linears]  # few draws count
+    log_w = np.float64([_weigh(*pair, rng)["nll"] for pair in zip(linears, proposals, strict=True)])
+
+    def block(run, batches, key, sampling, first, finished, add):
+        drawn = log_w[:, first : first + sampling.samples]
+        nll = np.log(sampling.samples) - special.logsumexp(drawn, axis=1)
+        return {"nll": nll, "ess": np.float64(metrics.effective_samples(np.float32(drawn.T))), metrics.TENTH: nll}
+
+    monkeypatch.setattr(importance, "_block", block)
+    sampling = importance.ImportanceSampling(importance.AUTO_FIRST, {})
+    given = mock.Mock(spec=LoadedModel), mock.Mock(spec=Loader), jax.random.key(0)
+    nll, bounds = importance.estimate(*given, sampling, True, iter(()), print)
+    assert len(bounds) > 3
+    exact = np.mean([-linear.log_p(PRIORS["nll"]) for linear in linears])
+    assert abs(nll["nll"].mean() - exact) < importance.SETTLED < abs(bounds["10"] - exact)
 
 
 def test_the_effective_sample_size_is_the_squared_sum_over_the_sum_of_squares(rng):
