@@ -47,8 +47,8 @@ lint: install  ## format, lint, types, shell, workflows
 	$(BIN)/shellcheck launch/*.sh launch/*.sbatch
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 
-docs: install  ## the site, into site/; a link that leads nowhere is an error (the variable silences an advertisement)
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+docs: install  ## the site, into site/; a link that leads nowhere is an error
+	$(BIN)/zensical build --strict --config-file mkdocs.yml
 
 notebook: install  ## docs/notebooks/latent_space.ipynb: the script as a notebook, run, with its output; three minutes
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[notebook]'

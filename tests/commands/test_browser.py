@@ -229,10 +229,12 @@ return [...document.querySelectorAll('.md-typeset__table table')]
 
 @pytest.mark.slow
 def test_every_table_of_the_site_fits_a_window_of_1300_pixels(browser, tmp_path):
-    site, environment = tmp_path / "site", os.environ | {"NO_MKDOCS_2_WARNING": "1"}
-    build = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict", "--site-dir", str(site)]
-    subprocess.run(build, cwd=ROOT, env=environment, check=True)
+    shutil.copytree(ROOT / "docs", tmp_path / "docs")
+    for name in ("mkdocs.yml", "scalevae_jax"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    build = [sys.executable, "-m", "zensical", "build", "--strict", "--config-file", "mkdocs.yml"]
+    subprocess.run(build, cwd=tmp_path, check=True)
     browser.set_window_size(1300, 1000)
-    for page in sorted(site.glob("*.html")):
+    for page in sorted((tmp_path / "site").glob("*.html")):
         browser.get(page.as_uri())
         assert browser.execute_script(WIDER) == [], page.name
