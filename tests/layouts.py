@@ -19,7 +19,7 @@ from process import SOON_COMPILED, free_port
 LAYOUTS = {"1x1": (1, 1), "1x4": (1, 4), "2x2": (2, 2), "4x1": (4, 1)}  # processes, devices of each
 METHODS = (
     "lstm_lm vae cyclical beta_vae free_bits delta_vae sa_vae skip_vae agg_vae mae bn_vae du_vae scale_vae "
-    "scale_vae_matched scale_vae_fixed"
+    "scale_vae_matched scale_vae_fixed minimum_rate"
 ).split()
 STEPS = 10
 Result = dict[str, dict[str, np.ndarray]]  # by method and name of the array

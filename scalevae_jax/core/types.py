@@ -88,6 +88,7 @@ class StepContext(NamedTuple):
     epoch: Int[Array, ""]  # counted from 1: the i of Algorithm 1
     weight: Float[Array, " batch"]  # of `Batch`
     keys: Keys  # one key a row, shape [batch]
+    state: Any = ()  # of the posterior transform, after this batch; for penalties
 
 
 def leaves_by_path(tree: Any, separator: str = "/") -> dict[str, Any]:

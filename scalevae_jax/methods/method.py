@@ -12,7 +12,7 @@ from typing import Any
 
 from scalevae_jax.core.network import INITS
 from scalevae_jax.core.types import Inject
-from scalevae_jax.methods import penalty, plan, posterior, refine, schedule
+from scalevae_jax.methods import multiplier, penalty, plan, posterior, refine, schedule
 from scalevae_jax.methods.penalty import Penalty, Rate, unit_rate, weighted
 from scalevae_jax.methods.plan import Plan, joint
 from scalevae_jax.methods.posterior import PosteriorTransform, identity
@@ -180,10 +180,23 @@ def scale_vae_fixed(*, factor: float = 1.5, warm_up: float = 10.0) -> Method:
     return Method(posterior=posterior.constant_factor(factor), kl_weight=schedule.linear(warm_up), encoder_init="torch")
 
 
+def minimum_rate(*, rate: float = 5.0, multiplier_step: float = 0.001, warm_up: float = 0.0) -> Method:
+    """The KL held at `rate` nats a sentence or above by a Lagrange multiplier (Pelsmaeker and Aziz 2020).
+
+    The paper cites it and does not run it.
+    """
+    return Method(
+        posterior=multiplier.multiplier(rate, multiplier_step),
+        penalty=multiplier.constrained,
+        kl_weight=schedule.linear(warm_up),
+        encoder_init="torch",
+    )
+
+
 _TABLE_1 = (
     lstm_lm, vae, cyclical, beta_vae, free_bits, delta_vae, sa_vae, skip_vae, agg_vae, mae, bn_vae, du_vae, scale_vae,
 )  # fmt: skip
-_OTHERS = (scale_vae_matched, scale_vae_fixed)
+_OTHERS = (scale_vae_matched, scale_vae_fixed, minimum_rate)
 METHODS: dict[str, Callable[..., Method]] = {constructor.__name__: constructor for constructor in _TABLE_1 + _OTHERS}
 
 
@@ -226,6 +239,8 @@ MEANINGS = {  # of the hyperparameters, for --help
     "alpha": "the variance floor is alpha / (2 pi e)",
     "des_std": "the desired Std[f mu], in units of z",
     "factor": "what the means are multiplied by",
+    "rate": "nats a sentence that the KL is held at, or above",
+    "multiplier_step": "how fast the multiplier that holds it moves",
     "f_epo": "last epoch in which a batch uses its own f",
     "std_ddof": "0 for the biased Std, 1 for the unbiased",
     "factor_average": "average of an epoch's factors: mean, median, or population",

@@ -123,7 +123,8 @@ def objective(
     count = _sentences(batch)
     dropout = _stream_keys(keys, KeyStream.DROPOUT)
     rec, nll = model.weighted_nll(params, z, batch, batch.mask / count, dropout)  # line 13
-    context = StepContext(phase.kl_weight, phase.epoch, batch.weight, _stream_keys(keys, KeyStream.PENALTY))
+    penalty_keys = _stream_keys(keys, KeyStream.PENALTY)
+    context = StepContext(phase.kl_weight, phase.epoch, batch.weight, penalty_keys, method_state)
     # The rate is the KL of the original q, not of q_hat: all that sets Eq. 7 apart from Eq. 1 is where z comes from.
     loss = rec + method.penalty(method.rate(posteriors), posteriors, context)
     sums = Sums(

@@ -15,7 +15,8 @@ from scalevae_jax.runtime import console
 RUNAWAY_FACTOR = 50.0
 # The hyperparameter that holds the posterior away from the prior, of the methods that have one.
 STRENGTH = {
-    "bn_vae": "gamma", "du_vae": "gamma", "delta_vae": "delta", "free_bits": "threshold", "scale_vae_fixed": "factor"
+    "bn_vae": "gamma", "du_vae": "gamma", "delta_vae": "delta", "free_bits": "threshold", "scale_vae_fixed": "factor",
+    "minimum_rate": "rate",
 }  # fmt: skip
 
 

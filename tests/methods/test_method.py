@@ -18,7 +18,7 @@ from scalevae_jax.methods.method import METHODS, Method, hyperparameters
 
 ALL_METHODS = (
     "lstm_lm vae cyclical beta_vae free_bits delta_vae sa_vae skip_vae agg_vae mae bn_vae du_vae scale_vae "
-    "scale_vae_matched scale_vae_fixed"
+    "scale_vae_matched scale_vae_fixed minimum_rate"
 ).split()
 TRAINING = objective.Phase(np.float32(1), np.int32(1), train=True)
 
@@ -110,7 +110,8 @@ def test_the_network_is_built_as_the_method_says():
 @pytest.mark.parametrize("name", ALL_METHODS)
 def test_initial_values_are_the_configurations_for_every_method_and_else_the_methods(name):
     defaults = {"du_vae": ("torch", "torch")}
-    defaults |= dict.fromkeys(("scale_vae", "scale_vae_matched", "scale_vae_fixed"), ("torch", "paper"))
+    torch = ("scale_vae", "scale_vae_matched", "scale_vae_fixed", "minimum_rate")
+    defaults |= dict.fromkeys(torch, ("torch", "paper"))
 
     def kinds(**network):
         config = with_defaults(Config(model=Network(**network), method=MethodConfig(name=name)))
@@ -181,7 +182,7 @@ def _slots(method: Method) -> np.ndarray:
             posteriors, after = method.posterior.apply(params, state, before, context, True)
             posteriors = method.refine(lambda q, k, _: jnp.sum((q.mean - k) ** 2 + q.logvar**2), posteriors, {})
             read = jnp.sum(jnp.sin(posteriors.q_hat.mean) + jnp.cos(posteriors.q_hat.logvar))
-            return read + method.penalty(method.rate(posteriors), posteriors, context), after
+            return read + method.penalty(method.rate(posteriors), posteriors, context._replace(state=after)), after
 
         return jax.value_and_grad(loss, has_aux=True)(q)
 
