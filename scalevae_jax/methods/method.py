@@ -180,7 +180,7 @@ def scale_vae_fixed(*, factor: float = 1.5, warm_up: float = 10.0) -> Method:
     return Method(posterior=posterior.constant_factor(factor), kl_weight=schedule.linear(warm_up), encoder_init="torch")
 
 
-def minimum_rate(*, rate: float = 5.0, multiplier_step: float = 0.001, warm_up: float = 0.0) -> Method:
+def minimum_rate(*, rate: float = 5.0, multiplier_step: float = 0.001) -> Method:
     """The KL held at `rate` nats a sentence or above by a Lagrange multiplier (Pelsmaeker and Aziz 2020).
 
     The paper cites it and does not run it.
@@ -188,7 +188,7 @@ def minimum_rate(*, rate: float = 5.0, multiplier_step: float = 0.001, warm_up: 
     return Method(
         posterior=multiplier.multiplier(rate, multiplier_step),
         penalty=multiplier.constrained,
-        kl_weight=schedule.linear(warm_up),
+        kl_weight=schedule.constant(1.0),
         encoder_init="torch",
     )
 
