@@ -76,7 +76,7 @@ def parser() -> Parser:
     add("--proposal_scale", type=number(1.0, 10.0), default=1.0, help=scale)
     add("--limit", type=integer(0), default=0, help="first so many sentences; 0 is all")
     add("--repeats", type=integer(1), default=1, help="evaluations, each with its own draws")
-    add("--readings", type=command.names, help=f"of {', '.join(metrics.ESTIMATES)}; by default all")
+    add("--estimates", type=command.names, help=f"of {', '.join(metrics.ESTIMATES)}; by default all")
     add("--data.path", dest="data_path", metavar="PATH", help="another text, read with the run's vocabulary")
     add("--per_sentence", metavar="FILE", help="for a line a sentence: nll, rec, kl (nats), tokens")
     arguments.add_switch("--contents", True, "whether to measure reconstructions, and what z knows of a sentence")
@@ -90,7 +90,7 @@ def _command(options: Namespace) -> None:
     run = load.load(options.workdir, options.fallback)
     if options.compute_dtype:
         run = run.computing_in(options.compute_dtype)
-    estimates = tuple(options.readings) if options.readings else None
+    estimates = tuple(options.estimates) if options.estimates else None
     request = EvaluationRequest(
         options.split,
         options.data_path,

@@ -1,4 +1,4 @@
-"""Train and evaluate many runs, then compare them; the same command goes on after any stop.
+"""Train and evaluate many runs, then compare them; the same command resumes after any stop.
 
 Examples:
   python -m scalevae_jax.sweep --config text --config.data.path=my.txt --methods lstm_lm,vae,bn_vae,scale_vae --seeds 3

@@ -143,7 +143,7 @@ def _available(run: LoadedModel, request: EvaluationRequest) -> tuple[tuple[str,
     estimates = requested or metrics.ESTIMATES
     if request.proposal_scale != 1:
         if requested is not None and "nll_paper" in requested:
-            raise InputError("--readings nll_paper: the paper draws from q, which needs --proposal_scale 1")
+            raise InputError("--estimates nll_paper: the paper draws from q, which needs --proposal_scale 1")
         estimates = tuple(estimate for estimate in estimates if estimate != "nll_paper")
     wanted = [key for key in FITTED if key in estimates]
     if not wanted:
@@ -172,7 +172,7 @@ def evaluate(run: LoadedModel, request: EvaluationRequest) -> Evaluation:
         raise InputError(f"--split {request.split}: expected one of {', '.join(corpus.SPLITS)}")
     for estimate in request.estimates or ():
         if estimate not in metrics.ESTIMATES:
-            raise InputError(f"--readings {estimate}: expected some of {', '.join(metrics.ESTIMATES)}")
+            raise InputError(f"--estimates {estimate}: expected some of {', '.join(metrics.ESTIMATES)}")
     auto = request.iw_samples == AUTO and run.model.latent > 0
     for name, least in (("limit", 0), ("iw_samples", 1), ("iw_chunk", 1), ("repeats", 1)):
         if (value := getattr(request, name)) is not None and value != AUTO:
@@ -181,7 +181,7 @@ def evaluate(run: LoadedModel, request: EvaluationRequest) -> Evaluation:
     batches = posteriors.split_batches(run, split)
     estimates, fitted = _available(run, request)
     if request.iw_samples == AUTO and "nll" not in estimates:
-        raise InputError("--iw_samples auto: it follows nll, which --readings leaves out")
+        raise InputError("--iw_samples auto: it follows nll, which --estimates leaves out")
     given = AUTO_FIRST if isinstance(request.iw_samples, str) else request.iw_samples
     # without z every draw is the same, and exact
     samples = (settings.eval.iw_samples if given is None else given) if run.model.latent else 1
@@ -192,7 +192,7 @@ def evaluate(run: LoadedModel, request: EvaluationRequest) -> Evaluation:
         "data": [split.digest, request.limit],
         "batch_size": settings.eval.batch_size,
         "samples": [samples, auto],
-        "readings": list(estimates),
+        "estimates": list(estimates),
         "proposal_scale": request.proposal_scale,
         "compute_dtype": settings.model.compute_dtype,
         "seed": settings.train.seed,

@@ -4,7 +4,7 @@ Example:
   python -m scalevae_jax.reproduce.text_quality --workdir runs/yahoo --language_model runs/yahoo_lm
 
 Section 4.4: 1,000 pairs of prior draws, 5 points on the line between the two, both ends included, decoded greedily to
-at most 15 words; mean and standard deviation over ten seeds. docs/using.md says what the paper leaves open. Writes
+at most 15 words; mean and standard deviation over ten seeds. docs/metrics.md says what the paper leaves open. Writes
 text_quality.json into the workdir; perplexity needs --language_model, the folder of a trained lstm_lm.
 """
 

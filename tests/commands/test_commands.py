@@ -110,9 +110,9 @@ def test_evaluate_prints_a_table_and_writes_every_key(run, trained):
     assert sum(result["kl_dims"]) == pytest.approx(result["kl"])
 
 
-def test_evaluate_repeats_selects_readings_and_writes_a_line_a_sentence(run, trained, tmp_path):
+def test_evaluate_repeats_selects_estimates_and_writes_a_line_a_sentence(run, trained, tmp_path):
     scores = tmp_path / "scores.tsv"
-    options = ["--limit", "20", "--repeats", "2", "--readings", "nll,nll_paper", "--per_sentence", str(scores)]
+    options = ["--limit", "20", "--repeats", "2", "--estimates", "nll,nll_paper", "--per_sentence", str(scores)]
     options += ["--iw_samples", "2", "--compute_dtype", "bfloat16"]
     done = run("evaluate", "--workdir", str(trained), "--split", "valid", *options)
     assert done.code == 0, done.error

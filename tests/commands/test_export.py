@@ -53,7 +53,7 @@ def test_an_exported_model_is_evaluated_like_a_run_however_its_path_is_written(e
     (tmp_path / "link").symlink_to(out)
     monkeypatch.chdir(tmp_path)
     for number, path in enumerate((str(out), "a [model]*/", f"{tmp_path}/link/", "./link"), 5):
-        limit = ["--iw_samples", "2", "--limit", str(number), "--readings", "nll"]
+        limit = ["--iw_samples", "2", "--limit", str(number), "--estimates", "nll"]
         assert evaluate.main(["--workdir", path, *limit]) == 0
         assert json.loads((out / f"eval_test_first{number}.json").read_text())["examples"] == number
         shown = shlex.quote(str(Path(path)))

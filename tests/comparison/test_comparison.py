@@ -151,7 +151,7 @@ def test_seeds_may_differ_in_the_prior_of_their_bound(found):
 def test_folders_that_hold_no_evaluated_run_are_named(tmp_path, capsys):
     begun = write_workdir(tmp_path / "runs/begun")
     (begun / "metrics.jsonl").write_text("")
-    paper = write_workdir(tmp_path / "runs/paper")  # by --readings nll_paper
+    paper = write_workdir(tmp_path / "runs/paper")  # by --estimates nll_paper
     (paper / "eval_test.json").write_text(json.dumps({"nll_paper": 3.0, "data": {"path": "x"}}))
     (paper / "eval_test.tsv").write_text("nll_paper\trec\n3\t1\n")
     with pytest.raises(InputError, match="no evaluated run"):

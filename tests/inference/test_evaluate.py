@@ -177,7 +177,7 @@ def test_another_text_and_wrong_requests(run, tmp_path):
     assert evaluation.sentences["tokens"].tolist() == [5, 5]
     for request, message in (
         (EvaluationRequest(split="dev"), "--split dev: expected one of train, valid, test"),
-        (EvaluationRequest(estimates=("elbo",)), "--readings elbo: expected some of nll, "),
+        (EvaluationRequest(estimates=("elbo",)), "--estimates elbo: expected some of nll, "),
         (EvaluationRequest(limit=-1), "--limit: expected 0 to 2147483647, got -1"),
         (EvaluationRequest(iw_samples=0), "--iw_samples: expected 1 to"),
         (EvaluationRequest(estimates=("nll_paper",), proposal_scale=1.5), "needs --proposal_scale 1"),
