@@ -99,6 +99,7 @@ class Train:
         "paper's) or neg_elbo (rec + kl_model, a bound, with the prior that is sampled)",
         ("loss", "neg_elbo"),
     )
+    encoder_from: str = _field("", "folder of a run whose encoder this one begins with (Li et al. 2019)")
     skip_nonfinite: bool = _field(
         False, "skip and count steps whose loss or gradient is not finite, instead of stopping"
     )

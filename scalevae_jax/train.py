@@ -85,8 +85,18 @@ def _train(settings: Config, folder: Path, timeout: int) -> None:
         a, *between, b = trained.written([ends[0], *between, ends[1]])
         return {"samples": trained.written(trained.sample(5)), "interpolation": [f"from: {a}", *between, f"to: {b}"]}
 
+    def encoder() -> Params:
+        other = load.load(storage.path(settings.train.encoder_from))
+        if other.words.words != data.words.words:
+            raise InputError(
+                f"config.train.encoder_from: {other.workdir}: its vocabulary is another one; train both on the same "
+                "text with the same data.tokenizer and data.vocab_size"
+            )
+        return other.params["encoder"]
+
     with contextlib.closing(workdir.checkpoints(folder, settings, data.words, writing=True)) as checkpoints:
-        state = prepare.begin(settings, model, method, len(data.train), checkpoints)
+        pretrained = encoder if settings.train.encoder_from else None
+        state = prepare.begin(settings, model, method, len(data.train), checkpoints, pretrained)
         if finished(settings, state, checkpoints):
             done = f"{int(state.epoch) - 1} epochs, {int(state.step)} steps"
             console.log(f"finished before: {done}; nothing is left to train")

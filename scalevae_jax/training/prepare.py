@@ -1,16 +1,18 @@
 """What training starts from: the text as batches, the workdir's record of the run, and the state to resume from."""
 
 import sys
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from rich.table import Table
 
 from scalevae_jax import config
 from scalevae_jax.config import Config
 from scalevae_jax.core.network import Model
-from scalevae_jax.core.types import InputError, leaves_by_path
+from scalevae_jax.core.types import InputError, Params, leaves_by_path
 from scalevae_jax.data import corpus, loader, tokenizer, vocab
 from scalevae_jax.methods.method import Method
 from scalevae_jax.runtime import console, devices, processes, storage
@@ -112,10 +114,31 @@ def prepare(settings: Config, folder: Path, timeout_seconds: int = 300) -> tuple
     return data, config.build_model(settings, method, len(data.words)), method
 
 
-def begin(settings: Config, model: Model, method: Method, steps_per_epoch: int, checkpoints: Checkpoints) -> TrainState:
-    """The newest whole state of the run, or the state before its first step."""
+def begin(
+    settings: Config,
+    model: Model,
+    method: Method,
+    steps_per_epoch: int,
+    checkpoints: Checkpoints,
+    encoder: Callable[[], Params] | None = None,
+) -> TrainState:
+    """The newest whole state of the run, or the state before its first step, with the encoder that is given.
+
+    Raises InputError if this encoder has other shapes than the model's.
+    """
     state = checkpoints.newest(abstract_state(settings, model, method, steps_per_epoch))
-    return create_state(settings, model, method, steps_per_epoch) if state is None else state
+    if state is not None:
+        return state
+    state = create_state(settings, model, method, steps_per_epoch)
+    if encoder is None:
+        return state
+    trained = encoder()
+    if jax.tree.map(jnp.shape, trained) != jax.tree.map(jnp.shape, state.params["encoder"]):
+        raise InputError(
+            f"config.train.encoder_from: {settings.train.encoder_from}: its network has other sizes; give both runs "
+            "the same model.embedding, model.hidden and model.latent"
+        )
+    return state._replace(params=state.params | {"encoder": trained})
 
 
 def describe(settings: Config, data: TrainingData) -> None:

@@ -221,6 +221,27 @@ def test_a_finished_run_is_left_alone_and_another_configuration_is_refused(corpu
         train.train(settings, copied)
 
 
+def test_a_run_begins_with_the_encoder_of_another_and_with_a_decoder_of_its_own(corpus, wholes, tmp_path, monkeypatch):
+    other, begun = wholes("vae"), []
+    monkeypatch.setattr(train, "fit", lambda run, state, *others: begun.append(state))
+    settings = settings_for(corpus, "bn_vae")
+    train.train(settings, tmp_path / "alone")
+    settings.train.encoder_from = str(other)
+    train.train(settings, tmp_path / "run")
+    alone, state = begun
+    assert describe(state.params["encoder"]) == describe(load.load(other).params["encoder"])
+    assert describe(state._replace(params=state.params | {"encoder": alone.params["encoder"]})) == describe(alone)
+    settings.model.hidden = 7
+    with pytest.raises(InputError, match=r"config\.train\.encoder_from: .*: its network has other sizes"):
+        train.train(settings, tmp_path / "wider")
+    settings.data.vocab_size = 10
+    with pytest.raises(InputError, match=r"config\.train\.encoder_from: .*: its vocabulary is another one"):
+        train.train(settings, tmp_path / "fewer words")
+    settings.train.encoder_from = str(tmp_path / "nowhere")
+    with pytest.raises(InputError, match="not the folder of a run"):
+        train.train(settings, tmp_path / "from nowhere")
+
+
 def test_a_run_goes_on_where_its_text_and_its_cache_have_moved_to(corpus, copied, tmp_path, capsys):
     settings, moved = settings_for(corpus), shutil.copytree(corpus, tmp_path / "moved")
     settings.data.path, settings.data.cache = str(moved), str(tmp_path / "cache")
