@@ -23,7 +23,7 @@ def make_record(row, seed: int = 0, **sections) -> dict:
         "hyperparameters": defaults | row.hyperparameters,
         "partition": row.partition,
         "seed": seed,
-        "config": {"data": {"limit_train": 0}},
+        "config": {"data": {"limit_train": 0}, "model": {"encoder_init": "torch", "decoder_init": "torch"}},
         "sha256": {"train": "abcdef"},
         "git": "f00",
         "device": "1 x cpu",

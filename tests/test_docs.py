@@ -7,7 +7,6 @@ import re
 import shlex
 from dataclasses import replace
 from pathlib import Path
-from statistics import mean
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +18,7 @@ import yaml
 import scalevae_jax
 from benchmarks import __main__ as benchmarks
 from scalevae_jax import config, config_file
+from scalevae_jax.comparison import comparison
 from scalevae_jax.core.types import InputError, StepContext
 from scalevae_jax.inference.model import TrainedModel
 from scalevae_jax.methods import method, schedule
@@ -38,11 +38,6 @@ def rows_of(page: str, cells: int) -> dict[str, list[str]]:
     """The rows of a page's tables that have a name in code style and so many cells behind it."""
     rows = re.findall(r"^\| `([^`]+)`[^|]*\| (.*) \|$", PAGES[page], re.MULTILINE)
     return {name: rest.split(" | ") for name, rest in rows if rest.count(" | ") == cells - 1 and name != "NAME"}
-
-
-def numbers(cells: list[str]) -> list[str]:
-    """Without what stands behind a number."""
-    return [cell.partition(" ")[0] for cell in cells]
 
 
 def test_the_site_leads_to_every_page():
@@ -95,22 +90,16 @@ def test_the_table_of_methods_is_the_code():
 
 
 def test_numbers_are_those_of_the_records():
-    table = rows_of("docs/reproduction.md", 6)
-    for label, cells in table.items():
-        files = f"yahoo_sentences-{label.replace(' ', '-').replace('=', '_')}-seed_*.json"
-        records = [json.loads(path.read_text())["evaluation"] for path in (ROOT / "docs/results/cpu").glob(files)]
-        keys = ("nll", "nll_fitted_prior", "nll_paper", "rec", "kl", "mi")
-        values = [[record[key] for record in records] for key in keys]
-        assert numbers(cells) == ["-" if None in value else f"{mean(value):.2f}" for value in values], label
-    for name, cells in rows_of("README.md", 6).items():
-        assert any(row.split()[0] == name and numbers(cells) == numbers(table[row]) for row in table), name
+    compared = comparison.compare(comparison.find([ROOT / "docs/results/small"]), "lstm_lm")
+    (_, systems), (_, differences) = compared.cells(8), compared.difference_cells()
+    lines = [f"| `{name}` | {' | '.join(cells)} |" for name, *cells in (*systems, *differences)]
+    shown = re.search(r"<!-- systems -->.*<!-- end -->", PAGES["docs/reproduction.md"], re.DOTALL)
+    assert shown
+    assert re.findall(r"^\| `.*$", shown[0], re.MULTILINE) == lines
+    shown = re.search(r"<!-- systems -->.*<!-- end -->", PAGES["README.md"], re.DOTALL)
+    assert shown
+    assert set(re.findall(r"^\| `.*$", shown[0], re.MULTILINE)) <= set(lines)
     assert benchmarks.page(json.loads(benchmarks.FIGURES.read_text())) in PAGES["docs/running.md"]
-    files = ROOT.glob("docs/results/patience_5/*.json")
-    long = {path.name.split("-")[1]: json.loads(path.read_text()) for path in files}
-    factors = long["scale_vae"]["training"]["curves"]["factor_median"]
-    shown = [f"between {min(factors):.1f} and {max(factors):.1f}", f"{long['lstm_lm']['evaluation']['nll']:.2f}"]
-    shown += [f"{long['scale_vae']['evaluation'][key]:.2f}" for key in ("nll", "nll_mixture_prior", "z_length_r2")]
-    assert [text for text in shown if text not in PAGES["docs/reproduction.md"]] == []
 
 
 def test_names_of_the_code_exist():

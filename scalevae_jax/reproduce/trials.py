@@ -122,18 +122,14 @@ def shown(table: str, scale: Scale, methods: Iterable[str] = ()) -> list[Row]:
 def matches(record: Record, row: Row, scale: Scale) -> bool:
     """Whether the run is one of the row's: its hyperparameters are the row's, and the method's defaults elsewhere; its
     initial values are the scale's."""
-    network = record["config"].get("model", {})
     overrides = scale.common | scale.special.get(row.method, {})
-    initials = {side: overrides[f"model.{side}"] for side in INIT_FIELDS}
-    # records of version 0.1.0 have some of the initial values among the hyperparameters, the others nowhere
-    hyperparameters = {key: value for key, value in record["hyperparameters"].items() if key not in INIT_FIELDS}
     defaults = {key: parameter.default for key, parameter in method.hyperparameters(row.method).items()}
     return (
         record["corpus"] == scale.corpora[row.corpus].name
         and record["method"] == row.method
         and record["partition"] == row.partition
-        and hyperparameters == defaults | row.hyperparameters
-        and all(network.get(side, initial) == initial for side, initial in initials.items())
+        and record["hyperparameters"] == defaults | row.hyperparameters
+        and all(record["config"]["model"][side] == overrides[f"model.{side}"] for side in INIT_FIELDS)
     )
 
 
