@@ -90,15 +90,20 @@ def test_the_table_of_methods_is_the_code():
 
 
 def test_numbers_are_those_of_the_records():
-    compared = comparison.compare(comparison.find([ROOT / "docs/results/small"]), "lstm_lm")
-    (_, systems), (_, differences) = compared.cells(8), compared.difference_cells()
-    lines = [f"| `{name}` | {' | '.join(cells)} |" for name, *cells in (*systems, *differences)]
-    shown = re.search(r"<!-- systems -->.*<!-- end -->", PAGES["docs/reproduction.md"], re.DOTALL)
-    assert shown
-    assert re.findall(r"^\| `.*$", shown[0], re.MULTILINE) == lines
-    shown = re.search(r"<!-- systems -->.*<!-- end -->", PAGES["README.md"], re.DOTALL)
-    assert shown
-    assert set(re.findall(r"^\| `.*$", shown[0], re.MULTILINE)) <= set(lines)
+    def shown(page: str, name: str) -> list[str]:
+        (table,) = re.findall(rf"<!-- {name} -->(.*?)<!-- end -->", PAGES[page], re.DOTALL)
+        return re.findall(r"^\| `.*$", table, re.MULTILINE)
+
+    def lines(cells: tuple[list[str], list[list[str]]]) -> list[str]:
+        return [f"| `{name}` | {' | '.join(others)} |" for name, *others in cells[1]]
+
+    found = comparison.find([ROOT / "docs/results/small"])
+    to_lm, to_vae = (comparison.compare(found, baseline) for baseline in ("lstm_lm", "vae"))
+    systems = lines(to_lm.cells(8))
+    assert shown("docs/reproduction.md", "systems") == systems
+    assert shown("docs/reproduction.md", "differences") == lines(to_lm.difference_cells())
+    assert shown("docs/reproduction.md", "differences to vae") == lines(to_vae.difference_cells())
+    assert set(shown("README.md", "systems")) <= set(systems)
     assert benchmarks.page(json.loads(benchmarks.FIGURES.read_text())) in PAGES["docs/running.md"]
 
 
