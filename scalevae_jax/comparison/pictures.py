@@ -94,8 +94,10 @@ def plane(points: Sequence[Point]) -> Figure:
     (left, right), (low, high) = ax.get_xlim(), ax.get_ylim()
     for total in _round_steps(left + low, right + high):
         ax.plot((left, right), (total - left, total - right), color="0.8", linewidth=0.8, zorder=0)
-        if low < total - left < high:
-            ax.annotate(f"{total:g}", (left, total - left), (2, 0), textcoords="offset points", fontsize=7, color="0.4")
+        enters = max(left, total - high)  # at the left edge, or at the top
+        if enters < min(right, total - low):
+            where = (enters, total - enters)
+            ax.annotate(f"{total:g}", where, (3, -8), textcoords="offset points", fontsize=7, color="0.4")
     ax.set(xlim=(left, right), ylim=(low, high))
     ax.set(xlabel="rate, KL(q_hat || prior) (nats a sentence)", ylabel="distortion, rec (nats a sentence)")
     ax.set_title("grey: equal -ELBO; hollow: with the KL that Eq. 7 pays, which is no rate")

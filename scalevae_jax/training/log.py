@@ -113,7 +113,8 @@ class EpochLog:
         speed = "-" if line["tokens_per_second"] is None else f"{line['tokens_per_second']:,.0f}"
         compiling = f" ({line['seconds_compiling']:.0f} s compiling)" if line["seconds_compiling"] >= 0.5 else ""
         log(
-            f"epoch {line['epoch']}/{max_epochs} step {line['step']} lr {line['lr']:.3g} beta {line['kl_weight']:.2f} | "
+            f"epoch {line['epoch']}/{max_epochs} step {line['step']} lr {line['lr']:.3g} "
+            f"beta {line['kl_weight']:.2f} | "
             f"train rec {format_number(line['train_rec'])} kl {format_number(line['train_kl'])} | "
             f"valid rec {format_number(line['valid_rec'])} kl {format_number(line['valid_kl'])} "
             f"mi {format_number(line['mi'])} au {format_number(line['au'])}{factor} | {speed} tokens/s "
