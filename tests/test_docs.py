@@ -7,6 +7,7 @@ import re
 import shlex
 from dataclasses import replace
 from pathlib import Path
+from statistics import mean
 
 import jax
 import jax.numpy as jnp
@@ -107,6 +108,9 @@ def test_numbers_are_those_of_the_records():
         if record["method"] == "scale_vae":
             factors = record["training"]["curves"]["factor_median"][1:]
             assert f"between {min(factors):.1f} and {max(factors):.1f}" in PAGES["docs/reproduction.md"]
+        if "probe" in record:
+            accuracy = record["probe"]["accuracy_percent"]["sgd"]["10000"]
+            assert f"{mean(accuracy):.1f}%" in PAGES["docs/reproduction.md"]
     assert benchmarks.page(json.loads(benchmarks.FIGURES.read_text())) in PAGES["docs/running.md"]
 
 
