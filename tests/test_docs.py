@@ -111,6 +111,10 @@ def test_numbers_are_those_of_the_records():
         if "probe" in record:
             accuracy = record["probe"]["accuracy_percent"]["sgd"]["10000"]
             assert f"{mean(accuracy):.1f}%" in PAGES["docs/reproduction.md"]
+    for path in (ROOT / "docs/results/figure1").glob("*.json"):
+        assert f"({json.loads(path.read_text())['space']['purity']:.2f}" in PAGES["docs/reproduction.md"].replace(
+            "purity ", ""
+        )
     assert benchmarks.page(json.loads(benchmarks.FIGURES.read_text())) in PAGES["docs/running.md"]
 
 
