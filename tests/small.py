@@ -57,7 +57,7 @@ def make_run(
     rng = np.random.default_rng(0)
     params = jax.tree.map(lambda x: np.float32(rng.uniform(-spread, spread, x.shape)), shapes)
     method_state = method.posterior.init(model.latent, STEPS_PER_EPOCH)
-    if name.startswith("scale_vae"):
+    if method.posterior.own_epochs:
         method_state = method_state._replace(f_bar=np.float32([2, 2.5, 3]))
     (folder / workdir.CONFIG).write_text(config.to_json(settings))
     words.save(folder / tokenizer.FILES[tokens])
