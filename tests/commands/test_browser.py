@@ -55,6 +55,7 @@ class User:
         self.driver, self.images = driver, images
         driver.get(address)
         self.wait(lambda: self.find("#ask"))
+        time.sleep(3)  # the button is there before the page listens
 
     def wait(self, condition, seconds=120):
         until = time.monotonic() + seconds
