@@ -62,7 +62,12 @@ def describe(v: View, text: str) -> list[str]:
     posterior = "  ".join(f"{i}: {m:.2f} ± {s:.2f}" for i, (m, s) in enumerate(zip(mean[0], scale[0], strict=True), 1))
     rows = np.argsort(np.sum(np.square(v.training_mean - mean), axis=1), kind="stable")[:NEAREST]
     near = "\n".join(f"{row + 1}: {v.model.written([v.training[row]])[0]}" for row in rows)
-    return [costs_line, v.model.written(v.model.decode(mean))[0], posterior, near]
+    return [
+        costs_line,
+        v.model.written(v.model.decode(mean))[0],
+        posterior,
+        near or "the training split is not at hand",
+    ]
 
 
 def between(views: Sequence[View], a: str, b: str, places: np.ndarray) -> list[list[str]]:

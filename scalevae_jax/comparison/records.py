@@ -96,7 +96,8 @@ def described(settings: Config) -> Record:
     """What a record says of a configuration."""
     tree = json.loads(config.to_json(settings))
     corpus = _corpus(tree["data"])
-    tree["data"]["path"] = _public(tree["data"]["path"])
+    for fields in tree.values():  # data.path, data.cache, data.vocab, train.encoder_from
+        fields |= {key: _public(value) for key, value in fields.items() if isinstance(value, str)}
     return {
         "corpus": corpus,
         "method": tree["method"].pop("name"),

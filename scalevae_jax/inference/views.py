@@ -32,7 +32,7 @@ class View(NamedTuple):
     axes: tuple[str, str]
     kl: np.ndarray  # KL(q || N(0, I)) in nats, mean over the sentences, [latent]
     active: np.ndarray  # [latent]
-    training: list[str]  # sentences of the training split, in its order
+    training: list[str]  # sentences of the training split, in its order; none where it is not at hand
     training_mean: np.ndarray  # of q_hat, [their number, latent]
 
 
@@ -70,8 +70,13 @@ def view(name: str, model: TrainedModel, split: str, limit: int) -> View:
     names = {int(label): rows.label_name(label) for label in np.unique(labels)}
     kl = np.asarray(penalty.unit_rate(posteriors)).mean(0)
     active = metrics.active(posteriors.q.mean)
-    training_rows, training = first("train")
-    training_mean = np.asarray(model.infer(model.batches(training_rows)).posteriors.q_hat.mean)
+    training, training_mean = sentences, mean
+    if split != "train":
+        try:
+            training_rows, training = first("train")
+            training_mean = np.asarray(model.infer(model.batches(training_rows)).posteriors.q_hat.mean)
+        except InputError:  # beside an exported model there may be no training split: the page says so
+            training, training_mean = [], mean[:0]
     return View(name, model, sentences, labels, names, mean, plane, axes, kl, active, training, training_mean)
 
 

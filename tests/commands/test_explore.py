@@ -101,6 +101,11 @@ def test_one_sentence_has_costs_a_posterior_a_reconstruction_and_neighbours(show
     assert near.splitlines() == [f"{i}: {text}" for i, text in zip(numbers, v.model.written(expected), strict=True)]
 
 
+def test_without_the_training_split_the_page_says_so(shown):
+    v = shown[0]._replace(training=[], training_mean=shown[0].mean[:0])
+    assert explore.describe(v, SENTENCES[4])[3] == "the training split is not at hand"
+
+
 def test_a_model_that_fails_leaves_the_answers_of_the_others(shown):
     run = shown[1].model.run
     data = dataclasses.replace(run.settings.data, max_words=3)
