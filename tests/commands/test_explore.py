@@ -9,7 +9,7 @@ from unittest import mock
 import numpy as np
 import pytest
 from process import free_port
-from small import SENTENCES, shared_model
+from small import SENTENCES, make_run, shared_model
 
 import scalevae_jax
 from scalevae_jax import explore
@@ -101,8 +101,10 @@ def test_one_sentence_has_costs_a_posterior_a_reconstruction_and_neighbours(show
     assert near.splitlines() == [f"{i}: {text}" for i, text in zip(numbers, v.model.written(expected), strict=True)]
 
 
-def test_without_the_training_split_the_page_says_so(shown):
-    v = shown[0]._replace(training=[], training_mean=shown[0].mean[:0])
+def test_without_the_training_split_the_page_says_so(tmp_path):
+    run = make_run(tmp_path / "run", "vae")
+    (run.workdir / "data" / "train.txt").unlink()
+    v = explore.view("vae", TrainedModel(run), "test", 5)
     assert explore.describe(v, SENTENCES[4])[3] == "the training split is not at hand"
 
 
