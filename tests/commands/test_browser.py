@@ -55,7 +55,6 @@ class User:
         self.driver, self.images = driver, images
         driver.get(address)
         self.wait(lambda: self.find("#ask"))
-        time.sleep(3)  # the button is there before the page listens
 
     def wait(self, condition, seconds=120):
         until = time.monotonic() + seconds
@@ -81,8 +80,7 @@ class User:
 
     def type(self, selector, text, submit=""):
         field = self.find(f"{selector} textarea, {selector} input")
-        self.driver.execute_script("arguments[0].select()", field)
-        field.send_keys("\ue017" + text + submit)  # delete
+        field.send_keys(CONTROL + "a" + NULL + text + submit)
 
     def tab(self, name):
         next(x for x in self.driver.find_elements("css selector", "button[role=tab]") if x.text == name).click()
@@ -111,7 +109,7 @@ class User:
         return [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
 
 
-ENTER, HOME, END, TAB = "\ue007", "\ue011", "\ue010", "\ue004"
+NULL, TAB, ENTER, CONTROL, END, HOME = "\ue000", "\ue004", "\ue007", "\ue009", "\ue010", "\ue011"
 CONTRAST = """
 const light = c => { const [r, g, b] = c.match(/[\\d.]+/g).slice(0, 3).map(x => x / 255)
     .map(x => x <= 0.03928 ? x / 12.92 : ((x + 0.055) / 1.055) ** 2.4); return 0.2126*r + 0.7152*g + 0.0722*b; };
@@ -215,9 +213,8 @@ def test_what_a_user_does_in_a_browser(shown, browser, tmp_path):
             for name in ("One sentence", "Between two sentences", "Draws from the prior", "Map", "Dimensions"):
                 user.tab(name)
                 user.wait(lambda: min(browser.execute_script(CONTRAST)) >= 4.5, 10)  # texts fade in
-        asked = user.requests()
-        assert any(url.startswith(address) for url in asked)
-        assert not [url for url in asked if not url.startswith((address.rstrip("/"), "data:", "blob:", "chrome:"))]
+        asked = [url for url in user.requests() if url.startswith(("http", "ws"))]
+        assert asked and all(url.startswith(address) for url in asked), asked
     finally:
         page.close()
 
