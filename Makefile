@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/.installed
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
 export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0
 
-.PHONY: install demo test test-slow coverage lint docs notebook bench lock clean
+.PHONY: install demo test test-user test-slow coverage lint docs notebook bench lock clean
 
 install: $(INSTALLED)
 
@@ -33,7 +33,10 @@ test: install  ## the fast tests, on one CPU device and, where several are the s
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
 	DEVICES=4 $(BIN)/python -m pytest -n 2 tests/devices
 
-test-slow: install  ## the tests that take longer
+test-user: install  ## what a user installs, and what one sees in a browser
+	$(BIN)/python -m pytest -n 2 -m slow tests/test_wheel.py tests/commands/test_browser.py
+
+test-slow: install  ## all tests that take longer, those of test-user too
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m slow
 
 coverage: install  ## the lines of the package that all tests reach, those of processes that they start included
