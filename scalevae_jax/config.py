@@ -234,24 +234,10 @@ def to_json(config: Config) -> str:
 
 
 INIT_FIELDS = ("encoder_init", "decoder_init")
-MOVED = {f"method.{name}": f"model.{name}" for name in INIT_FIELDS} | {"data.field": "data.text_column"}  # since 0.1.0
-GONE = {  # since 0.1.0: values without effect, and the remedy
-    "eval.paper": (("", "yahoo", "yelp"), "delete it: reproduce compares with the paper"),
-    "optim.accumulate": ((1,), "give a smaller train.batch_size, or model.compute_dtype bfloat16"),
-}
-
-
-def no_such_field(field: str) -> str:
-    """What is said of a field that there is not, by what may have been meant."""
-    if field in MOVED:
-        return f"{field}: {MOVED[field]} since version 0.1.0"
-    if field in GONE:
-        return f"{field}: gone since version 0.1.0; {GONE[field][1]}"
-    return f"{field}: no such field"
 
 
 def from_json(path: Path) -> Config:
-    """Read what `to_json` wrote, of version 0.1.0 too; nothing in the file is executed.
+    """Read what `to_json` wrote; nothing in the file is executed.
 
     Raises InputError naming file and field.
     """
@@ -261,13 +247,9 @@ def from_json(path: Path) -> Config:
         if not isinstance(values, dict):
             raise InputError(f"{path}: {name}: expected a JSON object")
         for key, value in values.items():
-            field = MOVED.get(f"{name}.{key}", f"{name}.{key}")
-            if field in GONE and value in GONE[field][0]:
-                continue
-            if field not in FIELDS:
-                raise InputError(f"{path}: {no_such_field(field)}")
-            section, _, field = field.partition(".")
-            setattr(getattr(config, section), field, value)
+            if f"{name}.{key}" not in FIELDS:
+                raise InputError(f"{path}: {name}.{key}: no such field")
+            setattr(getattr(config, name), key, value)
     validate(config, f"{path}: ")
     return config
 

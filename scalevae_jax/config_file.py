@@ -9,7 +9,7 @@ from argparse import Namespace
 from collections.abc import Mapping
 from typing import Any
 
-from scalevae_jax.config import FIELDS, GONE, MOVED, SECTIONS, Config, hyperparameters, no_such_field
+from scalevae_jax.config import FIELDS, SECTIONS, Config, hyperparameters
 from scalevae_jax.core.types import InputError
 from scalevae_jax.runtime.command import Parser, add_fields
 from scalevae_jax.runtime.storage import first_line
@@ -50,9 +50,6 @@ def read(path: pathlib.Path) -> Config:
         if isinstance(error, SyntaxError):
             line, reason = error.lineno, error.msg
         where, reason = str(path) if line is None else f"{path}, line {line}", f"{type(error).__name__}: {reason}"
-        for field in (*GONE, *MOVED):
-            if reason.endswith(f"unexpected keyword argument '{field.partition('.')[2]}'"):
-                reason = no_such_field(field)
         raise InputError(f"{where}: {reason}") from error
     finally:
         sys.path.remove(beside)
@@ -63,7 +60,7 @@ def read(path: pathlib.Path) -> Config:
             raise InputError(f"{path}: config.{section}: expected {kind.__name__}, got {getattr(config, section)!r}")
         for name in vars(getattr(config, section)):
             if f"{section}.{name}" not in FIELDS:  # set after the section was made
-                raise InputError(f"{path}: {no_such_field(f'{section}.{name}')}")
+                raise InputError(f"{path}: {section}.{name}: no such field")
     return config
 
 

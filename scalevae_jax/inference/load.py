@@ -97,7 +97,6 @@ def load(folder: Path, fallback: bool = False) -> LoadedModel:
     if exported:
         params, method_state, epoch = _read_weights(folder / WEIGHTS, *like)
     else:
-        workdir.refuse_old(folder)
         checkpoints = workdir.checkpoints(folder, settings, words)
         with contextlib.closing(checkpoints):
             params, method_state, epoch = _read_checkpoint(checkpoints, like, fallback)

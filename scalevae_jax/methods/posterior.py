@@ -109,9 +109,7 @@ def batch_norm(
             # as PyTorch's BatchNorm1d: normalise by the biased variance, keep the unbiased one for evaluation
             seen = NormState(moments.mean, moments.variance(ddof=1))
             state = jax.lax.stop_gradient(jax.tree.map(lambda old, new: old + step * (new - old), state, seen))
-        scale = jnp.float32(gamma)
-        if train_scale:  # the factor is 1 after `project`, but not in a run of version 0.1.0
-            scale = params["scale"] * jax.lax.stop_gradient(held(params["scale"]))
+        scale = params["scale"] if train_scale else jnp.float32(gamma)
         offset = params["shift"] if train_shift else jnp.float32(shift)
         mu = scale * (mu - mean) * jax.lax.rsqrt(variance + eps) + offset
         return posteriors._replace(q=Gaussian(mu, posteriors.q.logvar)), state

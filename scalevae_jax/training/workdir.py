@@ -71,18 +71,8 @@ def has_checkpoint(workdir: Path) -> bool:
     return (workdir / CONFIG).exists() and folder.is_dir() and any(path.name.isdecimal() for path in folder.iterdir())
 
 
-def refuse_old(workdir: Path) -> None:
-    """Raises InputError for the checkpoints of a run of version 0.1."""
-    old = [name for name in ("latest", "best") if (workdir / FOLDER / name).exists()]
-    if old:
-        raise InputError(
-            f"{workdir}: holds {FOLDER}/{old[0]}, of a run of version 0.1, which this version cannot read; choose "
-            "another --workdir"
-        )
-
-
 def check(workdir: Path) -> None:
-    """Raises InputError if a run cannot keep its checkpoints there, or would overwrite what no run of this version
+    """Raises InputError if a run cannot keep its checkpoints there, or would overwrite what no run
     wrote."""
     place = str(workdir if storage.is_remote(workdir) else workdir.resolve())
     if wrong := [character for character in PATTERN if character in place]:
@@ -90,7 +80,6 @@ def check(workdir: Path) -> None:
             f"--workdir {workdir}: {place} contains {' '.join(wrong)}, which orbax, the library that writes "
             "checkpoints, takes for a pattern; choose a path without"
         )
-    refuse_old(workdir)
     if (workdir / WEIGHTS).exists():
         raise InputError(f"{workdir}: holds {WEIGHTS}, an exported model; choose another --workdir")
     if (workdir / RUN).exists():

@@ -183,11 +183,3 @@ def test_the_products_of_a_loaded_model_can_be_made_in_bfloat16(trained):
     assert trained.model.decoder.compute_dtype == "float32"
     with pytest.raises(InputError, match=r"config\.model\.compute_dtype"):
         trained.computing_in("float8")
-
-
-def test_a_run_of_version_0_1_is_refused_by_name(trained, tmp_path):
-    folder = shutil.copytree(trained.workdir, tmp_path / "run")
-    shutil.rmtree(folder / "checkpoints")
-    (folder / "checkpoints/best").mkdir(parents=True)
-    with pytest.raises(InputError, match=r"holds checkpoints/best, of a run of version 0\.1"):
-        load.load(folder)

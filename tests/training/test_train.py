@@ -254,22 +254,6 @@ def test_a_run_goes_on_where_its_text_and_its_cache_have_moved_to(corpus, copied
         train.train(settings, copied)
 
 
-def test_the_configuration_of_an_older_run_is_read_without_the_fields_that_are_gone(corpus, copied, capsys):
-    tree = json.loads((copied / workdir.CONFIG).read_text())
-    tree["eval"]["paper"], tree["optim"]["accumulate"] = "", 1
-    tree["method"]["encoder_init"] = tree["model"].pop("encoder_init")
-    tree["data"]["field"] = tree["data"].pop("text_column")
-    for field in ("label_column", "tokenizer", "split"):  # that version had none
-        del tree["data"][field]
-    (copied / workdir.CONFIG).write_text(json.dumps(tree))
-    train.train(settings_for(corpus), copied)
-    assert "finished before" in capsys.readouterr().out
-    tree["optim"]["accumulate"] = 2
-    (copied / workdir.CONFIG).write_text(json.dumps(tree))
-    with pytest.raises(InputError, match=r"optim\.accumulate: gone since version 0\.1\.0; give a smaller"):
-        train.train(settings_for(corpus), copied)
-
-
 def test_the_command_that_comes_next_can_be_copied_where_the_workdir_has_a_blank(wholes, corpus, tmp_path, capsys):
     folder = shutil.copytree(wholes("scale_vae"), tmp_path / "p b")
     train.finish(settings_for(corpus), folder)

@@ -83,8 +83,6 @@ def test_a_record_that_is_none_is_one_line_with_the_file(record, tmp_path):
         ("vocab.txt", "holds vocab.txt, but no run.json"),
         ("metrics.jsonl", "holds metrics.jsonl, but no run.json"),
         ("checkpoints/12", "holds checkpoints, but no run.json"),
-        ("checkpoints/latest/3", "holds checkpoints/latest, of a run of version 0.1"),
-        ("checkpoints/best/3", "holds checkpoints/best, of a run of version 0.1"),
         ("run.json", "run.json: "),
     ],
 )
