@@ -3,7 +3,7 @@
 #
 #   launch/local.sh [--dry-run] PROCESSES <arguments of train>
 #
-# DEVICES (1): virtual CPU devices a process. PYTHON (python): the interpreter. COMMAND (train): train or evaluate.
+# DEVICES (1): virtual CPU devices a process. PYTHON (that of the active environment, or of .venv): the interpreter. COMMAND (train): train or evaluate.
 # PORT (a free one): of process 0. Exits with the first exit code that is not 0.
 set -euo pipefail
 source "$(dirname "$0")/common.sh"
@@ -16,7 +16,7 @@ processes=${1:-}
 [[ $processes =~ ^[1-9][0-9]*$ ]] || refuse "expected the number of PROCESSES, 1 or more, not '$processes'"
 shift
 [[ $# -gt 0 ]] || refuse "arguments of train are missing, such as --config configs/smoke.py"
-python=${PYTHON:-python}
+python=${PYTHON:-${VIRTUAL_ENV:-.venv}/bin/python}
 devices=${DEVICES:-1}
 port=${PORT:-$("$python" -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')}
 settings=("NPROC=$((2 * processes * devices))"

@@ -192,7 +192,12 @@ def test_each_task_of_a_slurm_job_has_its_number(slurm, stand_in, tmp_path, monk
 
 
 def test_a_task_a_node_has_all_its_gpus(slurm):
-    environment = {"SLURM_GPUS_ON_NODE": "8", "SLURM_TASKS_PER_NODE": "1(x2)", "SLURM_CPUS_PER_TASK": "16"}
+    environment = {
+        "SLURM_GPUS_ON_NODE": "8",
+        "SLURM_TASKS_PER_NODE": "1(x2)",
+        "SLURM_CPUS_PER_TASK": "16",
+        "PYTHON": "",
+    }
     code, out, _ = run("slurm.sbatch", "--dry-run", *SMOKE, **environment)
     assert code == 0
     assert out == [
@@ -306,5 +311,5 @@ def test_every_command_of_the_readme_runs_dry(stand_in):
     ours = [match for line in shown if (match := re.search(r"launch/(\w+\.(?:sh|sbatch)) (.*)", line))]
     assert {match[1] for match in ours} == {path.name for path in COMMANDS}
     for match in ours:
-        code, _, error = run(match[1], "--dry-run", *shlex.split(match[2], comments=True), PYTHON="python")
+        code, _, error = run(match[1], "--dry-run", *shlex.split(match[2], comments=True), PYTHON=sys.executable)
         assert code == 0, f"{match[0]}: {error}"
