@@ -3,8 +3,8 @@
 #
 #   launch/local.sh [--dry-run] PROCESSES <arguments of train>
 #
-# DEVICES (1): virtual CPU devices a process. PYTHON (that of the active environment, or of .venv): the interpreter. COMMAND (train): train or evaluate.
-# PORT (a free one): of process 0. Exits with the first exit code that is not 0.
+# DEVICES (1): virtual CPU devices a process. PYTHON (of the active environment, or of .venv): the interpreter.
+# COMMAND (train): train or evaluate. PORT (a free one): of process 0. Exits with the first exit code that is not 0.
 set -euo pipefail
 source "$(dirname "$0")/common.sh"
 dry=false
