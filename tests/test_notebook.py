@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import json
 import re
 import runpy
 from pathlib import Path
@@ -33,3 +34,12 @@ def test_it_runs_small(tmp_path, monkeypatch):
         assert re.search(rf"^{name} +kl \d.* purity 0\.\d\d$", printed.getvalue(), re.MULTILINE)
         assert re.search(rf"^{name} +nll_fitted_prior +\d+\.\d\d$", printed.getvalue(), re.MULTILINE)
         assert f"{name}, 9 points" in printed.getvalue()
+
+
+def test_the_notebook_that_is_shipped_is_the_script_with_its_output():
+    cells = json.loads(NOTEBOOK.with_suffix(".ipynb").read_text())["cells"]
+    assert len(cells) == NOTEBOOK.read_text().count("\n# %%") + 1
+    code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    assert all(source in NOTEBOOK.read_text() for source in code)
+    shown = [data for cell in cells for output in cell.get("outputs", []) for data in output.get("data", ())]
+    assert shown.count("image/png") == 3
