@@ -63,8 +63,9 @@ SMALL = {  # arguments that make a command small; the last of equal ones counts
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """What a reader has: the package's captions, a text, a folder of texts, sentences, the file of methods.md."""
-    (tmp_path / test_docs.OWN).write_text(test_docs.SOURCE)
+    """What a reader has: the package's captions, a text, a folder of texts, sentences, the files that pages show."""
+    for name, code in test_docs.READERS.items():
+        (tmp_path / name).write_text(code)
     (tmp_path / "scalevae_jax").symlink_to(ROOT / "scalevae_jax")
     (tmp_path / "my.txt").write_text("".join(f"{line}\n" for line in small.SENTENCES * 4))
     (tmp_path / "sentences.txt").write_text("".join(f"{line}\n" for line in small.SENTENCES[:3]))
