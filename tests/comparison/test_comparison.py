@@ -116,7 +116,7 @@ def test_what_cannot_be_compared_is_named(found, tmp_path, capsys):
     assert "costs of unknown words differ" in capsys.readouterr().out
     other["evaluation"]["iw_samples"] = 50
     compare([*found, other])
-    assert "bounds by 50, 500 draws" in capsys.readouterr().out
+    assert "bounds with 50, 500 draws" in capsys.readouterr().out
     with pytest.raises(InputError, match="no evaluated run"):
         comparison.find([tmp_path])
     del other["sentences"]
