@@ -4,9 +4,9 @@ Examples:
   python -m scalevae_jax.compare runs/mine --baseline vae
   python -m scalevae_jax.compare runs/a runs/b runs/c --out comparison
 
-WHAT is the folder of a sweep, workdirs, or records of runs. Each run must have been evaluated on the same sentences.
-Runs that differ in their seed alone are one line of the table, sorted by the tightest valid bound of -log p(x); a
-language model's exact figure takes part. `nll_paper` is no bound and decides nothing.
+WHAT is the folder of a sweep, workdirs, or records of runs. All runs must have been evaluated on the same sentences.
+Runs that differ only in their seed share a line of the table. Lines are sorted by the tightest valid bound on
+-log p(x), or a language model's exact value. `nll_paper` is not a bound and decides nothing.
 """
 
 import functools
@@ -29,7 +29,7 @@ def show(found: Comparison, out: Path) -> None:
     """Print the table and the differences, and write the report."""
     _print(f"{len(found.records)} runs (nats a sentence)", *found.cells(MEASURES))
     if found.differences and found.baseline:
-        _print(f"paired differences to {found.baseline.name} (nats a sentence)", *found.difference_cells())
+        _print(f"paired differences from {found.baseline.name} (nats a sentence)", *found.difference_cells())
     with storage.writing(f"--out {out}"):
         files = found.write(out)
     console.log(f"written to {out}: {', '.join(files)}")
@@ -50,8 +50,8 @@ def parser() -> Parser:
     arguments = Parser("scalevae_jax.compare", __doc__, "WHAT ... ")
     add = arguments.add_argument
     add("what", nargs="+", metavar="WHAT", help="see above")
-    add("--baseline", default="", metavar="SYSTEM", help="a method, or a line of the table by its name")
-    add("--out", type=Path, metavar="DIR", help="the folder of the report; by default WHAT, or comparison for several")
+    add("--baseline", default="", metavar="SYSTEM", help="a method, or the name of a line of the table")
+    add("--out", type=Path, metavar="DIR", help="the folder for the report; by default WHAT, or comparison for several")
     return arguments
 
 

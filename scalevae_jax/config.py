@@ -32,7 +32,7 @@ class Network:
     )
     compute_dtype: str = _field(
         "float32",
-        f"type of the operands of large products: {' or '.join(COMPUTE_DTYPES)} (on a GPU float32 multiplies in tf32)",
+        f"type of the operands of large products: {' or '.join(COMPUTE_DTYPES)} (a GPU multiplies float32 in tf32)",
         COMPUTE_DTYPES,
     )
     encoder_init: str = _field("", f"initial values: {', '.join(INITS)}; by default the method's", ("", *INITS))
@@ -46,7 +46,7 @@ def _method_fields() -> list[tuple[str, Any, Any]]:
             if kinds.setdefault(key, parameter.annotation) is not parameter.annotation:
                 raise TypeError(f"hyperparameter {key} has two types")
     users = {key: ", ".join(name for name in methods.METHODS if key in methods.hyperparameters(name)) for key in kinds}
-    helps = {key: f"{methods.MEANINGS.get(key, '')} (of {users[key]})".lstrip() for key in kinds}
+    helps = {key: f"{methods.MEANINGS.get(key, '')} (for {users[key]})".lstrip() for key in kinds}
     name_field = ("name", str, _field("scale_vae", "one of " + ", ".join(methods.METHODS)))
     return [name_field] + [(key, kind | None, _field(None, helps[key])) for key, kind in kinds.items()]
 
@@ -59,47 +59,49 @@ MethodConfig.__doc__ = "The method by name and its hyperparameters; None is the 
 
 @dataclasses.dataclass
 class Optim:
-    """The optimiser, and its learning rate. The defaults are section 4.1's: SGD, and a rule that cuts the rate."""
+    """The optimiser and its learning rate. The defaults are section 4.1's: SGD, and a rule that cuts the rate."""
 
     name: str = _field("sgd", "sgd (without momentum), adam, or adamw", ("sgd", "adam", "adamw"))
     learning_rate: float = _field(
-        1.0, "learning rate, on the batch mean of nats a sentence; of Adam about 0.001", POSITIVE
+        1.0, "learning rate, for the batch mean of nats a sentence; for Adam about 0.001", POSITIVE
     )
-    weight_decay: float = _field(0.01, "of adamw: share of each matrix, times the rate, that a step removes", SHARE)
+    weight_decay: float = _field(0.01, "for adamw: share of each matrix, times the rate, that a step removes", SHARE)
     schedule: str = _field(
         "plateau",
         "plateau cuts the rate by the rule below; cosine lowers it to 0 over the whole training",
         ("plateau", "cosine"),
     )
-    warmup_steps: int = _field(0, "first steps, over which the rate rises to learning_rate", NOT_NEGATIVE)
-    clip: float = _field(5.0, "largest norm of the gradient of all parameters together", POSITIVE)
-    patience: int = _field(5, "epochs without a better validation loss until the rate is cut", POSITIVE)
+    warmup_steps: int = _field(0, "steps at the start in which the rate rises to learning_rate", NOT_NEGATIVE)
+    clip: float = _field(5.0, "maximum norm of the gradient of all parameters together", POSITIVE)
+    patience: int = _field(5, "epochs without a better validation loss before the rate is cut", POSITIVE)
     decay: float = _field(0.5, "factor of a cut", FRACTION)
     max_decays: int = _field(5, "cuts after which training ends", POSITIVE)
     min_decay_epoch: int = _field(
-        0, "no cut before this epoch, counted from 0; 15 in the reference code, unnamed in the paper", NOT_NEGATIVE
+        0, "no cut before this epoch, counted from 0; 15 in the reference code, not given in the paper", NOT_NEGATIVE
     )
     early_stop: int = _field(
-        0, "epochs without a better validation loss after which training ends; 0 is never", NOT_NEGATIVE
+        0, "epochs without a better validation loss after which training ends; 0 means never", NOT_NEGATIVE
     )
-    reload_best: bool = _field(True, "at a cut return to the best parameters, as the reference code does")
+    reload_best: bool = _field(True, "at a cut, return to the best parameters, as the reference code does")
 
 
 @dataclasses.dataclass
 class Train:
     """The length of training."""
 
-    max_epochs: int = _field(120, "most epochs", POSITIVE)
-    max_steps: int = _field(0, "most steps; 0 is no limit", NOT_NEGATIVE)
-    batch_size: int = _field(32, "sentences of the global batch", POSITIVE)
-    steps_per_dispatch: int = _field(1, "steps dispatched at once where their batches have one padded length", POSITIVE)
+    max_epochs: int = _field(120, "maximum epochs", POSITIVE)
+    max_steps: int = _field(0, "maximum steps; 0 means no limit", NOT_NEGATIVE)
+    batch_size: int = _field(32, "sentences in the global batch", POSITIVE)
+    steps_per_dispatch: int = _field(
+        1, "steps dispatched at once where their batches share one padded length", POSITIVE
+    )
     select_by: str = _field(
         "loss",
-        "validation measure that patience counts and the best epoch has the lowest of: loss (rec + KL of q, the "
-        "paper's) or neg_elbo (rec + kl_model, a bound, with the prior that is sampled)",
+        "validation measure that patience watches and that picks the best epoch: loss (rec + KL of q, the paper's) or "
+        "neg_elbo (rec + kl_model, a bound, with the prior that is sampled)",
         ("loss", "neg_elbo"),
     )
-    encoder_from: str = _field("", "folder of a run whose encoder this one begins with (Li et al. 2019)")
+    encoder_from: str = _field("", "folder of a run whose encoder this one starts from (Li et al. 2019)")
     skip_nonfinite: bool = _field(
         False, "skip and count steps whose loss or gradient is not finite, instead of stopping"
     )
@@ -108,21 +110,21 @@ class Train:
 
 @dataclasses.dataclass
 class Eval:
-    """Evaluation, in training and after it."""
+    """Evaluation, during training and after it."""
 
     batch_size: int = _field(32, "sentences a batch", POSITIVE)
     iw_samples: int = _field(500, "draws a sentence for the importance-weighted NLL", POSITIVE)
-    iw_chunk: int = _field(0, "draws at once; 0 is as many as fit into memory_mib", NOT_NEGATIVE)
-    memory_mib: int = _field(128, "MiB for the draws at once", POSITIVE)
+    iw_chunk: int = _field(0, "draws at once; 0 means as many as fit into memory_mib", NOT_NEGATIVE)
+    memory_mib: int = _field(128, "memory for the draws at once, in MiB", POSITIVE)
     at_end: bool = _field(False, "when training ends, evaluate the best checkpoint on the test split, and sample")
 
 
 @dataclasses.dataclass
 class Checkpoint:
-    """When the run is saved, besides the end of every epoch."""
+    """When the run is saved, besides at the end of every epoch."""
 
-    every_steps: int = _field(0, "every so many steps; 0 is never", NOT_NEGATIVE)
-    every_minutes: float = _field(10.0, "every so many minutes; 0 is never", NOT_NEGATIVE)
+    every_steps: int = _field(0, "steps between two saves; 0 means never", NOT_NEGATIVE)
+    every_minutes: float = _field(10.0, "minutes between two saves; 0 means never", NOT_NEGATIVE)
 
 
 @dataclasses.dataclass

@@ -1,4 +1,4 @@
-"""Sentences to points: the mean and standard deviation of each posterior q_hat, in the decoder's space.
+"""Encode sentences: the mean and standard deviation of each posterior q_hat, in the decoder's space.
 
 Examples:
   python -m scalevae_jax.encode --workdir runs/demo --input sentences.txt --out points.npz

@@ -5,11 +5,11 @@ Examples:
   python -m scalevae_jax.evaluate --workdir runs/demo --data.path=other_text --per_sentence scores.tsv
 
 Prints a table and writes eval_<split>.json into the workdir; the first N sentences (--limit N) and another text
-(--data.path) have files of their own. All figures are nats a sentence, `</s>` counted and `<s>` not; ppl is per token.
-`nll_paper` is the estimate nearest to what Table 1 reports for Scale-VAE, and no bound unless the factor is 1. `nll` is
-a bound: the fewer of its draws count (ess), the looser it is, and then more draws (--iw_samples) or a wider proposal
-(--proposal_scale) tighten it; --iw_samples auto doubles them until the bound settles. A table beside the file has the
-costs of each sentence. The same command resumes an evaluation that was stopped.
+(--data.path) have files of their own. Figures are in nats a sentence, counting `</s>` but not `<s>`; ppl is per token.
+`nll_paper` is the estimate nearest to what Table 1 reports for Scale-VAE, and not a bound unless the factor is 1. `nll`
+is a bound. The fewer of its draws count (ess), the looser it is. More draws (--iw_samples) or a wider proposal
+(--proposal_scale) tighten it; --iw_samples auto doubles the draws until the bound settles. A .tsv file beside the .json
+has the costs of each sentence. The same command resumes a stopped evaluation.
 """
 
 import functools
@@ -54,8 +54,8 @@ def show(result: dict[str, Any]) -> None:
         draws = f"{result['ess']:.1f} of {result['iw_samples']} draws count"
         console.log(f"nll is a loose bound: {draws}; more --iw_samples or --proposal_scale 1.5 may tighten it")
     if len(result["nll_by_draws"]) > 1 and result["ess"] is not None:
-        bounds = ", ".join(f"{bound:.3f} by {draws}" for draws, bound in result["nll_by_draws"].items())
-        console.log(f"nll by its draws: {bounds}")
+        bounds = ", ".join(f"{bound:.3f} with {draws}" for draws, bound in result["nll_by_draws"].items())
+        console.log(f"nll by number of draws: {bounds}")
     if result["mi_at_ceiling"]:
         console.log("mi is at its ceiling: the true value may be larger")
     if result["kl_dims"]:
@@ -69,18 +69,18 @@ def parser() -> Parser:
     flags.add_folder(arguments)
     add = arguments.add_argument
     add("--split", default="test", help="train, valid or test")
-    auto = f"{AUTO} doubles them from {AUTO_FIRST} until nll moves less than {SETTLED} nats, to {AUTO_MOST} at most"
+    auto = f"{AUTO} doubles them from {AUTO_FIRST} until nll moves by less than {SETTLED} nats, up to {AUTO_MOST}"
     add("--iw_samples", type=flags.draws, help=f"draws a sentence; {auto}; by default eval.iw_samples")
     add("--iw_chunk", type=integer(1), help="draws at once; by default as many as eval.memory_mib holds")
-    scale = "standard deviations of the proposal, times those of q_hat; a little over 1 may tighten nll"
+    scale = "standard deviations of the proposal, in multiples of those of q_hat; a little over 1 may tighten nll"
     add("--proposal_scale", type=number(1.0, 10.0), default=1.0, help=scale)
-    add("--limit", type=integer(0), default=0, help="first so many sentences; 0 is all")
-    add("--repeats", type=integer(1), default=1, help="evaluations, each with its own draws")
-    add("--estimates", type=command.names, help=f"of {', '.join(metrics.ESTIMATES)}; by default all")
+    add("--limit", type=integer(0), default=0, help="evaluate only the first LIMIT sentences; 0 means all")
+    add("--repeats", type=integer(1), default=1, help="number of evaluations, each with its own draws")
+    add("--estimates", type=command.names, help=f"some of {', '.join(metrics.ESTIMATES)}; by default all")
     add("--data.path", dest="data_path", metavar="PATH", help="another text, read with the run's vocabulary")
-    add("--per_sentence", metavar="FILE", help="for a line a sentence: nll, rec, kl (nats), tokens")
-    arguments.add_switch("--contents", True, "whether to measure reconstructions, and what z knows of a sentence")
-    add("--compute_dtype", choices=COMPUTE_DTYPES, help="of the operands of large products; by default the run's own")
+    add("--per_sentence", metavar="FILE", help="write one line a sentence: nll, rec, kl (nats), tokens")
+    arguments.add_switch("--contents", True, "measure reconstructions, and what z knows about a sentence")
+    add("--compute_dtype", choices=COMPUTE_DTYPES, help="type of the operands of large products; by default the run's")
     processes.add_arguments(arguments)
     return arguments
 
@@ -109,7 +109,7 @@ def _command(options: Namespace) -> None:
     if options.per_sentence and processes.is_main_process():
         columns = {key: x for key in PER_SENTENCE if (x := evaluation.sentences.get(key)) is not None}
         console.write_columns(columns, Path(options.per_sentence), "--per_sentence")
-        console.log(f"a line a sentence in {options.per_sentence}")
+        console.log(f"one line a sentence in {options.per_sentence}")
     console.log(f"written to {run.workdir / output(request)}")
     console.log(flags.next_step("sample", "--num 10", run.settings.method.name, run.workdir))
 

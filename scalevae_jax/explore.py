@@ -1,13 +1,13 @@
-"""A page on this machine to look at trained models, one beside the other.
+"""Serve a page on this machine to look at trained models side by side.
 
 Examples:
   python -m scalevae_jax.explore runs/demo
   python -m scalevae_jax.explore runs/demo runs/vae --port 7861
 
-One sentence, its costs, its reconstruction and the training sentences nearest to it; two sentences and a
+The page shows one sentence, its costs, its reconstruction and the training sentences nearest to it; two sentences and a
 slider between them; draws from the prior; a map of the posterior means of the test split, where a click shows a
-sentence and its reconstruction; KL and factor of each dimension, counted from 1. The page is served on 127.0.0.1 alone,
-and asks nothing of any other machine. Needs the extra: pip install "scalevae_jax[explore]".
+sentence and its reconstruction; KL and factor of each dimension, counted from 1. It is served only on 127.0.0.1, and
+contacts no other machine. Needs the extra: pip install "scalevae_jax[explore]".
 """
 
 import contextlib
@@ -246,14 +246,14 @@ def open_views(folders: Sequence[str], split: str, limit: int) -> list[View]:
 def parser() -> Parser:
     """The arguments of this command."""
     arguments = Parser("scalevae_jax.explore", __doc__, "FOLDER ... ")
-    arguments.add_argument("folders", nargs="+", metavar="FOLDER", help="of a run, or of an exported model")
-    arguments.add_argument("--port", type=integer(1, 65535), default=7860, help="of the page, on 127.0.0.1")
+    arguments.add_argument("folders", nargs="+", metavar="FOLDER", help="the folder of a run, or of an exported model")
+    arguments.add_argument("--port", type=integer(1, 65535), default=7860, help="port of the page, on 127.0.0.1")
     arguments.add_argument("--split", choices=corpus.SPLITS, default="test", help="whose sentences the map shows")
     arguments.add_argument(
         "--limit",
         type=integer(2),
         default=2000,
-        help="first so many sentences of it, and of the training split for the nearest ones",
+        help="take the first LIMIT sentences of it, and of the training split for the nearest ones",
     )
     return arguments
 

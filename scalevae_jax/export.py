@@ -3,8 +3,8 @@
 Example:
   python -m scalevae_jax.export --workdir runs/demo --out exported/demo --data_licence "CC BY-SA 4.0"
 
-The folder holds model.safetensors (weights, named as in the package), config.json, vocab.txt (of BPE tokenizer.json),
-fitted_prior.json (Gaussians and a mixture fitted to the aggregated posterior, where the training data are at hand),
+The folder holds model.safetensors (weights, named as in the package), config.json, vocab.txt (tokenizer.json for BPE),
+fitted_prior.json (Gaussians and a mixture fitted to the aggregated posterior, if the training data are available),
 README.md (a model card) and SHA256SUMS. `scalevae_jax.load(folder)` reads it, and so does every command that takes
 --workdir.
 """
@@ -94,7 +94,7 @@ def _measures(run: LoadedModel) -> str:
     for path in sorted(run.workdir.glob("eval_*.json")):
         result = storage.read_json(path)
         if result.get("limit"):
-            console.warn(f"{path.name} is not in the model card: it is of the first {result['limit']} sentences")
+            console.warn(f"{path.name} is not in the model card: it covers only the first {result['limit']} sentences")
         elif result.get("epoch") == run.epoch:
             name = path.stem.removeprefix("eval_")
             results[f"{name} ({result['examples']} sentences, {result['iw_samples']} draws)"] = result
@@ -146,8 +146,8 @@ included. Licence of the data: {data_licence or "not stated by the person who ex
 
 {_measures(run)}
 
-All measures are in nats a sentence, `</s>` counted and `<s>` not; ppl is per token. `nll`, `nll_unit_prior` and
-`nll_fitted_prior` are upper bounds of -log p(x). `nll_paper` is the estimate of the Scale-VAE paper. It is no bound
+All measures are in nats a sentence, counting `</s>` but not `<s>`; ppl is per token. `nll`, `nll_unit_prior` and
+`nll_fitted_prior` are upper bounds on -log p(x). `nll_paper` is the estimate of the Scale-VAE paper. It is not a bound
 unless the factor is 1, so do not compare it with the others.
 
 ## Intended use
@@ -170,7 +170,9 @@ def parser() -> Parser:
     flags.add_folder(arguments)
     arguments.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder to write; new or empty")
     arguments.add_argument(
-        "--data_licence", default="", help="of the training data, for the model card; a LICENSE beside them is copied"
+        "--data_licence",
+        default="",
+        help="licence of the training data, for the model card; a LICENSE beside the data is copied",
     )
     return arguments
 

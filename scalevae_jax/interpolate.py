@@ -1,4 +1,4 @@
-"""Sentences on the line between two others, or between two draws from the prior; both ends are included.
+"""Decode points on the line between two sentences, or between two draws from the prior; both ends are included.
 
 Examples:
   python -m scalevae_jax.interpolate --workdir runs/demo --a "a dog runs ." --b "two men are talking ." --steps 5
@@ -6,7 +6,7 @@ Examples:
   python -m scalevae_jax.interpolate --workdir runs/demo --input pairs.tsv
 
 An end that is not given is drawn from the prior. With --input each line of the file is a pair, `a<TAB>b`, and a blank
-line divides the results. A line that the model cannot read is reported, and has no result.
+line separates the results. A line that the model cannot read is reported, and has no result.
 """
 
 import functools
@@ -28,7 +28,7 @@ def parser() -> Parser:
     flags.add_model(arguments)
     arguments.add_argument("--a", help="the sentence at one end")
     arguments.add_argument("--b", help="the sentence at the other end")
-    arguments.add_argument("--steps", type=integer(2), default=5, help="sentences, both ends counted")
+    arguments.add_argument("--steps", type=integer(2), default=5, help="number of sentences, both ends included")
     flags.add_texts(arguments)
     flags.add_seed(arguments)
     flags.add_decoding(arguments)

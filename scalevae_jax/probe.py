@@ -1,12 +1,12 @@
-"""How much of the labels one linear layer reads off the posterior means, from few labelled sentences (Table 4).
+"""Predict labels from the posterior means with one linear layer and few labelled sentences (Table 4).
 
 Example:
   python -m scalevae_jax.probe --workdir runs/ys --sizes 100,500,1000,2000,10000 --draws 5
 
-Features are the means of q_hat (f_bar mu for Scale-VAE, running statistics for batch norm), the encoder is left as it
-is. Each draw takes so many labelled training sentences, without replacement; accuracy is that on the whole test split,
-in percent, mean and standard deviation over the draws. `sgd` is the protocol of the papers, `logistic` scikit-learn's
-logistic regression on standardised features, its C chosen on the validation split; a draw of one label alone counts as
+Features are the means of q_hat (f_bar mu for Scale-VAE, running statistics for batch norm); the encoder is not trained.
+Each draw takes --sizes labelled training sentences, without replacement. Accuracy is on the whole test split, in
+percent: mean and standard deviation over the draws. `sgd` is the protocol of the papers, `logistic` scikit-learn's
+logistic regression on standardised features, its C chosen on the validation split. A draw with only one label counts as
 predicting that label. Writes probe.json into the workdir.
 """
 
@@ -201,7 +201,7 @@ def parser() -> Parser:
     default = f"by default those of {','.join(map(str, SIZES))} that fit the training split"
     arguments.add_argument("--sizes", type=_sizes, help=f"labelled sentences of each probe; {default}")
     arguments.add_argument("--draws", type=integer(1), default=5, help="random subsets of each size")
-    arguments.add_switch("--split_even", help="as many sentences of each label")
+    arguments.add_switch("--split_even", help="draw equally many sentences of each label")
     return arguments
 
 

@@ -1,4 +1,4 @@
-"""Sentences encoded and decoded again, from their posterior means.
+"""Encode sentences, and decode them again from their posterior means.
 
 Examples:
   echo "a man is playing a guitar ." | python -m scalevae_jax.reconstruct --workdir runs/demo

@@ -1,12 +1,12 @@
-"""Sentences from the prior of a trained model.
+"""Draw sentences from the prior of a trained model.
 
 Examples:
   python -m scalevae_jax.sample --workdir runs/demo --num 10 --temperature 0.7
   python -m scalevae_jax.sample --workdir runs/demo --num 10 --prior aggregate --beam 5
 
-Draws z, decodes it, and prints a sentence a line. The prior is the model's own, N(0, I) times the factor of the method
-(f_bar for Scale-VAE); N(0, I) without the factor (unit); or, fitted to the aggregated posterior of the training split,
-a diagonal Gaussian (aggregate), one with all covariances (full), or several of those (mixture).
+Draws z, decodes it, and prints one sentence a line. The prior is the model's own, N(0, I) times the factor of the
+method (f_bar for Scale-VAE); N(0, I) without the factor (unit); or, fitted to the aggregated posterior of the training
+split, a diagonal Gaussian (aggregate), a full Gaussian (full), or a mixture of full ones (mixture).
 """
 
 import functools
@@ -24,7 +24,7 @@ def parser() -> Parser:
     """The arguments of this command."""
     arguments = Parser("scalevae_jax.sample", __doc__)
     flags.add_model(arguments)
-    arguments.add_argument("--num", type=integer(1), default=10, help="sentences")
+    arguments.add_argument("--num", type=integer(1), default=10, help="number of sentences")
     arguments.add_argument("--prior", choices=PRIORS, default="model", help="see above")
     flags.add_seed(arguments)
     flags.add_decoding(arguments, TEMPERATURE)

@@ -1,11 +1,11 @@
-"""What each sentence costs the model, in nats, `</s>` counted.
+"""Measure what each sentence costs the model, in nats, including `</s>`.
 
 Examples:
   python -m scalevae_jax.score --workdir runs/demo --input sentences.txt --iw_samples 100 > scores.tsv
   echo "a man is playing a guitar ." | python -m scalevae_jax.score --workdir runs/demo
 
 Columns: nll, -log p(x) by importance-weighted draws, a bound; rec, -log p(x|z) of one draw; kl, KL(q || N(0, I));
-kl_model, KL(q_hat || the prior as sampled); tokens, the words and `</s>`; text. Of a language model nll is exact. A
+kl_model, KL(q_hat || the prior as sampled); tokens, the words and `</s>`; text. For a language model, nll is exact. A
 line that the model cannot read is reported, and has no row.
 """
 

@@ -5,11 +5,11 @@ Examples:
   python -m scalevae_jax.sweep --config demo --methods scale_vae --grid method.des_std=0.3,0.7 --jobs 2 --out runs/mine
   python -m scalevae_jax.sweep --config demo --methods vae,beta_vae --grid method.beta=0.1,0.4 --dry_run
 
-Every method is trained with every combination of the values of --grid, and with every seed; a hyperparameter that a
-method does not have is left out for it. Each run is a process of its own, with a workdir in OUT/runs and a log in
-OUT/logs; it is evaluated on the test split, and OUT/rows keeps its record. The comparison is OUT/comparison.html, .md
-and .csv, with the rate-distortion plane beside it. --list prints the commands for a scheduler on many hosts; when they
-have run, this command without --list compares them.
+Every method is trained with every combination of the values of --grid, and with every seed. A hyperparameter that a
+method does not have is left out for that method. Each run is a separate process, with a workdir in OUT/runs and a log
+in OUT/logs. It is evaluated on the test split, and OUT/rows keeps its record. The comparison is OUT/comparison.html,
+.md and .csv, with the rate-distortion plane beside it. --list prints the commands for a scheduler on many hosts; when
+they have run, this command without --list compares the runs.
 """
 
 import contextlib
@@ -79,9 +79,7 @@ def plan(options: Namespace) -> list[tuple[Trial, Config]]:
     methods = options.methods or [given.get("method.name", base.method.name)]
     for field in grid:
         if field == "method.name" or (field.startswith(comparison.SAME) and not field.startswith("method.")):
-            raise InputError(
-                f"--grid {field}: it makes no other system; there are --methods, --seeds, and other sweeps"
-            )
+            raise InputError(f"--grid {field}: it makes no different system; use --methods, --seeds, or another sweep")
     for flag, field in [*(("--grid ", field) for field in grid), *(("--config.", field) for field in given)]:
         if field != "method.name" and not any(has(name, field) for name in methods):
             raise InputError(f"{flag}{field}: {', '.join(methods)} have no such hyperparameter")
@@ -95,7 +93,7 @@ def plan(options: Namespace) -> list[tuple[Trial, Config]]:
             config.validate(settings)
             workdir = options.out / "runs" / "-".join([name, *values, f"seed_{seed}"])
             if any(trial.workdir == workdir for trial, _ in found):
-                raise InputError(f"{workdir.name}: --methods or --grid give this run twice")
+                raise InputError(f"{workdir.name}: --methods or --grid gives this run twice")
             found.append((_trial(options, workdir, changes), settings))
     if options.baseline:
         described = [records.described(config.with_defaults(settings)) for _, settings in found]
@@ -131,7 +129,7 @@ def _check(trial: Trial) -> None:
     for each in trial.commands:
         line = ran.get(each.output or each.module, {}).get("command", str(each))
         if _without_workdir(line) != _without_workdir(str(each)):
-            raise InputError(f"{trial.workdir}: `{line}` made it; choose another --out, or delete this folder")
+            raise InputError(f"{trial.workdir}: made by `{line}`; choose another --out, or delete this folder")
     if trial.workdir.is_dir() and runner.left(trial):
         trial.record.unlink(missing_ok=True)
 
@@ -179,8 +177,8 @@ def estimate(planned: list[tuple[Trial, Config]], jobs: int) -> None:
         table.add_row(trial.name, f"{seconds[name]:.1f}", str(settings.train.max_epochs), f"{hours:.2f}")
     console.console.print(table)
     console.log(
-        f"{total / jobs:.2f} hours of training at most, {jobs} at once; compiling and evaluation are not counted, and "
-        f"{TIMED} steps of each method were timed alone"
+        f"{total / jobs:.2f} hours of training at most, {jobs} at once; compilation and evaluation are not counted, "
+        f"and {TIMED} steps of each method were timed alone"
     )
 
 
@@ -189,16 +187,17 @@ def parser() -> Parser:
     arguments = Parser("scalevae_jax.sweep", __doc__)
     add = arguments.add_argument
     add("--config", metavar="NAME|FILE", help="the configuration: a name, or a file that defines get_config()")
-    add("--methods", type=command.names, default=[], help="names with commas between them; by default the file's one")
-    grid = "values of a field of the configuration; may be given several times"
+    add("--methods", type=command.names, default=[], help="names separated by commas; by default the configuration's")
+    grid = "values to try for a field of the configuration; may be given several times"
     add("--grid", action="append", default=[], metavar="FIELD=A,B,..", help=grid)
-    add("--seeds", type=integer(1), default=1, help="runs of each system, from train.seed on")
-    add("--out", type=Path, default=Path("runs/sweep"), metavar="DIR", help="the folder of everything")
-    add("--baseline", default="", metavar="SYSTEM", help="of the paired differences; a method, or a line of the table")
-    add("--limit", type=integer(0), default=0, help="test sentences to evaluate, the first so many; 0 is all")
-    add("--iw_samples", type=flags.draws, metavar="N|auto", help="as of `evaluate`")
-    arguments.add_switch("--probe", help="also measure the labels by `probe`")
-    arguments.add_switch("--dry_run", help="list the runs, estimate the hours from a few timed steps, and end")
+    add("--seeds", type=integer(1), default=1, help="number of seeds for each system, from train.seed on")
+    add("--out", type=Path, default=Path("runs/sweep"), metavar="DIR", help="the folder for everything")
+    baseline = "baseline of the paired differences: a method, or a line of the table"
+    add("--baseline", default="", metavar="SYSTEM", help=baseline)
+    add("--limit", type=integer(0), default=0, help="evaluate only the first LIMIT test sentences; 0 means all")
+    add("--iw_samples", type=flags.draws, metavar="N|auto", help="as in `evaluate`")
+    arguments.add_switch("--probe", help="also run `probe` on the labels")
+    arguments.add_switch("--dry_run", help="list the runs, estimate the hours from a few timed steps, and exit")
     runner.add_arguments(arguments)
     config_file.add_arguments(arguments)
     return arguments

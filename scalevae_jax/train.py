@@ -1,4 +1,4 @@
-"""Train a text VAE; the same command with the same workdir resumes a run that was stopped.
+"""Train a text VAE; the same command with the same workdir resumes a stopped run.
 
 Examples:
   python -m scalevae_jax.train --config demo
@@ -6,7 +6,7 @@ Examples:
   python -m scalevae_jax.train --config demo --workdir runs/vae --config.method.name=vae
   python -m scalevae_jax.train --config yahoo --config.data.path=DIR --dry_run
 
-Any field of the configuration is changed with --config.section.field=value. All that the run writes is in the workdir.
+--config.section.field=value changes any field of the configuration. Everything that the run writes is in the workdir.
 """
 
 import contextlib
@@ -60,7 +60,7 @@ def train(settings: Config, folder: Path, timeout: int = 300) -> None:
         raise
     except OSError as error:
         raise InputError(
-            f"{error.filename or folder}: {error.strerror or error}; what was saved before is as it was. Make the "
+            f"{error.filename or folder}: {error.strerror or error}; what was saved before is intact. Make the "
             "folder writable, with room, then the same command resumes"
         ) from error
 
@@ -89,7 +89,7 @@ def _train(settings: Config, folder: Path, timeout: int) -> None:
         other = load.load(storage.path(settings.train.encoder_from))
         if other.words.words != data.words.words:
             raise InputError(
-                f"config.train.encoder_from: {other.workdir}: its vocabulary is another one; train both on the same "
+                f"config.train.encoder_from: {other.workdir}: its vocabulary is different; train both on the same "
                 "text with the same data.tokenizer and data.vocab_size"
             )
         return other.params["encoder"]
@@ -99,7 +99,7 @@ def _train(settings: Config, folder: Path, timeout: int) -> None:
         state = prepare.begin(settings, model, method, len(data.train), checkpoints, pretrained)
         if finished(settings, state, checkpoints):
             done = f"{int(state.epoch) - 1} epochs, {int(state.step)} steps"
-            console.log(f"finished before: {done}; nothing is left to train")
+            console.log(f"already finished: {done}; nothing is left to train")
             return
         if int(state.step):
             console.log(f"resumed in epoch {int(state.epoch)} at step {int(state.step)}")
@@ -140,8 +140,8 @@ def parser() -> Parser:
     add = arguments.add_argument
     add("--config", metavar="NAME|FILE", help="the configuration: a name, or a file that defines get_config()")
     add("--workdir", metavar="DIR", help="the folder of the run, or gs://BUCKET/FOLDER; by default runs/<config name>")
-    arguments.add_switch("--dry_run", help="print what the run would take (parameters, buckets, memory) and end")
-    arguments.add_switch("--list_methods", help="list the methods and end")
+    arguments.add_switch("--dry_run", help="print what the run would need (parameters, buckets, memory) and exit")
+    arguments.add_switch("--list_methods", help="list the methods and exit")
     processes.add_arguments(arguments)
     config_file.add_arguments(arguments)
     return arguments

@@ -1,6 +1,7 @@
 """Evaluated runs side by side: a table, paired differences to a baseline, the rate-distortion plane, curves."""
 
 import json
+import operator
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from scalevae_jax.comparison import paired, pictures, records, report
 from scalevae_jax.comparison.paired import Difference
 from scalevae_jax.comparison.pictures import STYLE, Point
 from scalevae_jax.comparison.trial import Record
+from scalevae_jax.config import FIELDS, Config
 from scalevae_jax.core.types import InputError
 from scalevae_jax.inference import metrics
 from scalevae_jax.inference.evaluate import rate_of
@@ -59,7 +61,7 @@ def prior(record: Record) -> str:
 
 
 COLUMNS = (
-    Column("bound", 2, lambda r: r["evaluation"][bound(r)], "the tightest valid bound of -log p(x); exact without z"),
+    Column("bound", 2, lambda r: r["evaluation"][bound(r)], "the tightest valid bound on -log p(x); exact without z"),
     Column("rec", 2, _evaluated("rec"), "-log p(x|z)"),
     Column("rate", 2, lambda r: r["evaluation"].get(rate_of(bound(r))), "KL(q_hat || the prior of the bound)"),
     Column("nll_paper", 2, _evaluated("nll_paper"), "NO BOUND where the factor is not 1"),
@@ -163,7 +165,7 @@ class Comparison(NamedTuple):
         sections = [report.table("Systems", *self.cells())]
         if self.baseline:
             note = "Of the bound, on the same sentences, nats a sentence; negative is better than the baseline."
-            sections.append(report.table(f"Difference to {self.baseline.name}", *self.difference_cells(), note))
+            sections.append(report.table(f"Difference from {self.baseline.name}", *self.difference_cells(), note))
         sections += [report.picture(out / f"{name}.png", out) for name in drawn]
         report.write(out / "comparison", "Comparison", facts, sections, self.records)
         table = self.table
@@ -219,7 +221,10 @@ def find(paths: Iterable[str | os.PathLike[str]]) -> list[Record]:
 def _setting(record: Record) -> dict[str, Any]:
     """What makes a run's system: the fields of its configuration but those of SAME, its text, and its
     hyperparameters."""
-    fields = {f"{section}.{key}": value for section, keys in record["config"].items() for key, value in keys.items()}
+    recorded = {f"{section}.{key}": value for section, keys in record["config"].items() for key, value in keys.items()}
+    defaults = Config()
+    # a record that is older than a field was made with what is now the field's default
+    fields = {field: operator.attrgetter(field)(defaults) for field in FIELDS} | recorded
     kept = {field: value for field, value in fields.items() if not field.startswith(SAME)}
     text = {"data.text": record.get("sha256", {}).get("train", "")[:8]}
     return {"method": record["method"]} | kept | text | record["hyperparameters"]
@@ -260,10 +265,10 @@ def compare(found: Sequence[Record], baseline: str = "") -> Comparison:
         which = "; ".join(f"{r['run']}: {r['evaluation']['split']}, {len(r['sentences']['rec'])}" for r in found)
         raise InputError(f"runs were evaluated on different sentences ({which}); evaluate them alike")
     if len({json.dumps([record["config"]["data"].get(key) for key in OWN_WORDS]) for record in found}) > 1:
-        console.warn("the runs read text in different ways, so that costs of unknown words differ")
+        console.warn("the runs read text in different ways, so the costs of unknown words differ")
     draws = {r["evaluation"]["iw_samples"] for r in found if r["evaluation"]["kl"] is not None}
     if len(draws) > 1:
-        console.warn(f"bounds by {', '.join(map(str, sorted(draws)))} draws: the more draws, the tighter the bound")
+        console.warn(f"bounds with {', '.join(map(str, sorted(draws)))} draws: the more draws, the tighter the bound")
     by_name: dict[str, list[Record]] = {}
     for name, record in zip(names(found), found, strict=True):
         for other in by_name.setdefault(name, []):

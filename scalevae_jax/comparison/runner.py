@@ -53,16 +53,16 @@ def left(trial: Trial) -> list[Command]:
 def add_arguments(arguments: Parser) -> None:
     """--jobs, --devices and --list."""
     arguments.add_argument("--jobs", type=integer(1), default=1, help="runs at once")
-    takes_turns = "GPUs that jobs take turns at, such as 0,1,2,3"
+    takes_turns = "GPUs that the jobs share, such as 0,1,2,3"
     arguments.add_argument("--devices", type=command.names, default=[], help=takes_turns)
-    arguments.add_switch("--list", help="print the commands, one run a line, and end")
+    arguments.add_switch("--list", help="print the commands, one run a line, and exit")
 
 
 def list_left(trials: Sequence[Trial]) -> None:
     """Print the commands of what is not done, one run a line."""
     console.console.stderr = True
     left = [trial for trial in trials if not done(trial)]
-    console.log(f"{len(trials)} runs, {len(trials) - len(left)} of them done; a line of commands for each other run:")
+    console.log(f"{len(trials)} runs, {len(trials) - len(left)} of them done; commands of the others, one run a line:")
     for trial in left:
         print(trial.line)
 

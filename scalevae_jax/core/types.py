@@ -1,4 +1,4 @@
-"""The types that every other room shares: a batch of sentences, a Gaussian, a pair of posteriors."""
+"""The types that all subpackages share: a batch of sentences, a Gaussian, a pair of posteriors."""
 
 import enum
 from typing import TYPE_CHECKING, Any, NamedTuple

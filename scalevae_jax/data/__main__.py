@@ -4,8 +4,8 @@ Examples:
   python -m scalevae_jax.data --path my.txt --raw
   python -m scalevae_jax.data --config text --path DIR --vocab_size 10000
 
-The flags are the fields of `config.data`; --config describes the text as `train` with the same --config reads it. What
-was prepared is kept, and training starts from it.
+The flags are the fields of `config.data`; --config describes the text as `train` with the same --config reads it. The
+prepared corpus is kept, and training starts from it.
 """
 
 import dataclasses

@@ -66,26 +66,24 @@ class Data:
         "text", f"one of {', '.join(NAMES)}; without a path, all but text are read from data/NAME", NAMES
     )
     text_column: str = described(TEXT, "column of a .csv or .parquet, or field of a .jsonl line, with the sentence")
-    label_column: str = described(LABEL, "column or field with the label, where there is one")
+    label_column: str = described(LABEL, "column or field with the label, if there is one")
     tokenizer: str = described("words", f"what a token is: {' or '.join(TOKENIZERS)}", TOKENIZERS)
-    raw: bool = described(False, "of words: lower-case the text and divide it into words")
-    limit_train: int = described(0, "take only this many training sentences, from the first; 0 takes all", NOT_NEGATIVE)
-    limit_valid: int = described(
-        0, "take only this many validation sentences, from the first; 0 takes all", NOT_NEGATIVE
-    )
+    raw: bool = described(False, "for tokenizer words: lower-case the text and divide it into words")
+    limit_train: int = described(0, "take only the first N training sentences; 0 takes all", NOT_NEGATIVE)
+    limit_valid: int = described(0, "take only the first N validation sentences; 0 takes all", NOT_NEGATIVE)
     split: str = described("90/5/5", "shares of train, valid and test in a single file", SHARES)
     split_seed: int = described(0, "seed of the split of a single file into train, valid and test", NOT_NEGATIVE)
     cache: str = described("", "folder of prepared corpora; by default ~/.cache/scalevae_jax")
     vocab: str = described("", "a vocab.txt (bpe: tokenizer.json) to use instead of the tokens of the training split")
-    vocab_size: int = described(20_000, "largest size of the vocabulary, the four special symbols included", POSITIVE)
-    min_count: int = described(1, "fewest occurrences of a token in the training split", NOT_NEGATIVE)
-    max_words: int = described(200, "most tokens of a sentence; `long` decides about longer ones", POSITIVE)
-    long: str = described("cut", f"what is done to longer sentences: {' or '.join(LONG)}", LONG)
+    vocab_size: int = described(20_000, "maximum size of the vocabulary, including the four special symbols", POSITIVE)
+    min_count: int = described(1, "minimum count of a token in the training split", NOT_NEGATIVE)
+    max_words: int = described(200, "maximum tokens in a sentence; `long` decides about longer ones", POSITIVE)
+    long: str = described("cut", f"what to do with longer sentences: {' or '.join(LONG)}", LONG)
     buckets: int = described(
         8,
-        "padded lengths, one compilation each; 0 gives every length its own, as the reference code does",
+        "number of padded lengths, one compilation each; 0 gives every length its own, as in the reference code",
         NOT_NEGATIVE,
     )
     partition: str = described(
-        "fixed", "of the batches: fixed, repartitioned each epoch, or grouped (fixed, one label a batch)", PARTITIONS
+        "fixed", "batches are fixed, repartitioned each epoch, or grouped (fixed, one label a batch)", PARTITIONS
     )

@@ -56,7 +56,7 @@ def learn(lines: Iterable[str], size: int, min_count: int = 1) -> Subwords:
     `min_count` times any more. Raises InputError for a size without room for every byte."""
     if size < LEAST:
         raise InputError(
-            f"config.data.vocab_size: {size}; bpe has {LEAST} entries or more: every byte, and four special symbols"
+            f"config.data.vocab_size: {size}; bpe needs {LEAST} entries or more: every byte, and four special symbols"
         )
     from tokenizers import trainers  # as above
 

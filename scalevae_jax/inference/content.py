@@ -123,7 +123,7 @@ def measure(run: LoadedModel, mean: Float[np.ndarray, "rows latent"], split: cor
     try:
         train = posteriors.read_split(run, "train").first(PROBED)
     except InputError as error:
-        console.warn(f"what linear models read off z is left out, because the training split is missing: {error}")
+        console.warn(f"the linear models of z are left out, because the training split is missing: {error}")
         return found
     inferred = posteriors.infer_by(run, posteriors.split_batches(run, train), jax.random.key(0))  # for means alone
     train_mean = np.asarray(inferred.posteriors.q_hat.mean)

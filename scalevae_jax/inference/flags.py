@@ -27,7 +27,7 @@ DECODING = ("temperature", "top_k", "top_p", "beam", "length_penalty", "max_word
 def add_folder(arguments: Parser, meaning: str = "the folder of a run") -> None:
     """--workdir and --fallback."""
     arguments.add_argument("--workdir", type=storage.path, required=True, metavar="DIR", help=meaning)
-    arguments.add_switch("--fallback", help="where the best checkpoint is damaged, take the newest whole one")
+    arguments.add_switch("--fallback", help="if the best checkpoint is damaged, take the newest whole one")
 
 
 def add_model(arguments: Parser) -> None:
@@ -59,20 +59,20 @@ def draws(text: str) -> int | str:
 
 def add_seed(arguments: Parser) -> None:
     """--seed."""
-    arguments.add_argument("--seed", type=integer(0), default=0, help="of all draws")
+    arguments.add_argument("--seed", type=integer(0), default=0, help="seed of all draws")
 
 
 def add_decoding(arguments: Parser, temperature: float = 0.0) -> None:
     """The fields of decoding.Decoding; `temperature` is the default outside beam search."""
     add = arguments.add_argument
-    temperatures = f"1 draws words from the model, 0 takes the likeliest [{temperature}]"
+    temperatures = f"1 draws words from the model, 0 takes the most likely [{temperature}]"
     add("--temperature", type=number(0.0), help=temperatures)
-    add("--top_k", type=integer(0), default=0, help="draw among so many words; 0 is all")
-    add("--top_p", type=number(0.0, 1.0), default=1.0, help="draw among the fewest words that hold this share")
-    add("--beam", type=integer(1), default=1, help="hypotheses of a beam search; 1 is none")
+    add("--top_k", type=integer(0), default=0, help="draw from the TOP_K most likely words; 0 means all")
+    add("--top_p", type=number(0.0, 1.0), default=1.0, help="draw from the fewest words with this share of probability")
+    add("--beam", type=integer(1), default=1, help="hypotheses of a beam search; 1 means no beam search")
     add("--length_penalty", type=number(0.0), default=1.0, help="beam: rank by log p / length^this")
-    add("--max_words", type=integer(1), help="tokens of a sentence at most [30 words; of others as in training]")
-    arguments.add_switch("--unknown", help="let <unk> be generated")
+    add("--max_words", type=integer(1), help="maximum tokens in a sentence [30 words; other tokens: as in training]")
+    arguments.add_switch("--unknown", help="allow <unk> in generated sentences")
 
 
 def read_decoding(options: Namespace, temperature: float = 0.0) -> dict[str, Any]:
@@ -100,7 +100,7 @@ def add_texts(arguments: Parser) -> None:
     arguments.add_argument(
         "--input",
         metavar="FILE",
-        help="a file of sentences, one a line, in the form of the training data; - is standard input [-]",
+        help="a file of sentences, one a line, in the format of the training data; - means standard input [-]",
     )
 
 

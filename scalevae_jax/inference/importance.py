@@ -111,7 +111,7 @@ def finished_batches(path: Path, identity: dict[str, Any]) -> Generator[tuple[li
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            console.log("another evaluation of this run is under way; this one could not be resumed after a stop")
+            console.log("another evaluation of this run is under way; this one cannot be resumed if it stops")
             yield [], lambda entry: None
             return
 

@@ -131,7 +131,7 @@ def _check_digests(folder: Path) -> None:
         vocabulary = [name for name in set(tokenizer.FILES.values()) if name in sums or (folder / name).is_file()]
         changed = [name for name in (WEIGHTS, CONFIG, *vocabulary) if file_digest(folder / name) != sums.get(name)]
     except (OSError, ValueError) as error:
-        raise InputError(f"{folder}: not a whole exported model ({error}); export it again") from error
+        raise InputError(f"{folder}: not a complete exported model ({error}); export it again") from error
     if changed:
         raise InputError(f"{folder}: {', '.join(changed)}: changed since the export (see {SUMS}); export it again")
 

@@ -50,14 +50,14 @@ def lstm_lm() -> Method:
 
 
 def vae(*, warm_up: float = 10.0, kl_start: float = 0.0) -> Method:
-    """The VAE (Eq. 1) with linear annealing; warm_up=0 is without (Kingma and Welling 2014, Bowman et al. 2016)."""
+    """The VAE (Eq. 1) with linear annealing; warm_up=0 has none (Kingma and Welling 2014, Bowman et al. 2016)."""
     return Method(kl_weight=schedule.linear(warm_up, kl_start))
 
 
 def cyclical(
     *, cycle_epochs: float = 0.0, ratio: float = 0.5, cycles: int = 4, kl_start: float = 0.0, max_epochs: int = 120
 ) -> Method:
-    """Cyclical annealing, by default in four cycles over the whole training (Fu et al. 2019).
+    """Cyclical annealing, by default four cycles over the whole training (Fu et al. 2019).
 
     A run that resumes with another max_epochs has cycles of the new length, unless `cycle_epochs` is given.
     """
@@ -70,7 +70,7 @@ def beta_vae(*, beta: float = 0.4) -> Method:
 
 
 def free_bits(*, threshold: float = 0.1, fb_mode: str = "example", warm_up: float = 10.0) -> Method:
-    """No gradient from a KL under `threshold` nats a dimension (Kingma et al. 2016)."""
+    """No gradient from a KL below `threshold` nats a dimension (Kingma et al. 2016)."""
     return Method(penalty=penalty.free_bits(threshold, fb_mode), kl_weight=schedule.linear(warm_up))
 
 
@@ -123,7 +123,7 @@ def bn_vae(*, gamma: float = 0.6, shift: float = 0.0, train_shift: bool = True, 
 def du_vae(*, gamma: float = 0.6, keep: float = 0.8, alpha: float = 1.0, warm_up: float = 10.0) -> Method:
     """Batch norm with a learned scale of fixed norm, variance floor and variance dropout (Shen et al. 2021).
 
-    It begins from PyTorch's values: from the paper's the KL was "extremely large" (footnote 2).
+    It begins from PyTorch's values: with the paper's, the KL was "extremely large" (footnote 2).
     """
     norm = posterior.batch_norm(gamma, train_scale=True, min_batch=16)
     return Method(
@@ -146,7 +146,7 @@ def scale_vae(
 ) -> Method:
     """The paper's system: decode from f mu, f = des_std / Std[mu], and pay the KL of q (Eq. 2 to 7, Algorithm 1).
 
-    The encoder begins from PyTorch's values. From the paper's the means of a small network hardly differ at first, f
+    The encoder begins from PyTorch's values. With the paper's, the means of a small network hardly differ at first, f
     begins in the hundreds, and in our runs it ran away (docs/methods.md).
     """
     return Method(
@@ -173,7 +173,7 @@ def scale_vae_matched(**hyperparameters: Any) -> Method:
 
 
 def scale_vae_fixed(*, factor: float = 1.5, warm_up: float = 10.0) -> Method:
-    """Scale-VAE whose factor is given and stays, so that it cannot run away; Std[f mu] follows from the text.
+    """Scale-VAE with a fixed factor, which cannot run away; Std[f mu] follows from the text.
 
     It is the VAE that pays 1 / factor^2 of the mean term of its KL (docs/methods.md). Not in the paper.
     """
@@ -183,7 +183,7 @@ def scale_vae_fixed(*, factor: float = 1.5, warm_up: float = 10.0) -> Method:
 def minimum_rate(*, rate: float = 5.0, multiplier_step: float = 0.001) -> Method:
     """The KL held at `rate` nats a sentence or above by a Lagrange multiplier (Pelsmaeker and Aziz 2020).
 
-    The paper cites it and does not run it.
+    The paper cites it but does not run it.
     """
     return Method(
         posterior=multiplier.multiplier(rate, multiplier_step),
@@ -214,36 +214,36 @@ def filled(name: str) -> dict[str, str]:
 
 
 MEANINGS = {  # of the hyperparameters, for --help
-    "warm_up": "epochs in which the KL weight rises to 1; 0 is no annealing",
+    "warm_up": "epochs in which the KL weight rises to 1; 0 means no annealing",
     "kl_start": "KL weight at the first step",
-    "cycle_epochs": "epochs of a cycle; 0 is train.max_epochs / cycles",
+    "cycle_epochs": "epochs of a cycle; 0 means train.max_epochs / cycles",
     "ratio": "share of a cycle in which the KL weight rises",
-    "cycles": "number of cycles, after which the KL weight stays 1",
+    "cycles": "number of cycles, after which the KL weight stays at 1",
     "beta": "the KL weight",
-    "threshold": "nats a dimension under which a KL has no gradient",
-    "fb_mode": "which KL that is: example, batch (the batch mean) or total (of a sentence)",
-    "delta": "least KL of every dimension, in nats",
+    "threshold": "nats a dimension below which a KL has no gradient",
+    "fb_mode": "which KL `threshold` applies to: example, batch (the batch mean) or total (of a sentence)",
+    "delta": "minimum KL of every dimension, in nats",
     "svi_steps": "gradient steps on each sentence's posterior",
     "svi_learning_rate": "learning rate of the SVI steps",
     "svi_momentum": "momentum of the SVI steps",
-    "svi_clip": "largest gradient norm of the SVI steps, and of what flows back through them",
+    "svi_clip": "maximum gradient norm of the SVI steps, and of what flows back through them",
     "first_order": "no gradient through the SVI steps",
-    "inner_steps": "encoder steps before one of the decoder, at most",
-    "window": "encoder steps between two checks whether the loss still falls",
+    "inner_steps": "maximum encoder steps before a decoder step",
+    "window": "encoder steps between two checks of whether the loss still falls",
     "diversity": "weight of the diversity term",
     "smoothness": "weight of the smoothness term",
     "gamma": "standard deviation of the normalised mean, in units of z",
-    "shift": "mean of the normalised mean at the start, in units of z",
+    "shift": "mean of the normalised mean at the start of training, in units of z",
     "train_shift": "whether the shift is learned",
-    "keep": "share of the variances kept by their dropout",
+    "keep": "share of the variances that variance dropout keeps",
     "alpha": "the variance floor is alpha / (2 pi e)",
     "des_std": "the desired Std[f mu], in units of z",
-    "factor": "what the means are multiplied by",
-    "rate": "nats a sentence that the KL is held at, or above",
-    "multiplier_step": "how fast the multiplier that holds it moves",
+    "factor": "factor that multiplies the means",
+    "rate": "minimum KL, in nats a sentence",
+    "multiplier_step": "how fast the Lagrange multiplier moves",
     "f_epo": "last epoch in which a batch uses its own f",
     "std_ddof": "0 for the biased Std, 1 for the unbiased",
     "factor_average": "average of an epoch's factors: mean, median, or population",
-    "factor_min_batch": "sentences under which a batch records no f",
+    "factor_min_batch": "a batch with fewer sentences records no f",
     "stop_gradient_factor": "no gradient through a batch's own f",
 }

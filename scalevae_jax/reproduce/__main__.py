@@ -1,12 +1,12 @@
-"""The tables and figures of the paper, each by one command.
+"""Reproduce the tables and figures of the paper, each with one command.
 
 Examples:
   python -m scalevae_jax.reproduce all --scale smoke --out results/smoke
   python -m scalevae_jax.reproduce table1 table4 --scale small --data DIR --out results/small --methods vae,scale_vae
   python -m scalevae_jax.reproduce table1 --scale paper --data DIR --out results/paper --list
 
-WHAT is table1 to table6, figure1, figure2, or all. Every row is a run of its own, with its own workdir in OUT/runs; a
-run that several tables need is made once. The same command skips what is finished and resumes what was stopped. Each
+WHAT is table1 to table6, figure1, figure2, or all. Every row is a separate run, with its own workdir in OUT/runs; a run
+that several tables need is made once. The same command skips what is finished and resumes what was stopped. Each
 finished run has a record in OUT/rows. The report is OUT/report.html, .md, .csv and .json, its pictures in OUT/figures.
 --list prints the commands, one run a line, and runs nothing. Scales:
 """
@@ -44,10 +44,10 @@ def parser() -> Parser:
     scales = "".join(f"  {name}: {scale.about}\n" for name, scale in SCALES.items())
     arguments = Parser("scalevae_jax.reproduce", f"{__doc__}{scales}", "WHAT ... ")
     add = arguments.add_argument
-    add("what", nargs="+", choices=WHAT, metavar="WHAT", help=f"of {', '.join(WHAT)}")
+    add("what", nargs="+", choices=WHAT, metavar="WHAT", help=f"some of {', '.join(WHAT)}")
     add("--scale", choices=list(SCALES), default="smoke", help="see above")
-    add("--out", type=Path, metavar="DIR", help="the folder of everything; by default results/SCALE")
-    add("--methods", type=command.names, default=[], help="of the rows, these methods alone; by default all")
+    add("--out", type=Path, metavar="DIR", help="the folder for everything; by default results/SCALE")
+    add("--methods", type=command.names, default=[], help="run only the rows of these methods; by default all")
     add("--seeds", type=integer(1), help="runs of each row; by default 5 at scale paper, else 1")
     data = "a folder that holds the corpora as folders: yahoo, yelp, yelp_sentiment; at scale small: yahoo_sentences, "
     add("--data", type=Path, metavar="DIR", help=f"{data}yelp_sentiment")

@@ -72,8 +72,8 @@ _SYNTHETIC = Corpus("package:synthetic", "synthetic", {})
 
 SCALES = {
     "paper": Scale(
-        "section 4, initial values U(-0.01, 0.01) but for du_vae, which has PyTorch's (footnote 2), five seeds; a GPU "
-        "or TPU and the paper's corpora are needed",
+        "section 4, initial values U(-0.01, 0.01) except for du_vae, which has PyTorch's (footnote 2), five seeds; "
+        "needs a GPU or TPU and the paper's corpora",
         {name: Corpus(name, name, {}) for name in ("yahoo", "yelp", "yelp_sentiment")} | {"synthetic": _SYNTHETIC},
         iw_samples=500,
         common=_PAPER_INIT,
@@ -84,8 +84,8 @@ SCALES = {
     ),
     "small": Scale(
         "yahoo_sentences for Yahoo, yelp_sentiment for Yelp, all training lines (sa_vae, agg_vae: 2,000), hidden 128, "
-        "embedding 64, 5,000 words, PyTorch's initial values for every method, patience 2, until the learning rate was "
-        "cut five times or 25 epochs, the first 2,000 test sentences, 500 draws; synthetic: 60 epochs",
+        "embedding 64, 5,000 words, PyTorch's initial values for every method, patience 2, until five cuts of the "
+        "learning rate or 25 epochs, the first 2,000 test sentences, 500 draws; synthetic: 60 epochs",
         {
             "yahoo": Corpus("yahoo_sentences", "yahoo_sentences", _SMALL),
             "yelp": Corpus("yelp_sentiment", "yelp_sentiment", _SMALL),
@@ -101,8 +101,8 @@ SCALES = {
         special=_FEWER,
     ),
     "smoke": Scale(
-        "tiny networks, PyTorch's initial values for every method, three epochs of 666 sentences: the figures mean "
-        "nothing; Table 1 has Yahoo's rows alone",
+        "tiny networks, PyTorch's initial values for every method, three epochs of 666 sentences: the numbers mean "
+        "nothing; Table 1 has only Yahoo's rows",
         {"yahoo": _TINY, "yelp_sentiment": _TINY, "synthetic": _SYNTHETIC._replace(overrides=_TINY_SYNTHETIC)},
         iw_samples=5,
         common=_TORCH_INIT,

@@ -27,18 +27,18 @@ PROCESSES_BY: dict[str, Callable[[str], int]] = {  # a scheduler's variable, and
 def add_arguments(arguments: Parser) -> None:
     """The arguments of a command that may run as several processes."""
     arguments.add_switch(
-        "--distributed", None, "one of several processes; by default as the scheduler says (SLURM, Open MPI, TPU)"
+        "--distributed", None, "be one of several processes; by default as the scheduler says (SLURM, Open MPI, TPU)"
     )
     arguments.add_argument("--coordinator", help="HOST:PORT of process 0; by default as the scheduler says")
-    arguments.add_argument("--num_processes", type=integer(1), help="of the run; by default as the scheduler says")
+    arguments.add_argument("--num_processes", type=integer(1), help="how many; by default as the scheduler says")
     arguments.add_argument(
-        "--process_id", type=integer(0), help="of this one, from 0; by default as the scheduler says"
+        "--process_id", type=integer(0), help="number of this process, from 0; by default as the scheduler says"
     )
     arguments.add_argument(
         "--initialization_timeout", type=integer(1), default=300, help="seconds to wait for all processes at the start"
     )
     arguments.add_argument(
-        "--heartbeat_timeout", type=integer(1), default=100, help="seconds of silence after which a process is lost"
+        "--heartbeat_timeout", type=integer(1), default=100, help="seconds of silence before a process counts as lost"
     )
 
 

@@ -98,7 +98,8 @@ def fit(
             state = _end_epoch(run, state, valid)
             devices.give_back()
     if stopped_early(settings, state, run.checkpoints):
-        console.log(f"no better validation {settings.train.select_by} in {settings.optim.early_stop} epochs: the end")
+        epochs = f"{settings.optim.early_stop} epochs"
+        console.log(f"no better validation {settings.train.select_by} in {epochs}: training ends")
     warnings.end()
     return state
 

@@ -46,7 +46,7 @@ def find(line: dict[str, Any], settings: Config, method: Method) -> Problem | No
     if line["factor_min"] == line["factor_max"] == 1.0:
         return Problem(
             "never scaled",
-            f"no batch had the {method.posterior.min_batch} sentences that a factor is taken from, so that it stays 1, "
+            f"no batch had the {method.posterior.min_batch} sentences that a factor needs, so the factor stays at 1, "
             "as in a plain VAE. Try fewer --config.data.buckets, a larger --config.train.batch_size, or a smaller "
             f"{option}factor_min_batch",
         )

@@ -78,7 +78,7 @@ def check(workdir: Path) -> None:
     if wrong := [character for character in PATTERN if character in place]:
         raise InputError(
             f"--workdir {workdir}: {place} contains {' '.join(wrong)}, which orbax, the library that writes "
-            "checkpoints, takes for a pattern; choose a path without"
+            "checkpoints, takes for a pattern; choose a path without them"
         )
     if (workdir / WEIGHTS).exists():
         raise InputError(f"{workdir}: holds {WEIGHTS}, an exported model; choose another --workdir")
@@ -103,7 +103,7 @@ def lock(workdir: Path) -> contextlib.AbstractContextManager[Any]:
         return contextlib.nullcontext()
     if isinstance(workdir, pathlib.Path):
         return Lock(workdir)
-    console.warn(f"{workdir}: nothing can be locked in a bucket; make sure that no other run has this --workdir")
+    console.warn(f"{workdir}: nothing can be locked in a bucket; make sure that no other run uses this --workdir")
     return contextlib.nullcontext()
 
 

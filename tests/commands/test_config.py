@@ -205,7 +205,7 @@ def test_help_lists_every_field_and_what_every_hyperparameter_means():
     for kind in config.SECTIONS.values():
         assert all(field.metadata["help"] for field in dataclasses.fields(kind))
     assert set(MEANINGS) == {key for name in METHODS for key in hyperparameters(name)}
-    assert "--config.method.threshold X nats a dimension under which a KL has no gradient (of free_bits)" in text
+    assert "--config.method.threshold X nats a dimension below which a KL has no gradient (for free_bits)" in text
 
 
 def test_list_methods_gives_every_method_with_its_defaults(capsys):

@@ -53,7 +53,7 @@ def test_a_text_is_trained_on_evaluated_sampled_and_exported(run, tmp_path, name
     assert done.code == 0, done.error
     assert "config.data.tokenizer=words" not in done.out  # a text with capitals is not taken for a divided one
     done = run("train", *line)
-    assert "finished before" in done.out
+    assert "already finished" in done.out
 
     done = run("evaluate", "--workdir", str(folder), "--iw_samples", "2")
     assert done.code == 0, done.error

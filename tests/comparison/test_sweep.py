@@ -55,10 +55,10 @@ def test_a_seed_and_a_hyperparameter_that_are_given_are_those_of_all():
         (["--grid", "method.des_std=x"], "expected a number, got 'x'"),
         (["--methods", "vae", "--grid", "method.des_std=1"], "vae have no such hyperparameter"),
         (["--grid", "optim.learning_rate=-1"], "optim.learning_rate"),
-        (["--grid", "train.seed=1,2"], "--grid train.seed: it makes no other system"),
-        (["--grid", "data.path=a,b/c"], "--grid data.path: it makes no other system"),
+        (["--grid", "train.seed=1,2"], "--grid train.seed: it makes no different system"),
+        (["--grid", "data.path=a,b/c"], "--grid data.path: it makes no different system"),
         (["--grid", "model.latent=1", "--grid", "model.latent=2"], "a field is given twice"),
-        (["--methods", "vae,vae"], "vae-seed_0: --methods or --grid give this run twice"),
+        (["--methods", "vae,vae"], "vae-seed_0: --methods or --grid gives this run twice"),
         (["--methods", "vae", "--config.method.des_std=1"], "--config.method.des_std: vae have no such"),
         (["--methods", "vae", "--baseline", "lstm_lm"], "--baseline lstm_lm: expected one of vae"),
         (["--grid", "method.des_std=0.3,0.9", "--baseline", "scale_vae"], "expected one of scale_vae des_std=0.3"),
@@ -90,7 +90,7 @@ def test_what_other_arguments_made_is_not_taken_for_what_is_asked(tmp_path):
     sweep._check(more)
     assert not trial.record.exists()  # of 20 sentences
     other, _ = planned("--out", str(tmp_path), "--config.model.latent=3")["scale_vae-seed_0"]
-    with pytest.raises(InputError, match=r"scale_vae-seed_0: `python -m .*` made it; choose another --out"):
+    with pytest.raises(InputError, match=r"scale_vae-seed_0: made by `python -m .*`; choose another --out"):
         sweep._check(other)
 
 

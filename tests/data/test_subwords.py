@@ -84,5 +84,5 @@ def test_another_file_is_refused_by_name(learned, tmp_path, case):
 
 
 def test_a_vocabulary_without_room_for_every_byte_is_refused():
-    with pytest.raises(InputError, match=r"^config\.data\.vocab_size: 259; bpe has 260 entries or more"):
+    with pytest.raises(InputError, match=r"^config\.data\.vocab_size: 259; bpe needs 260 entries or more"):
         subwords.learn(LINES, 259)

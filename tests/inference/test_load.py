@@ -157,7 +157,7 @@ def test_a_changed_file_of_an_export_is_named(exported, name):
 
 def test_an_export_without_one_of_its_files_is_refused(exported):
     (exported / "vocab.txt").unlink()
-    with pytest.raises(InputError, match="not a whole exported model"):
+    with pytest.raises(InputError, match="not a complete exported model"):
         load.load(exported)
 
 

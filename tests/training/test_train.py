@@ -214,7 +214,7 @@ def test_a_finished_run_is_left_alone_and_another_configuration_is_refused(corpu
     settings = settings_for(corpus)
     before = {path: path.stat().st_mtime_ns for path in (copied / "checkpoints").rglob("*")}
     train.train(settings, copied)
-    assert "finished before: 3 epochs, 12 steps; nothing is left to train" in capsys.readouterr().out
+    assert "already finished: 3 epochs, 12 steps; nothing is left to train" in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in (copied / "checkpoints").rglob("*")} == before
     settings.model.hidden = 7
     with pytest.raises(InputError, match=r"model\.hidden was 6 and is 7"):
@@ -235,7 +235,7 @@ def test_a_run_begins_with_the_encoder_of_another_and_with_a_decoder_of_its_own(
     with pytest.raises(InputError, match=r"config\.train\.encoder_from: .*: its network has other sizes"):
         train.train(settings, tmp_path / "wider")
     settings.data.vocab_size = 10
-    with pytest.raises(InputError, match=r"config\.train\.encoder_from: .*: its vocabulary is another one"):
+    with pytest.raises(InputError, match=r"config\.train\.encoder_from: .*: its vocabulary is different"):
         train.train(settings, tmp_path / "fewer words")
     settings.train.encoder_from = str(tmp_path / "nowhere")
     with pytest.raises(InputError, match="not the folder of a run"):
@@ -246,7 +246,7 @@ def test_a_run_goes_on_where_its_text_and_its_cache_have_moved_to(corpus, copied
     settings, moved = settings_for(corpus), shutil.copytree(corpus, tmp_path / "moved")
     settings.data.path, settings.data.cache = str(moved), str(tmp_path / "cache")
     train.train(settings, copied)
-    assert "finished before" in capsys.readouterr().out
+    assert "already finished" in capsys.readouterr().out
     assert json.loads((copied / workdir.CONFIG).read_text())["data"]["path"] == str(moved)
     with (moved / "train.txt").open("a") as file:
         file.write("a dog\n")
@@ -288,9 +288,9 @@ def test_early_stop_counts_the_epochs_since_the_best_one(corpus, tmp_path, monke
     interrupted(monkeypatch, settings, tmp_path, Interrupt(13))
     train.train(settings, tmp_path)
     assert [line["valid_loss"] for line in read_metrics(tmp_path)] == [5, 4, 6, 5, 4]
-    assert "no better validation loss in 3 epochs: the end\n" in capsys.readouterr().out
+    assert "no better validation loss in 3 epochs: training ends\n" in capsys.readouterr().out
     train.train(settings, tmp_path)
-    assert "finished before: 5 epochs" in capsys.readouterr().out
+    assert "already finished: 5 epochs" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("per_dispatch", [1, 3])
