@@ -28,7 +28,7 @@ class Compiling:
         self._pool.shutdown(cancel_futures=True)
         jax.monitoring.unregister_event_duration_listener(self._listen)
 
-    def _listen(self, event: str, duration_secs: float, **_: Any) -> None:
+    def _listen(self, event: str, duration_secs: int | float, **_: Any) -> None:
         if event.startswith("/jax/core/compile/") and threading.get_ident() == self._thread:
             self._seconds += duration_secs
 

@@ -51,7 +51,7 @@ class Linear:
         if isinstance(prior, Gaussian):
             prior = mixture.diagonal(prior)
         each = []
-        for weight, mean, whiten in zip(*map(np.float64, prior), strict=True):
+        for weight, mean, whiten in zip(*(np.asarray(x, np.float64) for x in prior), strict=True):
             spread = np.linalg.inv(whiten @ whiten.T)
             covariance = self.weights @ spread @ self.weights.T + self.std**2 * np.eye(4)
             each.append(weight + stats.multivariate_normal.logpdf(self.x, self.weights @ mean + self.bias, covariance))
