@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from scalevae_jax.config import Config
     from scalevae_jax.inference.model import TrainedModel
 
-__version__ = "0.1.0"  # pyproject.toml reads it from here
+__version__ = "0.2.0"  # pyproject.toml reads it from here
 __all__ = ["compare_runs", "fit", "load"]
 
 
