@@ -66,7 +66,10 @@ def test_a_stopped_sweep_goes_on_and_nothing_is_done_twice(folder, monkeypatch, 
     sweep = Runner(Path("out"), plan(tables, SCALES["smoke"], 1, methods, None, Path("out")), jobs=2)
 
     def interrupt() -> None:
-        while len(list(folder.glob("out/runs/*/metrics.jsonl"))) < 2 or len(sweep._running) < 2:
+        def written() -> int:
+            return sum(path.stat().st_size > 0 for path in folder.glob("out/runs/*/metrics.jsonl"))
+
+        while written() < 2 or len(sweep._running) < 2:
             time.sleep(0.02)
         views.append(sweep.view())
         os.kill(os.getpid(), signal.SIGINT)
