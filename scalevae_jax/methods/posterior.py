@@ -90,10 +90,6 @@ def batch_norm(
     The variance of the normalised mean is gamma^2 Var / (Var + eps): `min_kl` holds only while Var[mu] is far over eps.
     """
 
-    def held(scale: Float[Array, " latent"]) -> Float[Array, ""]:
-        """The factor that gives the scale its norm."""
-        return gamma / jnp.maximum(jnp.sqrt(jnp.mean(jnp.square(scale))), 1e-12)
-
     def init_params(latent: int) -> Params:
         params = {"shift": jnp.full(latent, shift, jnp.float32)} if train_shift else {}
         return params | ({"scale": jnp.full(latent, gamma, jnp.float32)} if train_scale else {})
@@ -115,7 +111,10 @@ def batch_norm(
         return posteriors._replace(q=Gaussian(mu, posteriors.q.logvar)), state
 
     def project(params: Params) -> Params:
-        return params | {"scale": params["scale"] * held(params["scale"])} if train_scale else params
+        if not train_scale:
+            return params
+        size = jnp.sqrt(jnp.mean(jnp.square(params["scale"])))
+        return params | {"scale": params["scale"] * gamma / jnp.maximum(size, 1e-12)}
 
     return PosteriorTransform(
         init_params=init_params,

@@ -72,8 +72,7 @@ def has_checkpoint(workdir: Path) -> bool:
 
 
 def check(workdir: Path) -> None:
-    """Raises InputError if a run cannot keep its checkpoints there, or would overwrite what no run
-    wrote."""
+    """Raises InputError if a run cannot keep its checkpoints there, or would overwrite what no run wrote."""
     place = str(workdir if storage.is_remote(workdir) else workdir.resolve())
     if wrong := [character for character in PATTERN if character in place]:
         raise InputError(

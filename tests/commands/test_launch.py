@@ -192,13 +192,8 @@ def test_each_task_of_a_slurm_job_has_its_number(slurm, stand_in, tmp_path, monk
 
 
 def test_a_task_a_node_has_all_its_gpus(slurm):
-    environment = {
-        "SLURM_GPUS_ON_NODE": "8",
-        "SLURM_TASKS_PER_NODE": "1(x2)",
-        "SLURM_CPUS_PER_TASK": "16",
-        "PYTHON": "",
-    }
-    code, out, _ = run("slurm.sbatch", "--dry-run", *SMOKE, **environment)
+    environment = {"SLURM_GPUS_ON_NODE": "8", "SLURM_TASKS_PER_NODE": "1(x2)", "SLURM_CPUS_PER_TASK": "16"}
+    code, out, _ = run("slurm.sbatch", "--dry-run", *SMOKE, **environment, PYTHON="")
     assert code == 0
     assert out == [
         "export JAX_LOCAL_DEVICE_IDS=0,1,2,3,4,5,6,7",
