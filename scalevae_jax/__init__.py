@@ -41,8 +41,12 @@ def fit(
     config_name: str = "text",
     **fields: object,
 ) -> "TrainedModel":
-    """Train a model as `python -m scalevae_jax.train` does; calling it again resumes a training that was stopped. See
-    `scalevae_jax.fitting.fit`: fit(sentences, "runs/x", "bn_vae", gamma=0.6, max_epochs=20)."""
+    """Train a model as `python -m scalevae_jax.train` does; calling it again resumes a training that was stopped.
+
+    `text` is a list of sentences, a path as `data.path` takes it, or a whole Config. `fields` are hyperparameters of
+    the method, and fields of the configuration by their last names: fit(sentences, "runs/x", "bn_vae", gamma=0.6,
+    max_epochs=20). Raises scalevae_jax.core.types.InputError as the command does.
+    """
     from scalevae_jax import fitting
 
     return fitting.fit(text, workdir, method, config_name, **fields)

@@ -16,6 +16,8 @@ from scalevae_jax.runtime.storage import first_line
 
 _HERE = pathlib.Path(__file__).parent
 FOLDER = _HERE / "configs" if (_HERE / "configs").is_dir() else _HERE.parent / "configs"  # of a wheel, of a checkout
+KNOWN = {path.stem: path for path in sorted(FOLDER.glob("*.py"))}  # those that have a name
+HELP = f"{', '.join(KNOWN)}, or a file that defines get_config()"
 
 
 def find(name: str) -> pathlib.Path:
@@ -23,10 +25,9 @@ def find(name: str) -> pathlib.Path:
 
     Raises InputError where there is neither.
     """
-    known = {path.stem: path for path in sorted(FOLDER.glob("*.py"))}
-    path = known.get(name, pathlib.Path(name))
+    path = KNOWN.get(name, pathlib.Path(name))
     if not path.is_file():
-        raise InputError(f"--config {name}: no such file; by name there are {', '.join(known)}")
+        raise InputError(f"--config {name}: no such file; by name there are {', '.join(KNOWN)}")
     return path
 
 

@@ -232,6 +232,7 @@ def open_views(folders: Sequence[str], split: str, limit: int) -> list[View]:
     views: list[View] = []
     errors: list[InputError] = []
     for folder in folders:
+        console.log(f"loading {folder}")
         try:
             views.append(view(Path(folder).resolve().name, scalevae_jax.load(folder), split, limit))
         except InputError as error:

@@ -186,7 +186,7 @@ def parser() -> Parser:
     """The arguments of this command, every field of the configuration among them."""
     arguments = Parser("scalevae_jax.sweep", __doc__)
     add = arguments.add_argument
-    add("--config", metavar="NAME|FILE", help="the configuration: a name, or a file that defines get_config()")
+    add("--config", metavar="NAME|FILE", help=f"the configuration: {config_file.HELP}")
     add("--methods", type=command.names, default=[], help="names separated by commas; by default the configuration's")
     grid = "values to try for a field of the configuration; may be given several times"
     add("--grid", action="append", default=[], metavar="FIELD=A,B,..", help=grid)

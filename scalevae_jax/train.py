@@ -129,7 +129,9 @@ def finish(settings: Config, folder: Path) -> None:
         console.log("")
     words = tokenizer.FILES[settings.data.tokenizer]
     board = "" if storage.is_remote(folder) else "tensorboard/, "
-    console.log(f"done: {folder} holds config.json, {words}, metrics.jsonl, {board}checkpoints/")
+    made = (priors.FILE, evaluate.output(evaluate.EvaluationRequest()))
+    more = "".join(f", {name}" for name in made if (folder / name).is_file())
+    console.log(f"done: {folder} holds config.json, {words}, metrics.jsonl, {board}checkpoints/{more}")
     verb, arguments = ("sample", "--num 10") if settings.eval.at_end else ("evaluate", "--split test")
     console.log(flags.next_step(verb, arguments, settings.method.name, folder))
 
@@ -138,7 +140,7 @@ def parser() -> Parser:
     """The arguments of this command, every field of the configuration among them."""
     arguments = Parser("scalevae_jax.train", __doc__)
     add = arguments.add_argument
-    add("--config", metavar="NAME|FILE", help="the configuration: a name, or a file that defines get_config()")
+    add("--config", metavar="NAME|FILE", help=f"the configuration: {config_file.HELP}")
     add("--workdir", metavar="DIR", help="the folder of the run, or gs://BUCKET/FOLDER; by default runs/<config name>")
     arguments.add_switch("--dry_run", help="print what the run would need (parameters, buckets, memory) and exit")
     arguments.add_switch("--list_methods", help="list the methods and exit")

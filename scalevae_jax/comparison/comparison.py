@@ -210,8 +210,8 @@ def find(paths: Iterable[str | os.PathLike[str]]) -> list[Record]:
                 console.warn(f"left out: {error}")
     for record in found:
         if "sentences" not in record:
-            missing = "`python -m scalevae_jax.evaluate` of this version has not measured its test sentences"
-            console.warn(f"{record['run']}: left out; {missing}")
+            todo = "run `python -m scalevae_jax.evaluate --split test` on it"
+            console.warn(f"{record['run']}: left out, since its test sentences are not evaluated; {todo}")
     found = [record for record in found if "sentences" in record]
     if not found:
         raise InputError("no evaluated run; give folders of runs, and evaluate each with `scalevae_jax.evaluate` first")

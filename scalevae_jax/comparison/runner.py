@@ -144,6 +144,8 @@ class Runner:
                 self._fail(trial, f"{trial.after}, which it needs, failed")
             return False
         slot, begun = self._slots.get(), time.monotonic()
+        if not (self._stopping or console.console.is_terminal):  # a terminal has the table
+            console.log(f"begun {trial.name}")
         try:
             if not all(self._execute(trial, command, slot) for command in left(trial)):
                 return False

@@ -40,8 +40,9 @@ def describe(data: Data) -> None:
     console.console.print(_table(text, splits, unit))
     train = splits["train"]
     known = len(distinct.intersection(words.words[len(vocab.SPECIALS) :]))
+    own = "the four special symbols" + (" and the 256 bytes" if data.tokenizer == "bpe" else "")
     console.log(
-        f"vocabulary: {len(words):,} entries, the four special symbols counted; it has {known:,} of the "
+        f"vocabulary: {len(words):,} entries, {own} counted; it has {known:,} of the "
         f"{len(distinct):,} distinct {unit} of train, and {1 - train.unknown:.1%} of its running {unit}"
     )
     console.log(f"{unit} a sentence (train):")
@@ -99,7 +100,7 @@ def histogram(lengths: np.ndarray) -> list[str]:
 def parser() -> Parser:
     """The arguments of this command."""
     arguments = Parser("scalevae_jax.data", __doc__)
-    arguments.add_argument("--config", metavar="NAME|FILE", help="the configuration whose fields are the defaults")
+    arguments.add_argument("--config", metavar="NAME|FILE", help=f"its fields are the defaults; {config_file.HELP}")
     command.add_fields(arguments, Data)
     return arguments
 
@@ -115,7 +116,8 @@ def _command(options: Namespace) -> None:
     describe(data)
     fields = {field.name: getattr(data, field.name) for field in dataclasses.fields(data)}
     changed = [f"--config.data.{field}={x}" for field, x in fields.items() if x != getattr(trained, field)]
-    console.log(f"next: {command.program('scalevae_jax.train')} {shlex.join(['--config', name or 'text', *changed])}")
+    arguments = ["--config", name or "text", *changed, "--workdir", f"runs/{corpus.open(data).source.place.stem}"]
+    console.log(f"next: {command.program('scalevae_jax.train')} {shlex.join(arguments)}")
 
 
 main = functools.partial(command.run, _command, parser)

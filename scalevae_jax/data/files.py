@@ -1,5 +1,6 @@
 """Where the text of a corpus lies: one file for each split, or one file that is divided."""
 
+import difflib
 import hashlib
 import importlib.metadata
 from collections import Counter
@@ -98,9 +99,13 @@ def find(data: Data) -> Source:
 
 def missing(where: Path, split: str) -> str:
     """The message for a split without a file."""
+    absolute = where if storage.is_remote(where) else where.absolute()
+    if where.suffix and not where.is_dir():
+        beside = [path.name for path in where.parent.iterdir()] if where.parent.is_dir() else []
+        near = "".join(f" ({name} is beside it)" for name in difflib.get_close_matches(where.name, beside, 1))
+        return f"no such file: {absolute}{near}; give another file, or a folder, with --config.data.path=PATH"
     names = ", ".join(f"{name}.txt" for name in SPLITS)
     problem = f"no {split}.txt or {split}.txt.gz in" if where.is_dir() else "no such file or folder:"
-    absolute = where if storage.is_remote(where) else where.absolute()
     return (
         f"{problem} {absolute}: put {names} there (or {', '.join(KINDS[1:])}) with one sentence a line, "
         "or give another folder, or one file to be split, with --config.data.path=PATH"

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 from jaxtyping import Float
 from nltk.translate.bleu_score import SmoothingFunction, corpus_bleu
+from threadpoolctl import threadpool_limits
 
 from scalevae_jax.core.types import InputError
 from scalevae_jax.data import corpus
@@ -63,6 +64,7 @@ def reconstruction(given: Sequence[str], made: Sequence[str], seed: int = 0) -> 
     }
 
 
+@threadpool_limits.wrap(limits=1)  # as in inference.priors.fit
 def knowledge(
     train_z: Float[np.ndarray, "train latent"],
     train: Sequence[str],
@@ -74,7 +76,8 @@ def knowledge(
     `z_length_r2` is the share of the variance of the number of words that ridge regression explains (chance is 0; None
     where all are as long); `z_first_word` the accuracy of logistic regression for the first word, the 20 commonest ones
     and all others together; `z_content` the average precision for whether a sentence has a word, mean over the 20
-    commonest content words. The `_base` of each is what a model that ignores z reaches.
+    commonest content words (None where no test sentence has one). The `_base` of each is what a model that ignores z
+    reaches.
     """
     from sklearn.linear_model import LogisticRegression, Ridge  # here, since importing scikit-learn takes a second
     from sklearn.metrics import average_precision_score
@@ -100,13 +103,13 @@ def knowledge(
         if has_test.any() and not has.all():
             scores = LogisticRegression(max_iter=500).fit(x, has).decision_function(x_test)
             precisions.append((float(average_precision_score(has_test, scores)), float(has_test.mean())))
-    content, content_base = np.mean(precisions, axis=0) if precisions else (0.0, 0.0)
+    content, content_base = np.mean(precisions, axis=0).tolist() if precisions else (None, None)
     return {
         "z_length_r2": float(length.score(x_test, lengths)) if len(set(lengths)) > 1 else None,
         "z_first_word": float(accuracy),
         "z_first_word_base": base,
-        "z_content": float(content),
-        "z_content_base": float(content_base),
+        "z_content": content,
+        "z_content_base": content_base,
     }
 
 

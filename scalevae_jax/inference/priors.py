@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from scalevae_jax.core import gaussian, mixture
 from scalevae_jax.core.mixture import Mixture
@@ -28,6 +29,7 @@ FLOOR = 1e-6  # added to variances
 Priors = dict[str, Mixture]
 
 
+@threadpool_limits.wrap(limits=1)  # more threads than idle cores would wait for each other at every small product
 def fit(q_hat: Gaussian, z: np.ndarray, valid: np.ndarray, seed: int) -> Priors:
     """The three priors, by the keys of FITTED, from the posteriors and a draw z of each training sentence.
 
@@ -79,7 +81,7 @@ def fitted(run: LoadedModel, wanted: Collection[str] = tuple(FITTED)) -> Priors:
             if set(wanted) <= set(found):
                 return found
     train, valid = (posteriors.read_split(run, split) for split in ("train", "valid"))
-    console.log(f"fitted priors: posteriors of {len(train):,} training sentences")
+    console.log(f"fitting priors to the posteriors of {len(train):,} training sentences")
     key = stream_key(run.settings.train.seed, Stream.FITTED_PRIOR)
     inferred = posteriors.infer_by(run, posteriors.split_batches(run, train), key)
     held_out = posteriors.infer_by(run, posteriors.split_batches(run, valid), jax.random.fold_in(key, 1))

@@ -77,8 +77,9 @@ class Parser(argparse.ArgumentParser):
         options, rest = self.parse_known_intermixed_args([in_full.get(word, word) for word in argv])
         if rest:
             name = rest[0].partition("=")[0]
-            near = difflib.get_close_matches(name, self._option_string_actions, 1)
-            self.error(f"unknown argument {name}" + "".join(f"; the nearest is {known}" for known in near))
+            fields = [known for known in self._option_string_actions if known.endswith(f".{name.lstrip('-')}")]
+            near = fields or difflib.get_close_matches(name, self._option_string_actions, 1)
+            self.error(f"unknown argument {name}" + (f"; the nearest is {near[0]}" if near else ""))
         return options
 
     def error(self, message: str) -> typing.NoReturn:

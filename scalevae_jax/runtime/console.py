@@ -77,6 +77,10 @@ class Progress:
     def __exit__(self, *_) -> None:
         self._bar.stop()
 
+    def restart(self, done: int) -> None:
+        """Estimate the time left from here on, as after a compilation."""
+        self._first, self._started = done, time.monotonic()
+
     @property
     def due(self) -> bool:
         """Whether `tick` would show something now; a caller may skip computing a text that would not be shown."""

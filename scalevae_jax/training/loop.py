@@ -225,6 +225,7 @@ def train_epoch(
             step, position = step + count, position + count
             if news:
                 progress.tick(position)  # it has compiled
+                progress.restart(position)
             wait_until(room)
             room, landed = dispatches_ahead(time.monotonic() - landed), time.monotonic()
             if step % TICK_EVERY < count and progress.due:

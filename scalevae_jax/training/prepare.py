@@ -23,6 +23,7 @@ from scalevae_jax.training.state import TrainState, abstract_state, create_state
 from scalevae_jax.training.steps import make_steps
 
 MIB = 2**20
+FEW_STEPS = 1000  # the smallest configuration, smoke, has 1,135
 
 
 class TrainingData(NamedTuple):
@@ -65,6 +66,12 @@ def read(settings: Config, words: vocab.Vocabulary | None = None) -> TrainingDat
         f"buckets: {' '.join(map(str, train.edges))} tokens, {padding:.1%} padding, {len(train):,} batches an epoch, "
         "one compilation a bucket"
     )
+    steps = settings.train.max_steps or len(train) * settings.train.max_epochs
+    if steps < FEW_STEPS:
+        console.warn(
+            f"only {steps:,} steps in all, {len(train):,} an epoch: z is hardly learned in so few. A larger "
+            "--config.train.max_epochs gives more, as does a smaller --config.train.batch_size"
+        )
     return TrainingData(words, train, valid, {split: known["sha256"] for split, known in metadata.items()})
 
 

@@ -81,11 +81,13 @@ def _against_collapse(settings: Config, method: Method) -> str:
 
 
 class Warnings:
-    """Says each kind of problem once, when it begins, and the last epoch's once more when training ends."""
+    """Says each kind of problem once, when it begins, that it has ended, and the last epoch's once more when training
+    ends."""
 
     def __init__(self, settings: Config, method: Method):
         self._settings, self._method = settings, method
         self._said = set[str]()
+        self._current = ""  # the kind of the epoch before
         self._lasting: Problem | None = None  # said in an earlier epoch than the last
 
     def hear(self, line: dict[str, Any]) -> None:
@@ -97,6 +99,9 @@ class Warnings:
         elif problem is not None:
             self._said.add(problem.kind)
             console.warn(problem.text)
+        if problem is None and self._current:
+            console.log(f"epoch {line['epoch']}: the last warning ({self._current}) no longer holds")
+        self._current = "" if problem is None else problem.kind
 
     def end(self) -> None:
         """Warn of the problem that training ends with, unless that was the line before."""

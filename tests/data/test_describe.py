@@ -23,5 +23,6 @@ def test_the_text_is_described_as_the_next_command_reads_it(tmp_path, capsys, op
     assert f" {longest} tokens ({unit} and two marks)" in out
     assert ("defaults: " in out) == (not options)
     given = [f"--config.data.path={path}", *(f"--config.data.{field.format(tmp_path)}" for field in changed)]
+    given += ["--workdir", "runs/my text"]
     command = f"next: {shlex.join(['python', '-m', 'scalevae_jax.train', '--config', 'text', *given])}\n"
     assert out.endswith(command)

@@ -79,6 +79,7 @@ def test_values_are_read_by_their_types(line, values):
         ("a --share nan", "argument --share: expected 0.0 to 1.0, got nan"),
         ("a --dry_run=maybe", "argument --dry_run: expected true or false, got 'maybe'"),
         ("a --dry", "unknown argument --dry"),
+        ("a --rows=3", "unknown argument --rows; the nearest is --config.rows"),
         ("a --nums=3", "unknown argument --nums; the nearest is --num"),
         ("a --config.rws=3", "unknown argument --config.rws; the nearest is --config.rows"),
         ("a --config.rows 2.5", "argument --config.rows: expected a whole number, got '2.5'"),

@@ -22,6 +22,18 @@ def test_without_a_terminal_progress_is_a_line_now_and_then_with_an_eta(capsys, 
     assert capsys.readouterr().out == ""
 
 
+def test_the_time_left_does_not_count_what_came_before_a_restart(capsys, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(console.Progress, "EVERY", 0.0)
+    with console.Progress("epoch 1/2", total=10) as progress:
+        now[0] = 500.0  # of compiling
+        progress.restart(2)
+        now[0] += 4.0
+        progress.tick(4)
+    assert capsys.readouterr().out == "  epoch 1/2 4/10 eta 0:12\n"
+
+
 def test_a_notebook_has_a_bar_that_is_redrawn_and_no_lines(capsys, monkeypatch):
     bar = io.StringIO()
     monkeypatch.setattr(console, "widgets", Console(file=bar, force_terminal=True, width=100))

@@ -90,19 +90,22 @@ def test_collapse_is_a_problem_from_the_methods_full_kl_weight_on(method, weight
 
 
 @pytest.mark.parametrize(
-    ("factors", "said"),
+    ("factors", "said", "ends"),
     [
-        ([2.0, 60.0, 70.0, 80.0], [60.0, 80.0]),  # when it begins, and when training ends
-        ([2.0, 60.0, 70.0, 2.0], [60.0]),  # it has passed
-        ([60.0, 2.0, 70.0, 2.0], [60.0]),  # it comes and goes
-        ([2.0, 2.0, 60.0], [60.0]),  # it begins in the last epoch
+        ([2.0, 60.0, 70.0, 80.0], [60.0, 80.0], []),  # when it begins, and when training ends
+        ([2.0, 60.0, 70.0, 2.0], [60.0], [5]),  # it has passed
+        ([60.0, 2.0, 70.0, 2.0], [60.0], [3, 5]),  # it comes and goes
+        ([2.0, 2.0, 60.0], [60.0], []),  # it begins in the last epoch
     ],
 )
-def test_a_problem_is_said_when_it_begins_and_when_training_ends(factors, said, capsys):
+def test_a_problem_is_said_when_it_begins_ends_and_when_training_ends(factors, said, ends, capsys):
     settings = settings_for(f_epo=1)
     warnings = problems.Warnings(settings, config.build_method(settings))
     for epoch, factor in enumerate(factors, 2):
         warnings.hear(line(epoch=epoch, factor_max=factor))
     warnings.end()
-    printed = [text for text in capsys.readouterr().out.splitlines() if text.startswith("WARNING: ")]
+    lines = capsys.readouterr().out.splitlines()
+    ended = [f"epoch {epoch}: the last warning (run away) no longer holds" for epoch in ends]
+    assert [text for text in lines if text.startswith("epoch")] == ended
+    printed = [text for text in lines if text.startswith("WARNING: ")]
     assert [f"largest {factor:.3g})" in text for factor, text in zip(said, printed, strict=True)] == [True] * len(said)
