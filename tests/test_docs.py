@@ -105,6 +105,14 @@ def test_numbers_are_those_of_the_records():
     assert shown("docs/reproduction.md", "differences") == lines(to_lm.difference_cells())
     assert shown("docs/reproduction.md", "differences to vae") == lines(to_vae.difference_cells())
     assert set(shown("README.md", "systems")) <= set(lines(to_lm.cells(5)))
+    rows = []
+    for folder in sorted((ROOT / "docs/results/text").iterdir()):
+        alone = comparison.compare(comparison.find([folder]))
+        for system, (_, _, seeds, bound, rec, rate, _, mi) in zip(alone.systems, alone.cells(5)[1], strict=True):
+            optim, train = (system.records[0]["config"][section] for section in ("optim", "train"))
+            about = f"| `{folder.name}` | {train['max_epochs']} | {optim['name']} | {seeds} |"
+            rows.append(f"{about} {bound} | {rec} | {rate} | {mi} |")
+    assert shown("docs/running.md", "text") == rows
     for system in to_lm.systems:
         if system.records[0]["method"] == "scale_vae":
             curves = [record["training"]["curves"]["factor_median"][1:] for record in system.records]
