@@ -66,7 +66,8 @@ def read(settings: Config, words: vocab.Vocabulary | None = None) -> TrainingDat
         f"buckets: {' '.join(map(str, train.edges))} tokens, {padding:.1%} padding, {len(train):,} batches an epoch, "
         "one compilation a bucket"
     )
-    steps = settings.train.max_steps or len(train) * settings.train.max_epochs
+    steps = len(train) * settings.train.max_epochs
+    steps = min(steps, settings.train.max_steps or steps)
     if steps < FEW_STEPS:
         console.warn(
             f"only {steps:,} steps in all, {len(train):,} an epoch: z is hardly learned in so few. A larger "
