@@ -98,7 +98,7 @@ def test_an_error_of_one_process_is_its_line_and_the_other_ends_too(tmp_path):
     arguments = [*SMALL, "--config.data.path=text.txt", f"--workdir={tmp_path / 'run'}"]
     codes, _, error = end(start(arguments, (tmp_path / "here", tmp_path / "elsewhere")))
     assert codes[1] == 2, error
-    assert error[1].splitlines()[-1].startswith("error: no such file or folder: ")
+    assert error[1].splitlines()[-1].startswith("error: no such file: ")
     assert codes[0] != 0, error
     assert not (tmp_path / "run/config.json").exists()
 
