@@ -27,9 +27,8 @@ BARS, WIDTH = 12, 40  # of the histogram: most bars, and characters of the longe
 LABELS = 10  # shown a split
 
 
-def describe(data: Data) -> None:
+def describe(data: Data, text: corpus.Corpus) -> None:
     """Print sizes, lengths, vocabulary, labels, buckets and repairs. Raises InputError for what cannot be read."""
-    text = corpus.open(data)
     for split in corpus.SPLITS:
         text.metadata(split)  # training needs all three
     words = text.vocabulary()
@@ -113,10 +112,11 @@ def _command(options: Namespace) -> None:
     check(data, "--")
     if name is None:
         console.log("defaults: those in --help; --config NAME takes those of a configuration")
-    describe(data)
+    text = corpus.open(data)
+    describe(data, text)
     fields = {field.name: getattr(data, field.name) for field in dataclasses.fields(data)}
     changed = [f"--config.data.{field}={x}" for field, x in fields.items() if x != getattr(trained, field)]
-    arguments = ["--config", name or "text", *changed, "--workdir", f"runs/{corpus.open(data).source.place.stem}"]
+    arguments = ["--config", name or "text", *changed, "--workdir", f"runs/{text.source.place.stem}"]
     console.log(f"next: {command.program('scalevae_jax.train')} {shlex.join(arguments)}")
 
 

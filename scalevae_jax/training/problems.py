@@ -87,23 +87,20 @@ class Warnings:
     def __init__(self, settings: Config, method: Method):
         self._settings, self._method = settings, method
         self._said = set[str]()
-        self._current = ""  # the kind of the epoch before
-        self._lasting: Problem | None = None  # said in an earlier epoch than the last
+        self._last: Problem | None = None  # of the epoch before
+        self._repeated = False  # whether an earlier epoch has said it
 
     def hear(self, line: dict[str, Any]) -> None:
-        """Warn of a problem that begins in this epoch."""
+        """Warn of a problem that begins in this epoch, or say that the last one has ended."""
         problem = find(line, self._settings, self._method)
-        self._lasting = None
-        if problem is not None and problem.kind in self._said:
-            self._lasting = problem
-        elif problem is not None:
+        if problem is None and self._last is not None:
+            console.log(f"epoch {line['epoch']}: the last warning ({self._last.kind}) no longer holds")
+        self._last, self._repeated = problem, problem is not None and problem.kind in self._said
+        if problem is not None and not self._repeated:
             self._said.add(problem.kind)
             console.warn(problem.text)
-        if problem is None and self._current:
-            console.log(f"epoch {line['epoch']}: the last warning ({self._current}) no longer holds")
-        self._current = "" if problem is None else problem.kind
 
     def end(self) -> None:
         """Warn of the problem that training ends with, unless that was the line before."""
-        if self._lasting is not None:
-            console.warn(f"at the end of training {self._lasting.text}")
+        if self._last is not None and self._repeated:
+            console.warn(f"at the end of training {self._last.text}")
