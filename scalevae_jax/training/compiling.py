@@ -18,7 +18,8 @@ class Compiling:
         self._programs, self._named, self._seconds = programs, set[tuple[int, int]](), 0.0
         self._ahead: dict[int, Future[Any]] = {}
         self._thread, self._tracing = threading.get_ident(), threading.Lock()
-        self._pool = ThreadPoolExecutor(os.cpu_count())
+        # One core stays with the step that is needed first, and then with those that train.
+        self._pool = ThreadPoolExecutor(max(1, (os.cpu_count() or 1) - 1))
 
     def __enter__(self) -> "Compiling":
         jax.monitoring.register_event_duration_secs_listener(self._listen)
