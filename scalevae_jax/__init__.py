@@ -22,8 +22,8 @@ def load(folder: "str | os.PathLike[str]", fallback: bool = False) -> "TrainedMo
     """The best model of a run's folder, or an exported model: encode, decode, reconstruct, sample, interpolate,
     analogy, nearest, score (see `scalevae_jax.inference.model.TrainedModel`).
 
-    Raises scalevae_jax.core.types.InputError if the folder holds no model. With `fallback`, the newest whole checkpoint
-    replaces a damaged best one, with a warning.
+    Raises scalevae_jax.core.types.InputError if the folder holds no model. With `fallback`, the newest intact
+    checkpoint replaces a damaged best one, with a warning.
     """
     # Here, so that `import scalevae_jax`, and with it every --help, does not import JAX.
     from scalevae_jax.inference import load as reader

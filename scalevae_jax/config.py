@@ -77,12 +77,12 @@ class Optim:
     decay: float = _field(0.5, "factor of a cut", FRACTION)
     max_decays: int = _field(5, "cuts after which training ends", POSITIVE)
     min_decay_epoch: int = _field(
-        0, "no cut before this epoch, counted from 0; 15 in the reference code, not given in the paper", NOT_NEGATIVE
+        0, "no cut before this epoch, counted from 0; 15 in He et al.'s code, not given in the paper", NOT_NEGATIVE
     )
     early_stop: int = _field(
         0, "epochs without a better validation loss after which training ends; 0 means never", NOT_NEGATIVE
     )
-    reload_best: bool = _field(True, "at a cut, return to the best parameters, as the reference code does")
+    reload_best: bool = _field(True, "at a cut, return to the best parameters, as He et al.'s code does")
 
 
 @dataclasses.dataclass

@@ -6,10 +6,10 @@ Examples:
 
 Prints a table and writes eval_<split>.json into the workdir; the first N sentences (--limit N) and another text
 (--data.path) have files of their own. Figures are in nats a sentence, counting `</s>` but not `<s>`; ppl is per token.
-`nll_paper` is the estimate nearest to what Table 1 reports for Scale-VAE, and not a bound unless the factor is 1. `nll`
-is a bound. The fewer of its draws count (ess), the looser it is. More draws (--iw_samples) or a wider proposal
+`nll_paper` follows the paper's text most closely, and is not a bound unless the factor is 1. `nll` is a bound. The
+smaller its effective sample size (ess), the looser it is. More draws (--iw_samples) or a wider proposal
 (--proposal_scale) tighten it; --iw_samples auto doubles the draws until the bound settles. A .tsv file beside the .json
-has the costs of each sentence. The same command resumes a stopped evaluation.
+has the NLL terms of each sentence. The same command resumes a stopped evaluation.
 """
 
 import functools
@@ -79,7 +79,7 @@ def parser() -> Parser:
     add("--estimates", type=command.names, help=f"some of {', '.join(metrics.ESTIMATES)}; by default all")
     add("--data.path", dest="data_path", metavar="PATH", help="another text, read with the run's vocabulary")
     add("--per_sentence", metavar="FILE", help="write one line a sentence: nll, rec, kl (nats), tokens")
-    arguments.add_switch("--contents", True, "measure reconstructions, and what z knows about a sentence")
+    arguments.add_switch("--contents", True, "measure reconstructions, and what z tells about a sentence")
     add("--compute_dtype", choices=COMPUTE_DTYPES, help="type of the operands of large products; by default the run's")
     processes.add_arguments(arguments)
     return arguments

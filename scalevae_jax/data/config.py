@@ -81,7 +81,7 @@ class Data:
     long: str = described("cut", f"what to do with longer sentences: {' or '.join(LONG)}", LONG)
     buckets: int = described(
         8,
-        "number of padded lengths, one compilation each; 0 gives every length its own, as in the reference code",
+        "number of padded lengths, one compilation each; 0 gives every length its own, as in He et al.'s code",
         NOT_NEGATIVE,
     )
     partition: str = described(

@@ -27,7 +27,7 @@ DECODING = ("temperature", "top_k", "top_p", "beam", "length_penalty", "max_word
 def add_folder(arguments: Parser, meaning: str = "the folder of a run") -> None:
     """--workdir and --fallback."""
     arguments.add_argument("--workdir", type=storage.path, required=True, metavar="DIR", help=meaning)
-    arguments.add_switch("--fallback", help="if the best checkpoint is damaged, take the newest whole one")
+    arguments.add_switch("--fallback", help="if the best checkpoint is damaged, take the newest intact one")
 
 
 def add_model(arguments: Parser) -> None:
@@ -95,13 +95,11 @@ def read_wording(options: Namespace, model: TrainedModel, sentences: list[str]) 
     return sentences if options.as_read else model.written(sentences)
 
 
-def add_texts(arguments: Parser) -> None:
-    """--input."""
-    arguments.add_argument(
-        "--input",
-        metavar="FILE",
-        help="a file of sentences, one a line, in the format of the training data; - means standard input [-]",
-    )
+def add_texts(
+    arguments: Parser, lines: str = "sentences, one a line, in the format of the training data", default: str = " [-]"
+) -> None:
+    """--input, a file of such lines."""
+    arguments.add_argument("--input", metavar="FILE", help=f"a file of {lines}; - means standard input{default}")
 
 
 class Texts(NamedTuple):

@@ -78,7 +78,7 @@ def load(folder: Path, fallback: bool = False) -> LoadedModel:
     """The model in the folder of a run, at its best epoch, or in an exported folder. Nothing in the folder changes.
 
     Raises InputError if the folder is neither, or if what it holds is missing or damaged. With `fallback`, the newest
-    whole checkpoint replaces a damaged best one, with a warning.
+    intact checkpoint replaces a damaged best one, with a warning.
     """
     exported = (folder / WEIGHTS).is_file()
     if exported:
@@ -109,8 +109,8 @@ def _read_checkpoint(checkpoints: Checkpoints, like: tuple[Params, Any], fallbac
         return checkpoints.best_model(like)
     except Damaged as damage:
         if not fallback:
-            raise InputError(f"{damage}; --fallback takes the newest whole checkpoint instead") from damage
-        console.warn(f"{damage}; taking the newest whole checkpoint instead")
+            raise InputError(f"{damage}; --fallback takes the newest intact checkpoint instead") from damage
+        console.warn(f"{damage}; taking the newest intact checkpoint instead")
         return checkpoints.newest_model(like)
 
 

@@ -27,10 +27,14 @@ PROCESSES_BY: dict[str, Callable[[str], int]] = {  # a scheduler's variable, and
 def add_arguments(arguments: Parser) -> None:
     """The arguments of a command that may run as several processes."""
     arguments.add_switch(
-        "--distributed", None, "be one of several processes; by default as the scheduler says (SLURM, Open MPI, TPU)"
+        "--distributed",
+        None,
+        "run as one of several processes; by default as the scheduler says (SLURM, Open MPI, TPU)",
     )
     arguments.add_argument("--coordinator", help="HOST:PORT of process 0; by default as the scheduler says")
-    arguments.add_argument("--num_processes", type=integer(1), help="how many; by default as the scheduler says")
+    arguments.add_argument(
+        "--num_processes", type=integer(1), help="number of processes; by default as the scheduler says"
+    )
     arguments.add_argument(
         "--process_id", type=integer(0), help="number of this process, from 0; by default as the scheduler says"
     )

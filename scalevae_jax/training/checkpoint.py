@@ -160,7 +160,7 @@ class Checkpoints:
             raise error
         steps = self.steps()
         raise InputError(
-            f"{self._root}: a checkpoint could not be written ({first_line(error)}); the newest whole one is "
+            f"{self._root}: a checkpoint could not be written ({first_line(error)}); the newest intact one is "
             f"{f'of step {steps[0]}' if steps else 'missing'}. Make room, then the same command resumes"
         ) from error
 
@@ -230,7 +230,10 @@ class Checkpoints:
         return self._restore_model(step, like)
 
     def newest_model(self, like: tuple[Params, Any]) -> tuple[Params, Any, int]:
-        """The model of the newest whole checkpoint, in place of a damaged best one. Raises Damaged if none is whole."""
+        """The model of the newest intact checkpoint, in place of a damaged best one.
+
+        Raises Damaged if none is intact.
+        """
         problems: list[Damaged] = []
         for step in self.steps():
             try:
@@ -240,10 +243,10 @@ class Checkpoints:
         raise self._none_whole(problems)
 
     def newest(self, like: TrainState) -> TrainState | None:
-        """The newest whole state, with a warning for every damaged checkpoint; None if there is no checkpoint at all.
+        """The newest intact state, with a warning for every damaged checkpoint; None if there is no checkpoint at all.
 
         A run that writes reads all of its checkpoints here, and renames the damaged ones: so it learns at its start
-        that its best one is damaged, and can save the step of a damaged one again. Raises Damaged if none is whole.
+        that its best one is damaged, and can save the step of a damaged one again. Raises Damaged if none is intact.
         """
         items, problems = _items(like), dict[int, Damaged]()
         state: TrainState | None = None
@@ -260,13 +263,13 @@ class Checkpoints:
                 raise self._none_whole(list(problems.values()))
             return None
         for step, damaged in problems.items():
-            console.warn(f"{damaged}; the newest whole one, of step {int(state.step)}, is used")
+            console.warn(f"{damaged}; the newest intact one, of step {int(state.step)}, is used")
             if self._writing:
                 self._rename(step)
         return state
 
     def _none_whole(self, problems: list[Damaged]) -> Damaged:
-        return Damaged(f"{'; '.join(map(str, problems))}; no whole checkpoint is left")
+        return Damaged(f"{'; '.join(map(str, problems))}; no intact checkpoint is left")
 
     def _rename(self, step: int) -> None:
         processes.barrier("all processes have read the damaged checkpoint")

@@ -130,7 +130,7 @@ def begin(
     checkpoints: Checkpoints,
     encoder: Callable[[], Params] | None = None,
 ) -> TrainState:
-    """The newest whole state of the run, or the state before its first step, with the encoder that is given.
+    """The newest intact state of the run, or the state before its first step, with the encoder that is given.
 
     Raises InputError if this encoder has other shapes than the model's.
     """

@@ -68,10 +68,10 @@ def test_a_damaged_best_checkpoint_is_refused_or_replaced_by_the_newest(trained,
     content = bytearray(largest.read_bytes())
     content[len(content) // 2] ^= 1
     largest.write_bytes(content)
-    with pytest.raises(InputError, match=f"step {BEST} is damaged.*--fallback takes the newest whole checkpoint"):
+    with pytest.raises(InputError, match=f"step {BEST} is damaged.*--fallback takes the newest intact checkpoint"):
         load.load(folder)
     back = load.load(folder, fallback=True)
-    assert "taking the newest whole checkpoint instead" in capsys.readouterr().out
+    assert "taking the newest intact checkpoint instead" in capsys.readouterr().out
     assert back.epoch == 3
     np.testing.assert_array_equal(back.params["decoder"]["output"], -trained.params["decoder"]["output"])
 

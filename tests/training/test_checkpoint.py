@@ -147,7 +147,7 @@ def test_damage_is_one_line_that_names_the_step_and_an_older_whole_state_is_take
     out, error = capfd.readouterr()
     assert out.startswith(f"WARNING: {workdir}: the checkpoint of step 6 is damaged: ")
     assert what in out
-    assert out.endswith("; the newest whole one, of step 4, is used\n")
+    assert out.endswith("; the newest intact one, of step 4, is used\n")
     assert (len(out.splitlines()), error) == (1, "")
 
 
@@ -180,9 +180,9 @@ def test_if_nothing_is_whole_all_damage_is_named(workdir):
     for path in (workdir / "checkpoints").glob("*/model/manifest.ocdbt"):
         halve(path)
     checkpoints = Checkpoints(workdir, ABOUT)
-    with pytest.raises(Damaged, match=r"of step 6 is damaged.*of step 4 .*of step 2 .*no whole checkpoint is left"):
+    with pytest.raises(Damaged, match=r"of step 6 is damaged.*of step 4 .*of step 2 .*no intact checkpoint is left"):
         checkpoints.newest(make_state())
-    with pytest.raises(Damaged, match="no whole checkpoint is left"):
+    with pytest.raises(Damaged, match="no intact checkpoint is left"):
         checkpoints.newest_model(model_of(make_state()))
     checkpoints.close()
 

@@ -408,7 +408,7 @@ def test_a_damaged_checkpoint_does_not_lose_the_run(corpus, wholes, copied, caps
     same_end(copied, wholes("scale_vae"), settings)
     for manifest in (copied / "checkpoints").rglob("manifest.ocdbt"):
         manifest.write_bytes(b"")
-    with pytest.raises(InputError, match="no whole checkpoint is left"):
+    with pytest.raises(InputError, match="no intact checkpoint is left"):
         train.train(settings, copied)
 
 
