@@ -26,6 +26,7 @@ from benchmarks import peer, timing
 from scalevae_jax import config
 from scalevae_jax.config import Config
 from scalevae_jax.inference import posteriors
+from scalevae_jax.inference.load import LoadedModel
 from scalevae_jax.runtime import command, signals
 from scalevae_jax.runtime.command import Parser, integer
 from scalevae_jax.training import optimizer, prepare, steps, workdir
@@ -42,13 +43,14 @@ def ours(settings: Config, data: TrainingData, folder: Path) -> Callable[[], obj
     checkpoints = workdir.checkpoints(folder, settings, data.words, writing=True)
     run = Training(folder, settings, model, method, data.train, checkpoints, EpochLog(folder, 1, 0), signals.Signals())
     made = steps.make_steps(model, method, optimizer.build(settings, len(data.train)), len(data.train))
-    inference, key = posteriors.make_inference(model, method), jax.random.key(0)
+    key = jax.random.key(0)
     state = training.create_state(settings, model, method, len(data.train))
 
     def epoch() -> object:
         nonlocal state
         state, _ = train_epoch(run, made, state._replace(position=state.position * 0))
-        valid = posteriors.infer(inference, method, state.params, state.method_state, data.valid, key, model.latent)
+        current = LoadedModel(folder, settings, data.words, model, method, state.params, state.method_state, 0)
+        valid = posteriors.infer(current, data.valid, key)
         return valid.summary(method)["loss"]
 
     return epoch

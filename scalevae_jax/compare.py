@@ -49,17 +49,22 @@ def parser() -> Parser:
     """The arguments of this command."""
     arguments = Parser("scalevae_jax.compare", __doc__, "WHAT ... ")
     add = arguments.add_argument
-    add("what", nargs="+", metavar="WHAT", help="see above")
+    add("what", nargs="+", type=command.local, metavar="WHAT", help="see above")
     add("--baseline", default="", metavar="SYSTEM", help="a method, or the name of a line of the table")
-    add("--out", type=Path, metavar="DIR", help="the folder for the report; by default WHAT, or comparison for several")
+    add(
+        "--out",
+        type=command.local,
+        metavar="DIR",
+        help="the folder for the report; by default WHAT, or comparison for several",
+    )
     return arguments
 
 
 def _command(options: Namespace) -> None:
-    if missing := [path for path in options.what if not Path(path).exists()]:
+    if missing := [path for path in options.what if not path.exists()]:
         raise InputError(f"{missing[0]}: no such file or folder")
     found = comparison.compare(comparison.find(options.what), options.baseline)
-    first = Path(options.what[0])
+    first = options.what[0]
     show(found, options.out or (first if len(options.what) == 1 and first.is_dir() else Path("comparison")))
 
 

@@ -20,11 +20,13 @@ KNOWN = {path.stem: path for path in sorted(FOLDER.glob("*.py"))}  # those that 
 HELP = f"{', '.join(KNOWN)}, or a file that defines get_config()"
 
 
-def find(name: str) -> pathlib.Path:
+def find(name: str | None) -> pathlib.Path:
     """The file of a configuration: one of `configs/` by its name (`demo`), or any file by its path.
 
     Raises InputError where there is neither.
     """
+    if name is None:
+        raise InputError("--config is missing: a name, such as demo, or a file (see --help)")
     path = KNOWN.get(name, pathlib.Path(name))
     if not path.is_file():
         raise InputError(f"--config {name}: no such file; by name there are {', '.join(KNOWN)}")
@@ -49,7 +51,7 @@ def read(path: pathlib.Path) -> Config:
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
         line, reason = (lines or [None])[-1], first_line(error)
         if isinstance(error, SyntaxError):
-            line, reason = error.lineno, error.msg
+            line, reason = error.lineno if error.filename == str(path) else line, error.msg
         where, reason = str(path) if line is None else f"{path}, line {line}", f"{type(error).__name__}: {reason}"
         raise InputError(f"{where}: {reason}") from error
     finally:
@@ -66,7 +68,8 @@ def read(path: pathlib.Path) -> Config:
 
 
 def add_arguments(arguments: Parser) -> None:
-    """--config.SECTION.FIELD for every field of the configuration."""
+    """--config, and --config.SECTION.FIELD for every field of the configuration."""
+    arguments.add_argument("--config", metavar="NAME|FILE", help=f"the configuration: {HELP}")
     for section, kind in SECTIONS.items():
         add_fields(arguments.add_argument_group(f"config.{section}", kind.__doc__), kind, f"--config.{section}.")
 

@@ -66,7 +66,7 @@ def show(result: dict[str, Any]) -> None:
 def parser() -> Parser:
     """The arguments of this command."""
     arguments = Parser("scalevae_jax.evaluate", __doc__)
-    flags.add_folder(arguments)
+    flags.add_model(arguments)
     add = arguments.add_argument
     add("--split", default="test", help="train, valid or test")
     auto = f"{AUTO} doubles them from {AUTO_FIRST} until nll moves by less than {SETTLED} nats, up to {AUTO_MOST}"

@@ -27,7 +27,7 @@ from scalevae_jax.data import files, tokenizer
 from scalevae_jax.inference import flags, load, priors
 from scalevae_jax.inference.evaluate import ROWS
 from scalevae_jax.inference.load import FORMAT, SUMS, WEIGHTS, LoadedModel, file_digest, leaves_by_name
-from scalevae_jax.runtime import command, console, devices, storage
+from scalevae_jax.runtime import command, console, storage
 from scalevae_jax.runtime.command import Parser
 from scalevae_jax.training import workdir
 from scalevae_jax.training.workdir import CONFIG
@@ -64,10 +64,13 @@ def _write(run: LoadedModel, out: Path, data_licence: str) -> None:
                 (out / priors.FILE).write_bytes(kept.read_bytes())
         except InputError as error:
             console.warn(f"{priors.FILE} is left out: {error}")
-    licence = files.place(run.settings.data) / "LICENSE"
-    if licence.is_file():
-        data_licence = data_licence or f"see {DATA_LICENSE}"
-        (out / DATA_LICENSE).write_bytes(licence.read_bytes())
+    try:
+        licence = files.place(run.settings.data) / "LICENSE"
+        if licence.is_file():
+            data_licence = data_licence or f"see {DATA_LICENSE}"
+            (out / DATA_LICENSE).write_bytes(licence.read_bytes())
+    except InputError as error:
+        console.warn(f"a LICENSE beside the data is left out: {error}")
     (out / CARD).write_text(card(run, file_digest(out / WEIGHTS), data_licence), encoding="utf-8")
     sums = [f"{file_digest(path)}  {path.name}\n" for path in sorted(out.iterdir())]
     (out / SUMS).write_text("".join(sums), encoding="utf-8")
@@ -167,8 +170,10 @@ scalevae_jax shows.
 def parser() -> Parser:
     """The arguments of this command."""
     arguments = Parser("scalevae_jax.export", __doc__)
-    flags.add_folder(arguments)
-    arguments.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder to write; new or empty")
+    flags.add_model(arguments)
+    arguments.add_argument(
+        "--out", type=command.local, required=True, metavar="DIR", help="the folder to write; new or empty"
+    )
     arguments.add_argument(
         "--data_licence",
         default="",
@@ -178,7 +183,6 @@ def parser() -> Parser:
 
 
 def _command(options: Namespace) -> None:
-    devices.start()
     out = options.out
     run = load.load(options.workdir, options.fallback)
     save(run, out, options.data_licence)

@@ -60,7 +60,9 @@ def _keep(sentences: Sequence[str], folder: Path) -> None:
     """Write the sentences into the workdir. Raises InputError where it holds others."""
     path, lines = folder / SENTENCES, [" ".join(sentence.splitlines()) for sentence in sentences]
     written = "\n".join(lines) + "\n"
-    if (folder / RUN).exists() and not (path.exists() and path.read_text(encoding="utf-8") == written):
+    if path.exists() and path.read_text(encoding="utf-8") != written:
+        raise InputError(f"{path}: holds other sentences; delete the file, or choose another workdir")
+    if (folder / RUN).exists() and not path.exists():
         raise InputError(f"{folder}: trained on other sentences; choose another workdir")
     with storage.writing(folder):
         folder.mkdir(parents=True, exist_ok=True)

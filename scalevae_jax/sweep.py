@@ -67,8 +67,6 @@ def has(method: str, field: str) -> bool:
 
 def plan(options: Namespace) -> list[tuple[Trial, Config]]:
     """Every run once, with its configuration. Raises InputError for a field or a value that no method takes."""
-    if options.config is None:
-        raise InputError("--config is missing: a name, such as demo, or a file (see --help)")
     base, given = config_file.read(config_file.find(options.config)), config_file.read_arguments(options)
     first, grid = given.pop("train.seed", base.train.seed), dict(map(_values, options.grid))
     if len(grid) < len(options.grid):
@@ -160,14 +158,14 @@ def seconds_an_epoch(settings: Config, data: TrainingData) -> float:
 
 
 def estimate(planned: list[tuple[Trial, Config]], jobs: int) -> None:
-    """Print the runs, and the hours that their training takes at most; a method of one size is timed once."""
+    """Print the runs, and the hours that their training takes at most; a system of one size is timed once."""
     read: dict[str, TrainingData] = {}
     seconds: dict[str, float] = {}
     title, total = f"{len(planned)} runs", 0.0
     table = Table("run", "s an epoch", "epochs at most", "hours at most", title=title, title_justify="left")
     for trial, settings in planned:
         text = str((settings.data, settings.train.batch_size))
-        name = f"{settings.method.name} {settings.model} {text}"
+        name = f"{settings.method.name} {config.hyperparameters(settings)} {settings.model} {text}"
         if text not in read:
             read[text] = prepare.read(settings)
         if name not in seconds:
@@ -185,13 +183,13 @@ def estimate(planned: list[tuple[Trial, Config]], jobs: int) -> None:
 def parser() -> Parser:
     """The arguments of this command, every field of the configuration among them."""
     arguments = Parser("scalevae_jax.sweep", __doc__)
+    config_file.add_arguments(arguments)
     add = arguments.add_argument
-    add("--config", metavar="NAME|FILE", help=f"the configuration: {config_file.HELP}")
     add("--methods", type=command.names, default=[], help="names separated by commas; by default the configuration's")
     grid = "values to try for a field of the configuration; may be given several times"
     add("--grid", action="append", default=[], metavar="FIELD=A,B,..", help=grid)
     add("--seeds", type=integer(1), default=1, help="number of seeds for each system, from train.seed on")
-    add("--out", type=Path, default=Path("runs/sweep"), metavar="DIR", help="the folder for everything")
+    add("--out", type=command.local, default=Path("runs/sweep"), metavar="DIR", help="the folder for everything")
     baseline = "baseline of the paired differences: a method, or a line of the table"
     add("--baseline", default="", metavar="SYSTEM", help=baseline)
     add("--limit", type=integer(0), default=0, help="evaluate only the first LIMIT test sentences; 0 means all")
@@ -199,7 +197,6 @@ def parser() -> Parser:
     arguments.add_switch("--probe", help="also run `probe` on the labels")
     arguments.add_switch("--dry_run", help="list the runs, estimate the hours from a few timed steps, and exit")
     runner.add_arguments(arguments)
-    config_file.add_arguments(arguments)
     return arguments
 
 

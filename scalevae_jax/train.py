@@ -56,8 +56,10 @@ def train(settings: Config, folder: Path, timeout: int = 300) -> None:
             with contextlib.suppress(OSError):
                 folder.rmdir()  # if nothing was written yet
         raise
-    except (BrokenPipeError, FileExistsError):  # nobody reads the output; a file has the folder's name
+    except BrokenPipeError:  # nobody reads the output
         raise
+    except FileExistsError as error:
+        raise InputError(f"{folder}: {error.strerror}, and is no folder; choose another one") from error
     except OSError as error:
         raise InputError(
             f"{error.filename or folder}: {error.strerror or error}; what was saved before is intact. Make the "
@@ -67,17 +69,19 @@ def train(settings: Config, folder: Path, timeout: int = 300) -> None:
 
 def _train(settings: Config, folder: Path, timeout: int) -> None:
     data, model, method = prepare.prepare(settings, folder, timeout)
-    inference, key = posteriors.make_inference(model, method), stream_key(settings.train.seed, Stream.VALIDATION)
+    key = stream_key(settings.train.seed, Stream.VALIDATION)
     first_and_last = np.zeros((2, model.latent), np.float32)  # validation sentences: their posterior means
 
+    def current(params: Params, method_state: Any) -> load.LoadedModel:
+        return load.LoadedModel(folder, settings, data.words, model, method, params, method_state, epoch=0)
+
     def validate(params: Params, method_state: Any) -> dict[str, Any]:
-        inferred = posteriors.infer(inference, method, params, method_state, data.valid, key, model.latent)
+        inferred = posteriors.infer(current(params, method_state), data.valid, key)
         first_and_last[:] = np.asarray(inferred.posteriors.q_hat.mean)[[0, -1]]
         return inferred.summary(method)
 
     def texts(params: Params, method_state: Any) -> dict[str, list[str]]:
-        run = load.LoadedModel(folder, settings, data.words, model, method, params, method_state, epoch=0)
-        trained = TrainedModel(run)
+        trained = TrainedModel(current(params, method_state))
         if not model.latent:
             return {"samples": trained.written(trained.sample(5))}
         ends = [data.words.decode(data.valid.split[i]) for i in (0, len(data.valid.split) - 1)]
@@ -139,20 +143,17 @@ def finish(settings: Config, folder: Path) -> None:
 def parser() -> Parser:
     """The arguments of this command, every field of the configuration among them."""
     arguments = Parser("scalevae_jax.train", __doc__)
+    config_file.add_arguments(arguments)
     add = arguments.add_argument
-    add("--config", metavar="NAME|FILE", help=f"the configuration: {config_file.HELP}")
     add("--workdir", metavar="DIR", help="the folder of the run, or gs://BUCKET/FOLDER; by default runs/<config name>")
     arguments.add_switch("--dry_run", help="print what the run would need (parameters, buckets, memory) and exit")
     arguments.add_switch("--list_methods", help="list the methods and exit")
     processes.add_arguments(arguments)
-    config_file.add_arguments(arguments)
     return arguments
 
 
 def _read_config(options: Namespace) -> tuple[Config, Path]:
     """The configuration, with the changes of the command line in it, and the workdir."""
-    if options.config is None:
-        raise InputError("--config is missing: a name, such as demo, or a file (see --help)")
     path = config_file.find(options.config)
     from_file = config_file.read(path)
     settings, dropped = config_file.override(from_file, config_file.read_arguments(options))

@@ -31,12 +31,12 @@ OWN_WORDS = ("tokenizer", "vocab", "vocab_size", "min_count", "max_words", "raw"
 
 
 class Column(NamedTuple):
-    """A measure of the table: its name, the digits to print, how a record gives it, and what it is."""
+    """A measure of a table: its name, the digits to print, how a record gives it (None without it), and what it is."""
 
     name: str
     digits: int
     read: Callable[[Record], float | None]
-    meaning: str
+    meaning: str = ""
 
 
 def _evaluated(key: str) -> Callable[[Record], float | None]:
@@ -188,13 +188,13 @@ def _order(record: Record) -> list[tuple[str, float]]:
     return sorted((key, float(value)) for key, value in numbers.items())
 
 
-def find(paths: Iterable[str | os.PathLike[str]]) -> list[Record]:
+def find(paths: Iterable[str | os.PathLike[str]] | str | os.PathLike[str]) -> list[Record]:
     """The records of runs: of a workdir, of every workdir in a folder or in its `runs`, or of record files.
 
     Runs that are not evaluated are left out with a warning. Raises InputError where none is left.
     """
     found: list[Record] = []
-    for path in map(Path, paths):
+    for path in map(Path, [paths] if isinstance(paths, str | os.PathLike) else paths):
         if (path / workdir.WEIGHTS).is_file():
             raise InputError(f"{path}: an exported model; give the folder of its run, which has the evaluation")
         parent = path / "runs" if (path / "runs").is_dir() else path
@@ -212,6 +212,8 @@ def find(paths: Iterable[str | os.PathLike[str]]) -> list[Record]:
         if "sentences" not in record:
             todo = "run `python -m scalevae_jax.evaluate --split test` on it"
             console.warn(f"{record['run']}: left out, since its test sentences are not evaluated; {todo}")
+        elif record["evaluation"].get("epoch", best := record["training"]["best_epoch"]) != best:
+            console.warn(f"{record['run']}: evaluated before its best epoch, {best}; evaluate it again")
     found = [record for record in found if "sentences" in record]
     if not found:
         raise InputError("no evaluated run; give folders of runs, and evaluate each with `scalevae_jax.evaluate` first")

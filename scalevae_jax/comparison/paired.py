@@ -6,7 +6,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 RESAMPLES = 10_000
-AT_ONCE = 250  # resamples, which bounds the memory
+AT_ONCE = 250  # resamples
+VALUES = 2**24  # at once, which bounds the memory
 LEVEL = 0.95
 SEEDS = 3  # of either system, from which on seeds are resampled too
 
@@ -33,8 +34,9 @@ def difference(
     three seeds or more of either system, each resample draws seeds of either anew. One sentence has no interval."""
     rng, seeds = np.random.default_rng(seed), min(len(a), len(b)) >= SEEDS
     means: list[np.ndarray] = []
-    for _ in range(RESAMPLES // AT_ONCE):
-        rows = rng.integers(a.shape[1], size=(AT_ONCE, a.shape[1]))
+    at_once = max(1, min(AT_ONCE, VALUES // max(a.size, b.size)))
+    for _ in range(0, RESAMPLES, at_once):
+        rows = rng.integers(a.shape[1], size=(at_once, a.shape[1]))
         means.append(_means(a, rows, rng, seeds) - _means(b, rows, rng, seeds))
     low, high = np.quantile(np.concatenate(means), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     if a.shape[1] == 1:

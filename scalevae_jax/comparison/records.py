@@ -28,7 +28,7 @@ CURVES = (
 
 def _public(argument: str) -> str:
     """An argument of a command, or a path, without the folders above what it names."""
-    flag, equals, value = argument.rpartition("=")
+    flag, equals, value = argument.partition("=") if argument.startswith("-") else ("", "", argument)
     return flag + equals + (Path(value).name if value.startswith("/") else value)
 
 
@@ -66,10 +66,8 @@ def _sentences(table: Path, bound: str) -> dict[str, list[float]]:
 def _measured(folder: Path) -> dict[str, Any]:
     """The sections of a record that commands wrote into the workdir."""
     sections: dict[str, Any] = {}
-    for section, pattern in OUTPUTS.items():
-        # of two evaluations the one of all sentences has the shorter name
-        paths = sorted(folder.glob(pattern), key=lambda path: len(path.name))
-        if paths:
+    for section, patterns in OUTPUTS.items():
+        if paths := [path for pattern in patterns for path in sorted(folder.glob(pattern))]:
             sections[section] = storage.read_json(paths[0])
             table = paths[0].with_suffix(".tsv")
             bounded = any(sections[section].get(bound) is not None for bound in metrics.BOUNDS)

@@ -38,8 +38,10 @@ def _read(path: Path) -> dict[str, Any]:
 
 def done(trial: Trial) -> bool:
     """Whether the trial's record exists and has every section that is needed now."""
-    record = _read(trial.record)
-    return bool(record) and all(command.section in record for command in trial.commands[1:])
+    if not trial.record.is_file():
+        return False
+    record = records.read_file(trial.record)
+    return all(command.section in record for command in trial.commands[1:])
 
 
 def left(trial: Trial) -> list[Command]:
@@ -110,11 +112,12 @@ class Runner:
         jax.config.update("jax_platforms", "cpu")  # the devices are for the commands: some admit only one process
         for folder in ("logs", "rows"):
             (self._out / folder).mkdir(parents=True, exist_ok=True)
+        shown = console.console.is_terminal
         live = Live(self.view(), console=console.console, refresh_per_second=2, transient=True)
         with (
             Signals() as signals,
             futures.ThreadPoolExecutor(self._jobs) as pool,
-            live if console.console.is_terminal else contextlib.nullcontext(),
+            live if shown else contextlib.nullcontext(),
         ):
             results: dict[Path, futures.Future[bool]] = {}
             for trial in self._waiting:
@@ -122,7 +125,8 @@ class Runner:
                 results[trial.workdir] = pool.submit(self._run, trial, after)
             try:
                 while futures.wait(results.values(), timeout=POLL).not_done and not signals.received:
-                    live.update(self.view())
+                    if shown:
+                        live.update(self.view())
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
                 self._stop()
@@ -204,6 +208,8 @@ class Runner:
             "JAX_COMPILATION_CACHE_DIR": str(self._out / "compiled"),  # runs of one system compile once
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         } | os.environ
+        if not jax.config.jax_enable_compilation_cache:  # pyright: ignore[reportAttributeAccessIssue]
+            environment["JAX_ENABLE_COMPILATION_CACHE"] = "false"
         if self._devices:
             environment["CUDA_VISIBLE_DEVICES"] = self._devices[slot % len(self._devices)]
         if self._jobs > max(1, len(self._devices)):  # jobs share a GPU, of which JAX would take most at its start

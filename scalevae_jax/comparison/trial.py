@@ -11,10 +11,10 @@ Record = dict[str, Any]  # a finished run; see records.py
 STEPS = "steps.json"  # in a workdir: the commands that the runner ran, with their seconds
 ARRAYS, NUMBERS = "space.npz", "space.json"  # in a workdir: the latent space, and what was computed from it
 OUTPUTS = {
-    "evaluation": "eval_test*.json",  # of all test sentences, or of the first so many
-    "probe": "probe.json",
-    "text_quality": "text_quality.json",
-    "space": NUMBERS,
+    "evaluation": ("eval_test.json", "eval_test_first[0-9]*.json"),  # of all test sentences, or of the first so many
+    "probe": ("probe.json",),
+    "text_quality": ("text_quality.json",),
+    "space": (NUMBERS,),
 }  # sections of a record, and the files of a workdir that they come from
 
 

@@ -138,6 +138,8 @@ def cache_folder(given: str) -> pathlib.Path:
         raise InputError(
             "no home folder for prepared corpora (HOME is not set); give a folder with --config.data.cache=DIR"
         )
+    if "://" in given:
+        raise InputError(f"config.data.cache={given}: expected a folder of this machine")
     return pathlib.Path(storage.path(given or f"{home}/scalevae_jax"))
 
 

@@ -155,7 +155,10 @@ class Corpus(NamedTuple):
         """The split as ids, up to its limit. Raises InputError where it is missing or every sentence was dropped."""
         # Arrays of numbers, since lists of Python integers would take eight times the memory.
         tokens, ends, sizes, labels, long = array("i"), array("q", [0]), array("q"), array("q"), 0
+        limit = self._limit(name)
         for row in self._rows(name, words):
+            if limit and len(ends) > limit:
+                break
             long += row.long
             if row.tokens:
                 tokens.extend(words.encode(row.tokens))
@@ -169,7 +172,7 @@ class Corpus(NamedTuple):
         all_labels = np.frombuffer(labels, np.int64) if len(labels) else None
         names = tuple(self.prepared.info.metadata.get("names", ()))
         digest, all_sizes = self.metadata(name)["sha256"], np.frombuffer(sizes, np.int64)
-        return Split(ids, offsets, all_labels, digest, long, all_sizes, names).first(self._limit(name))
+        return Split(ids, offsets, all_labels, digest, long, all_sizes, names)
 
 
 def remarks(corpus: Corpus, splits: Mapping[str, Split]) -> list[str]:

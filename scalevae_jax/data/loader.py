@@ -13,6 +13,7 @@ import numpy as np
 
 from scalevae_jax.core.types import Batch, InputError
 from scalevae_jax.data.corpus import Split
+from scalevae_jax.runtime import devices
 
 ALL = slice(None)
 PARTITION_STREAM, ORDER_STREAM, DRAW_STREAM = range(3)
@@ -177,6 +178,12 @@ class Loader:
         batches = self.partition(epoch)
         rng = np.random.default_rng([self.seed or 0, DRAW_STREAM, step, k])
         return self.batch(batches, rng.integers(len(batches.rows)))
+
+
+def over_devices(split: Split, buckets: int, batch_size: int, seed: int | None = None, mode: str = "fixed") -> Loader:
+    """A loader whose batches fill all devices of all processes."""
+    rows = devices.rows_for(batch_size)
+    return Loader(split, bucket_lengths(split.lengths, buckets), batch_size, rows, seed, mode, devices.rows_here(rows))
 
 
 def padding_share(lengths: np.ndarray, edges: np.ndarray) -> float:

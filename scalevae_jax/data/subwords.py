@@ -44,13 +44,6 @@ def _subwords(vocabulary: dict[str, int], merges: list[tuple[str, str]]) -> Subw
     return Subwords(words, vocabulary, "", bpe)
 
 
-def _alphabet() -> list[str]:
-    """GPT-2's character of each byte."""
-    from tokenizers.pre_tokenizers import ByteLevel  # as above
-
-    return ByteLevel.alphabet()
-
-
 def learn(lines: Iterable[str], size: int, min_count: int = 1) -> Subwords:
     """The `size` subwords, special symbols and bytes included, of these lines; fewer where no pair of subwords comes
     `min_count` times any more. Raises InputError for a size without room for every byte."""
@@ -58,14 +51,14 @@ def learn(lines: Iterable[str], size: int, min_count: int = 1) -> Subwords:
         raise InputError(
             f"config.data.vocab_size: {size}; bpe needs {LEAST} entries or more: every byte, and four special symbols"
         )
-    from tokenizers import trainers  # as above
+    from tokenizers import pre_tokenizers, trainers  # as above
 
     bpe = _subwords({}, []).bpe
     trainer = trainers.BpeTrainer(
         vocab_size=size,
         min_frequency=min_count,
         special_tokens=list(SPECIALS),
-        initial_alphabet=_alphabet(),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),  # a character of each byte
         show_progress=False,
     )
     bpe.train_from_iterator(lines, trainer)
@@ -75,6 +68,8 @@ def learn(lines: Iterable[str], size: int, min_count: int = 1) -> Subwords:
 
 def load(path: Path) -> Subwords:
     """Read what `save` wrote. Raises InputError for another file."""
+    from tokenizers import pre_tokenizers  # as above
+
     text = read(path)
     try:
         model = json.loads(text)["model"]
@@ -82,7 +77,7 @@ def load(path: Path) -> Subwords:
         loaded = _subwords(vocabulary, merges)
         if sorted(vocabulary.values()) != list(range(len(vocabulary))) or loaded.words[: len(SPECIALS)] != SPECIALS:
             raise ValueError(f"expected ids from 0, {' '.join(SPECIALS)} first")
-        if not vocabulary.keys() >= set(_alphabet()):
+        if not vocabulary.keys() >= set(pre_tokenizers.ByteLevel.alphabet()):
             raise ValueError("expected an entry for every byte")
     except Exception as error:  # the library raises Exception itself
         reason = storage.first_line(error)

@@ -1,11 +1,9 @@
 """Raw text to words, words or characters to ids, and both ways back."""
 
 import dataclasses
-import functools
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -106,26 +104,16 @@ def load(path: Path, separator: str = " ") -> Vocabulary:
     return loaded
 
 
-@functools.cache
-def _tokenizer() -> Any:
-    from nltk.tokenize import NLTKWordTokenizer  # importing NLTK takes a second, which tokenized text does not need
-
-    return NLTKWordTokenizer()
-
-
-@functools.cache
-def _detokenizer() -> Any:
-    from nltk.tokenize.treebank import TreebankWordDetokenizer  # as above
-
-    return TreebankWordDetokenizer()
-
-
 def tokenize(text: str) -> str:
     """Lower-cased words separated by spaces, by NLTK's Treebank rules (`n't`, `'s` and punctuation are words)."""
+    from nltk.tokenize import NLTKWordTokenizer  # importing NLTK takes a second, which tokenized text does not need
+
     # Special symbols may stand in the text already, each as one word, which NLTK would take apart.
-    return re.sub(r"< (/?s|pad|unk) >", r"<\1>", " ".join(_tokenizer().tokenize(text.lower())))
+    return re.sub(r"< (/?s|pad|unk) >", r"<\1>", " ".join(NLTKWordTokenizer().tokenize(text.lower())))
 
 
 def detokenize(text: str) -> str:
     """The sentence for a reader: punctuation and clitics joined to their words."""
-    return _detokenizer().detokenize(text.split())
+    from nltk.tokenize.treebank import TreebankWordDetokenizer  # as above
+
+    return TreebankWordDetokenizer().detokenize(text.split())

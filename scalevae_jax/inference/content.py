@@ -128,7 +128,7 @@ def measure(run: LoadedModel, mean: Float[np.ndarray, "rows latent"], split: cor
     except InputError as error:
         console.warn(f"the linear models of z are left out, because the training split is missing: {error}")
         return found
-    inferred = posteriors.infer_by(run, posteriors.split_batches(run, train), jax.random.key(0))  # for means alone
+    inferred = posteriors.infer(run, posteriors.split_batches(run, train), jax.random.key(0))  # for means alone
     train_mean = np.asarray(inferred.posteriors.q_hat.mean)
     known = [run.words.decode(train[i]) for i in range(len(train))]
     return found | knowledge(train_mean, known, mean, texts)

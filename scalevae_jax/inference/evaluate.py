@@ -1,7 +1,6 @@
 """Evaluate a trained model on a split: its posteriors, importance weights, and everything computed from them."""
 
 import hashlib
-import io
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -81,7 +80,7 @@ def _evaluate_once(
 ) -> tuple[Evaluation, SplitPosteriors]:
     """All measures with one set of draws."""
     key = jax.random.fold_in(stream_key(run.settings.train.seed, Stream.EVALUATION), repeat)
-    inferred = posteriors.infer_by(run, batches, key)
+    inferred = posteriors.infer(run, batches, key)
     measures = inferred.summary(run.method)
     measures.pop("loss")  # of training: each method has its own
     nll, bounds = importance.estimate(run, batches, key, sampling, auto, finished, add)
@@ -221,11 +220,7 @@ def evaluate(run: LoadedModel, request: EvaluationRequest) -> Evaluation:
             **workdir.provenance(),
             "seconds": time.monotonic() - started,
         }
-        columns = io.StringIO()
-        np.savetxt(
-            columns, np.column_stack(list(sentences.values())), "%.6g", "\t", header="\t".join(sentences), comments=""
-        )
-        storage.write_text(run.workdir / output(request, ".tsv"), columns.getvalue())
+        storage.write_text(run.workdir / output(request, ".tsv"), console.columns(sentences))
         storage.write_json(run.workdir / output(request), result)  # the last, since it shows that all is written
         processes.barrier("the evaluation is written")
     return Evaluation(result, sentences)

@@ -24,15 +24,11 @@ T = TypeVar("T")
 DECODING = ("temperature", "top_k", "top_p", "beam", "length_penalty", "max_words")
 
 
-def add_folder(arguments: Parser, meaning: str = "the folder of a run") -> None:
-    """--workdir and --fallback."""
-    arguments.add_argument("--workdir", type=storage.path, required=True, metavar="DIR", help=meaning)
-    arguments.add_switch("--fallback", help="if the best checkpoint is damaged, take the newest intact one")
-
-
 def add_model(arguments: Parser) -> None:
-    """--workdir and --fallback of a command that uses a trained model."""
-    add_folder(arguments, "the folder of a run, or of an exported model")
+    """--workdir and --fallback."""
+    folder = "the folder of a run, or of an exported model"
+    arguments.add_argument("--workdir", type=storage.path, required=True, metavar="DIR", help=folder)
+    arguments.add_switch("--fallback", help="if the best checkpoint is damaged, take the newest intact one")
 
 
 def next_step(verb: str, arguments: str, method: str, folder: storage.Path) -> str:
@@ -164,4 +160,6 @@ def report(line: int, error: InputError) -> None:
 
 def add_output(arguments: Parser) -> None:
     """--out."""
-    arguments.add_argument("--out", type=Path, metavar="FILE", help="a file for the result; by default standard output")
+    arguments.add_argument(
+        "--out", type=command.local, metavar="FILE", help="a file for the result; by default standard output"
+    )

@@ -145,8 +145,8 @@ class TrainedModel:
     def nearest(self, text: str, corpus: Sequence[str], num: int = 5) -> list[str]:
         """The `num` sentences of `corpus` whose posterior means are nearest to that of `text`, nearest first."""
         check_whole("num", num, 1)
-        z = self.encode([text, *corpus])[0]
-        order = np.argsort(np.sum(np.square(z[1:] - z[0]), axis=1), kind="stable")
+        distances = np.sum(np.square(self.encode(corpus)[0] - self.encode([text])[0]), axis=1)
+        order = np.argsort(distances, kind="stable")
         return [str(corpus[i]) for i in order[:num]]
 
     def score(self, texts: Sequence[str], samples: int | None = None, seed: int = 0) -> dict[str, np.ndarray]:
@@ -197,7 +197,7 @@ class TrainedModel:
 
     def infer(self, batches: loader.Loader, seed: int = 0) -> posteriors.SplitPosteriors:
         """Posteriors, a draw from each, and its rec in nats; rows in the order of the split."""
-        return posteriors.infer_by(self.run, batches, _key(seed, Stream.INFERENCE))
+        return posteriors.infer(self.run, batches, _key(seed, Stream.INFERENCE))
 
     def _require_latent(self) -> None:
         if not self.latent:

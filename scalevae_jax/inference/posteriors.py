@@ -95,40 +95,23 @@ LATENT_KEYS = (
 ).split()
 
 
-def infer(
-    inference: Callable[..., Any],
-    method: Method,
-    params: Params,
-    method_state: Any,
-    batches: loader.Loader,
-    key: jax.Array,
-    latent: int,
-) -> SplitPosteriors:
-    """Run `inference`, a step of `make_inference`, over a split."""
-    rows = len(batches.split)
+def infer(run: LoadedModel, batches: loader.Loader, key: jax.Array) -> SplitPosteriors:
+    """The posteriors of a split under a trained model, or under one in training."""
+    inference, rows, latent = make_inference(run.model, run.method), len(batches.split), run.model.latent
     mean, logvar, z = (np.zeros((rows, latent), np.float32) for _ in range(3))
     rec = np.zeros(rows, np.float32)
     for batch in batches.epoch(1):
-        draw = devices.unshard(inference(params, method_state, devices.shard(batch), key))
+        draw = devices.unshard(inference(run.params, run.method_state, devices.shard(batch), key))
         real = batch.weight > 0  # the other rows only fill the batch
         places = batch.row[real]
         mean[places], logvar[places], z[places], rec[places] = (x[real] for x in (*draw.q, draw.z, draw.rec))
-    factor = method.posterior.factor(method_state) * np.ones(latent, np.float32)
+    factor = run.method.posterior.factor(run.method_state) * np.ones(latent, np.float32)
     return SplitPosteriors(Posteriors(Gaussian(mean, logvar), factor), z, rec, batches.split.lengths - 1)
 
 
 def split_batches(run: LoadedModel, split: corpus.Split) -> loader.Loader:
     """The batches of an evaluation, in the order of the split."""
-    size = run.settings.eval.batch_size
-    edges = loader.bucket_lengths(split.lengths, run.settings.data.buckets)
-    rows = devices.rows_for(size)
-    return loader.Loader(split, edges, size, rows, local_rows=devices.rows_here(rows))
-
-
-def infer_by(run: LoadedModel, batches: loader.Loader, key: jax.Array) -> SplitPosteriors:
-    """`infer` with a trained model."""
-    inference = make_inference(run.model, run.method)
-    return infer(inference, run.method, run.params, run.method_state, batches, key, run.model.latent)
+    return loader.over_devices(split, run.settings.data.buckets, run.settings.eval.batch_size)
 
 
 def read_split(run: LoadedModel, name: str, path: str | None = None) -> corpus.Split:

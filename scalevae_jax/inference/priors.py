@@ -83,8 +83,8 @@ def fitted(run: LoadedModel, wanted: Collection[str] = tuple(FITTED)) -> Priors:
     train, valid = (posteriors.read_split(run, split) for split in ("train", "valid"))
     console.log(f"fitting priors to the posteriors of {len(train):,} training sentences")
     key = stream_key(run.settings.train.seed, Stream.FITTED_PRIOR)
-    inferred = posteriors.infer_by(run, posteriors.split_batches(run, train), key)
-    held_out = posteriors.infer_by(run, posteriors.split_batches(run, valid), jax.random.fold_in(key, 1))
+    inferred = posteriors.infer(run, posteriors.split_batches(run, train), key)
+    held_out = posteriors.infer(run, posteriors.split_batches(run, valid), jax.random.fold_in(key, 1))
     q_hat = inferred.posteriors.q_hat
     if not (np.isfinite(inferred.z).all() and np.isfinite(held_out.z).all()):
         raise InputError(f"{run.workdir}: posteriors of the training split are not finite; the model has diverged")

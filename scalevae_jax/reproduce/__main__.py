@@ -46,11 +46,11 @@ def parser() -> Parser:
     add = arguments.add_argument
     add("what", nargs="+", choices=WHAT, metavar="WHAT", help=f"some of {', '.join(WHAT)}")
     add("--scale", choices=list(SCALES), default="smoke", help="see above")
-    add("--out", type=Path, metavar="DIR", help="the folder for everything; by default results/SCALE")
+    add("--out", type=command.local, metavar="DIR", help="the folder for everything; by default results/SCALE")
     add("--methods", type=command.names, default=[], help="run only the rows of these methods; by default all")
     add("--seeds", type=integer(1), help="runs of each row; by default 5 at scale paper, else 1")
     data = "a folder that holds the corpora as folders: yahoo, yelp, yelp_sentiment; at scale small: yahoo_sentences, "
-    add("--data", type=Path, metavar="DIR", help=f"{data}yelp_sentiment")
+    add("--data", type=command.local, metavar="DIR", help=f"{data}yelp_sentiment")
     add_arguments(arguments)
     return arguments
 

@@ -20,7 +20,7 @@ from rich.table import Table
 from scalevae_jax.comparison.trial import ARRAYS, NUMBERS
 from scalevae_jax.core.types import InputError
 from scalevae_jax.data import corpus
-from scalevae_jax.inference import flags, metrics
+from scalevae_jax.inference import flags, metrics, posteriors
 from scalevae_jax.inference.model import TrainedModel
 from scalevae_jax.runtime import command, console, storage
 from scalevae_jax.runtime.command import Parser
@@ -46,7 +46,7 @@ def measure(model: TrainedModel, split: str) -> tuple[dict[str, Any], dict[str, 
     run = model.run
     if not model.latent:
         raise InputError(f"{run.workdir}: a language model has no latent space")
-    rows = corpus.read(run.settings.data, split, run.words)
+    rows = posteriors.read_split(run, split)
     if len(rows) <= NEIGHBOURS:
         raise InputError(f"{run.settings.data.path}: {split}: expected more than {NEIGHBOURS} sentences")
     inferred = model.infer(model.batches(rows))
@@ -78,7 +78,8 @@ def parser() -> Parser:
 def _command(options: Namespace) -> None:
     model = flags.read_model(options)
     arrays, numbers = measure(model, options.split)
-    np.savez_compressed(model.run.workdir / ARRAYS, **arrays)
+    with (model.run.workdir / ARRAYS).open("wb") as file:
+        np.savez_compressed(file, **arrays)
     storage.write_json(model.run.workdir / NUMBERS, numbers | workdir.provenance())
     shown = Table("measure", "value", title=f"{model.run.settings.method.name}, {options.split}", title_justify="left")
     for key, value in numbers.items():

@@ -4,24 +4,17 @@ A cell is the mean over seeds, with the standard deviation over seeds where ther
 """
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from scalevae_jax.comparison import report
+from scalevae_jax.comparison.comparison import Column
 from scalevae_jax.comparison.trial import Record
 from scalevae_jax.inference import metrics
 from scalevae_jax.reproduce import paper
 from scalevae_jax.reproduce.trials import SCALES, Scale, matches, shown
 from scalevae_jax.runtime import storage
-
-
-class TableColumn(NamedTuple):
-    """A measure: its name, the digits to print, and how to find it in a record (None where it is missing)."""
-
-    name: str
-    digits: int
-    read: Callable[[Record], float | None]
 
 
 class TableRow(NamedTuple):
@@ -39,7 +32,7 @@ class Table(NamedTuple):
 
     name: str
     title: str
-    columns: tuple[TableColumn, ...]
+    columns: tuple[Column, ...]
     rows: list[TableRow]
 
     def header(self) -> list[str]:
@@ -52,27 +45,27 @@ class Table(NamedTuple):
         return [row.corpus, row.system, *cells, row.note]
 
 
-def _in(section: str, digits: int, *names: str) -> tuple[TableColumn, ...]:
-    def column(name: str) -> TableColumn:
-        return TableColumn(name, digits, lambda record: record.get(section, {}).get(name))
+def _in(section: str, digits: int, *names: str) -> tuple[Column, ...]:
+    def column(name: str) -> Column:
+        return Column(name, digits, lambda record: record.get(section, {}).get(name))
 
     return tuple(column(name) for name in names)
 
 
-def _quality(name: str, factor: int = 1) -> TableColumn:
+def _quality(name: str, factor: int = 1) -> Column:
     def read(record: Record) -> float | None:
         value = record.get("text_quality", {}).get(name)
         return None if value is None else factor * value["mean"]
 
-    return TableColumn(name, 2, read)
+    return Column(name, 2, read)
 
 
-def _accuracy(size: int) -> TableColumn:
+def _accuracy(size: int) -> Column:
     def read(record: Record) -> float | None:
         draws = record.get("probe", {}).get("accuracy_percent", {}).get("sgd", {}).get(str(size))
         return None if draws is None else statistics.fmean(draws)
 
-    return TableColumn(f"accuracy_{size}", 1, read)
+    return Column(f"accuracy_{size}", 1, read)
 
 
 _DENSITY = (
@@ -81,7 +74,7 @@ _DENSITY = (
 )
 _TIME = (
     *_in("training", 3, "hours"),
-    TableColumn("ratio_to_vae", 2, lambda record: None),  # takes two rows; see `_compare_hours`
+    Column("ratio_to_vae", 2, lambda record: None),  # takes two rows; see `_compare_hours`
     *_in("training", 0, "epochs", "best_epoch"),
     *_in("training", 3, "hours_to_best"),
     *_in("training", 1, "seconds_epoch", "seconds_compiling"),
@@ -94,7 +87,7 @@ _QUALITY = (
 )
 _SPACE = _in("space", 3, "purity", "mi", "kl_aggregate", "mi_q", "kl_aggregate_q")
 
-COLUMNS: dict[str, tuple[str, tuple[TableColumn, ...]]] = {
+COLUMNS: dict[str, tuple[str, tuple[Column, ...]]] = {
     "table1": ("Table 1: density estimation (nats a sentence)", _DENSITY + _in("evaluation", 1, "mpd")),
     "table2": ("Table 2: time to convergence", _TIME),
     "table3": (

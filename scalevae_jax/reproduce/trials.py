@@ -177,7 +177,7 @@ def _measurements(table: str, scale: Scale, limit_train: int, workdir: Path, lan
 
 
 def _measure(module: str, section: str, *arguments: str) -> Command:
-    return Command(module, arguments, section, OUTPUTS[section])
+    return Command(module, arguments, section, OUTPUTS[section][0])
 
 
 def plan(

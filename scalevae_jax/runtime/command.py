@@ -10,6 +10,7 @@ import difflib
 import errno
 import math
 import os
+import pathlib
 import shlex
 import signal
 import sys
@@ -116,6 +117,13 @@ def _within(kind: Callable[[str], Any], what: str, least: int | float, most: int
         return value
 
     return parse
+
+
+def local(text: str) -> pathlib.Path:
+    """The type of an argument that names a file or a folder of this machine."""
+    if "://" in text:
+        raise ArgumentTypeError(f"{text}: expected a place on this machine")
+    return pathlib.Path(text)
 
 
 def names(text: str) -> list[str]:

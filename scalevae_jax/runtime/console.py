@@ -22,7 +22,14 @@ class _Console(Console):
 
 
 NOTEBOOK = "ipykernel" in sys.modules  # it claims to be a terminal, but only a widget can be redrawn in it
-console = _Console(highlight=False, soft_wrap=True, force_jupyter=False, force_terminal=False if NOTEBOOK else None)
+console = _Console(
+    highlight=False,
+    markup=False,  # [/a] and :smile: may stand in a user's text
+    emoji=False,
+    soft_wrap=True,
+    force_jupyter=False,
+    force_terminal=False if NOTEBOOK else None,
+)
 if not console.is_terminal:
     console.width = 140  # columns, so that a table in a file or a pipe is not folded
 widgets = Console(force_jupyter=True) if NOTEBOOK and importlib.util.find_spec("ipywidgets") else None
@@ -30,12 +37,12 @@ widgets = Console(force_jupyter=True) if NOTEBOOK and importlib.util.find_spec("
 
 def log(text: str) -> None:
     """A line on standard output."""
-    console.print(text, markup=False)
+    console.print(text)
 
 
 def warn(text: str) -> None:
     """A line that stands out."""
-    console.print(f"WARNING: {text}", style="bold yellow", markup=False)
+    console.print(f"WARNING: {text}", style="bold yellow")
 
 
 def duration(seconds: float) -> str:
@@ -103,14 +110,16 @@ def format_number(value: Any, digits: int = 2) -> str:
     return f"{value:.{digits}f}" if isinstance(value, float) else str(value)
 
 
-def write_columns(columns: Mapping[str, Iterable[Any]], out: pathlib.Path | None, flag: str = "--out") -> None:
-    """Write tab-separated columns under a line of their names, numbers to six digits, to a file or standard output.
-
-    Raises InputError that names the argument where the file cannot be written.
-    """
-    rows = zip(*columns.values(), strict=True)
+def columns(values: Mapping[str, Iterable[Any]]) -> str:
+    """Tab-separated columns under a line of their names, numbers to six digits."""
+    rows = zip(*values.values(), strict=True)
     cells = ("\t".join(x if isinstance(x, str) else f"{x:.6g}" for x in row) for row in rows)
-    text = "\n".join(["\t".join(columns), *cells]) + "\n"
+    return "\n".join(["\t".join(values), *cells]) + "\n"
+
+
+def write_columns(values: Mapping[str, Iterable[Any]], out: pathlib.Path | None, flag: str = "--out") -> None:
+    """Write `columns` to a file or standard output. Raises InputError that names the argument where it cannot."""
+    text = columns(values)
     if out is None:
         sys.stdout.write(text)
         return

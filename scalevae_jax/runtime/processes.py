@@ -13,7 +13,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from scalevae_jax.core.types import InputError
-from scalevae_jax.runtime import console, devices
+from scalevae_jax.runtime import console
 from scalevae_jax.runtime.command import Parser, integer
 from scalevae_jax.runtime.storage import first_line
 
@@ -57,7 +57,6 @@ def start(options: Namespace) -> None:
 
     Raises InputError where the arguments do not fit together, or the processes do not find each other in time.
     """
-    devices.start()
     given = [options.coordinator, options.num_processes, options.process_id]
     several = any(x is not None for x in given) or scheduled()
     if not (several if options.distributed is None else options.distributed):

@@ -41,6 +41,9 @@ class Signals:
         self._answer = answer
 
     def __enter__(self) -> "Signals":
+        if threading.current_thread() is not threading.main_thread():  # Python admits handlers in the main one alone
+            self._previous, self._answer = {}, ""
+            return self
         handlers = {signal.SIGINT: self._handle, signal.SIGTERM: self._handle}
         if jax.process_count() > 1:
             handlers = {signal.SIGINT: self._send_sigterm}

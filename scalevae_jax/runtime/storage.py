@@ -5,6 +5,7 @@ appended to, and it has no links.
 """
 
 import contextlib
+import errno
 import importlib.util
 import json
 import logging
@@ -99,7 +100,7 @@ def write(path: Path, text: str) -> None:
     except OSError:
         raise
     except Exception as error:  # gcsfs and Google's libraries have errors of their own
-        raise OSError(f"{path}: {first_line(error)}") from error
+        raise OSError(errno.EIO, first_line(error), str(path)) from error
 
 
 def write_text(path: Path, text: str) -> None:

@@ -19,7 +19,7 @@ METRICS = "metrics.jsonl"
 
 
 def read_metrics(workdir: Path) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl, none without the file. A line torn by a kill is dropped."""
+    """The lines of metrics.jsonl, none without the file. A damaged line is dropped."""
     path, lines = workdir / METRICS, []
     if path.exists():
         for text in path.read_bytes().decode("utf-8", "replace").splitlines():

@@ -47,10 +47,7 @@ def read(settings: Config, words: vocab.Vocabulary | None = None) -> TrainingDat
         ("valid", settings.eval.batch_size, None),
     ):
         rows = text.split(split, words)
-        edges = loader.bucket_lengths(rows.lengths, data.buckets)
-        whole = devices.rows_for(size)
-        local_rows = devices.rows_here(whole)
-        loaders[split] = loader.Loader(rows, edges, size, whole, seed, data.partition, local_rows)
+        loaders[split] = loader.over_devices(rows, data.buckets, size, seed, data.partition)
     train, valid = loaders["train"], loaders["valid"]
     counts = " ".join(
         f"{split} {len(loaders[split].split) if split in loaders else known['sentences']:,}"

@@ -20,6 +20,7 @@ from scalevae_jax.core.types import InputError
 from scalevae_jax.data import tokenizer
 from scalevae_jax.data.vocab import Vocabulary
 from scalevae_jax.runtime import console, processes, storage
+from scalevae_jax.runtime.command import LARGEST
 from scalevae_jax.runtime.storage import Path
 from scalevae_jax.training.checkpoint import FOLDER, Checkpoints
 from scalevae_jax.training.log import METRICS
@@ -60,7 +61,7 @@ def read_record(workdir: Path) -> dict[str, Any]:
     path = workdir / RUN
     record = storage.read_json(path)
     steps = record.get("steps_per_epoch")
-    if type(steps) is not int or not 0 < steps < 2**31 or type(record.get("data")) is not dict:
+    if type(steps) is not int or not 0 < steps <= LARGEST or type(record.get("data")) is not dict:
         raise InputError(f"{path}: not a readable record of a run (steps_per_epoch or data is out of range)")
     return record
 

@@ -47,7 +47,6 @@ def test_one_or_two_dimensions_are_shown_as_they_are_and_more_by_principal_compo
 
 
 def test_every_sentence_lies_where_the_map_says(shown):
-    pytest.importorskip("matplotlib")
     image, places = explore.draw_map(shown[0])
     assert image.shape == (480, 640, 3)
     for number, (x, y) in enumerate(places, 1):
@@ -58,7 +57,6 @@ def test_every_sentence_lies_where_the_map_says(shown):
 
 
 def test_dimensions_count_from_1_and_runs_side_by_side_have_one_scale(shown, monkeypatch):
-    pytest.importorskip("matplotlib")
     figures, image = [], np.zeros((480, 640, 3), np.uint8)
     monkeypatch.setattr(views, "_pixels", lambda figure: figures.append(figure) or image)
     largest = views.tops(shown)

@@ -149,14 +149,6 @@ def test_without_the_training_data_an_export_has_no_fitted_prior(tmp_path):
         scalevae_jax.load(tmp_path / "out").sample(1, prior="aggregate")
 
 
-def test_a_folder_without_a_model_is_one_line(tmp_path, capsys):
-    assert export.main(["--workdir", str(tmp_path), "--out", str(tmp_path / "out")]) == 2
-    error = capsys.readouterr().err
-    assert len(error.splitlines()) == 1
-    assert "not the folder of a run" in error
-    assert not (tmp_path / "out").exists()
-
-
 @pytest.mark.parametrize("tokens", ["words", "bpe", "characters"])
 def test_the_reader_of_the_docs_decodes_as_the_package_does(tokens, tmp_path):
     """The program in docs/using.md, run as it stands there, with JAX out of reach."""

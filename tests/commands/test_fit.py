@@ -36,11 +36,13 @@ def test_what_fit_cannot_read_is_named(tmp_path):
         scalevae_jax.fit(config.Config(), tmp_path / "a", max_epochs=0)
     assert not (tmp_path / "a").exists()
     (tmp_path / "b").mkdir()
-    (tmp_path / "b/run.json").write_text("{}")
-    (tmp_path / "b/sentences.txt").write_text("others\n")
-    with pytest.raises(InputError, match="trained on other sentences"):
+    (tmp_path / "b/sentences.txt").write_text("others\n")  # of the user's own
+    with pytest.raises(InputError, match=r"sentences\.txt: holds other sentences; delete the file"):
         scalevae_jax.fit(SENTENCES, tmp_path / "b", "vae")
     assert (tmp_path / "b/sentences.txt").read_text() == "others\n"
+    (tmp_path / "b/sentences.txt").rename(tmp_path / "b/run.json")
+    with pytest.raises(InputError, match="trained on other sentences"):
+        scalevae_jax.fit(SENTENCES, tmp_path / "b", "vae")
 
 
 def test_traverse_moves_one_dimension():

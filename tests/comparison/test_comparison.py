@@ -131,7 +131,11 @@ def test_what_cannot_be_compared_is_named(found, tmp_path, capsys):
     (tmp_path / "b.json").write_text(json.dumps(found[1]))
     assert [record["run"] for record in comparison.find([tmp_path])] == ["vae-1"]
     assert "vae-0: left out" in capsys.readouterr().out
-    assert [record["run"] for record in comparison.find([tmp_path / "b.json"])] == ["vae-1"]
+    assert [record["run"] for record in comparison.find(tmp_path / "b.json")] == ["vae-1"]
+    found[1]["evaluation"]["epoch"], found[1]["training"]["best_epoch"] = 1, 3
+    (tmp_path / "b.json").write_text(json.dumps(found[1]))
+    assert len(comparison.find([tmp_path / "b.json"])) == 1
+    assert "vae-1: evaluated before its best epoch, 3" in capsys.readouterr().out
 
 
 def test_a_baseline_is_its_name_before_it_is_its_method(found):
@@ -159,6 +163,8 @@ def test_folders_that_hold_no_evaluated_run_are_named(tmp_path, capsys):
     paper = write_workdir(tmp_path / "runs/paper")  # by --estimates nll_paper
     (paper / "eval_test.json").write_text(json.dumps({"nll_paper": 3.0, "data": {"path": "x"}}))
     (paper / "eval_test.tsv").write_text("nll_paper\trec\n3\t1\n")
+    other = begun.rename(tmp_path / "runs/other")
+    (other / "eval_test2-0123_train.json").write_text('{"nll": 3.0}')
     with pytest.raises(InputError, match="no evaluated run"):
         comparison.find([tmp_path])
     said = capsys.readouterr().out

@@ -54,6 +54,7 @@ def test_a_limit_takes_the_first_sentences_of_training_and_validation_and_their_
     assert set(words.words[4:]) == set("abcd")
     assert [len(few.split(split, words)) for split in corpus.SPLITS] == [2, 3, 3]
     assert len(few.split("train", words).tokens) == 4 + 3 + 2 * 2
+    assert read(limit_train=2, max_words=2).split("train", words).long == 2  # of those alone
 
 
 @pytest.mark.parametrize(

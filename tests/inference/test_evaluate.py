@@ -143,7 +143,7 @@ def test_a_language_model_has_no_measures_of_z_and_takes_one_draw(tmp_path, monk
 def test_the_fitted_priors_belong_to_the_model_and_are_computed_once(run, monkeypatch):
     fitted = priors.fitted(run)
     assert json.loads((run.workdir / priors.FILE).read_text())["model"] == run.digest
-    monkeypatch.setattr(posteriors, "infer_by", lambda *_: pytest.fail("computed again"))
+    monkeypatch.setattr(posteriors, "infer", lambda *_: pytest.fail("computed again"))
     jax.tree.map(np.testing.assert_array_equal, priors.fitted(run), fitted)
     whole = (run.workdir / priors.FILE).read_text()
     before = {key: value for key, value in json.loads(whole).items() if key not in ("full", "mixture")}

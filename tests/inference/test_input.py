@@ -104,12 +104,6 @@ def test_text_is_cleaned_as_in_training(command, text, said):
     assert any(said in line for line in error) or not said
 
 
-def test_utf_16_is_named_with_its_remedy(command):
-    code, _, error = command(score, GOOD[0].encode("utf-16"))
-    assert code == 2
-    assert "UTF-16" in error[-1]
-
-
 def test_sample_says_its_temperature_and_its_prior(command):
     code, out, error = command(sample, None, "--num", "3")
     assert (code, out.splitlines()) == (0, shared_model().written(shared_model().sample(3)))

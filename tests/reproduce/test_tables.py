@@ -24,11 +24,11 @@ def texts(table: tables.Table, system: str, corpus: str) -> dict[str, str]:
 
 
 def test_a_record_is_made_of_the_workdir_alone_and_names_no_folder_of_the_machine(tmp_path):
-    folder = write_workdir(tmp_path / "a_run", path="/home/me/text")
+    folder = write_workdir(tmp_path / "a_run", path="/home/a=b/text")
     outputs = {
-        "eval_test.json": {"nll": 3.0, "data": {"path": "/home/me/text"}},
+        "eval_test.json": {"nll": 3.0, "data": {"path": "/home/a=b/text"}},
         "text_quality.json": {"language_model": "/home/me/lm"},
-        "probe.json": {"data": "/home/me/text"},
+        "probe.json": {"data": "/home/a=b/text"},
         STEPS: {"train": {"command": f"python --workdir {folder}", "seconds": 1.0}},
     }
     for name, output in outputs.items():

@@ -4,9 +4,20 @@ import io
 
 import pytest
 from rich.console import Console
+from rich.table import Table
 
 from scalevae_jax.core.types import InputError
 from scalevae_jax.runtime import console
+
+
+def test_text_is_printed_as_it_stands(capsys):
+    table = Table("label [b]", title=":smile:")
+    table.add_row("[/a]")
+    console.console.print(table)
+    console.log("[/a] [b] :smile:")
+    said = capsys.readouterr().out
+    assert said.endswith("[/a] [b] :smile:\n")
+    assert all(said.count(text) == 2 for text in ("[/a]", "[b]", ":smile:"))
 
 
 def test_without_a_terminal_progress_is_a_line_now_and_then_with_an_eta(capsys, monkeypatch):

@@ -141,10 +141,13 @@ def test_other_urls_missing_packages_and_closed_buckets_are_one_line(bucket, mon
     def refuse(_):
         raise RuntimeError("403: no access\nand a page of it")
 
+    path = storage.path(f"{bucket}/x")
     monkeypatch.setattr("etils.epath.gpath.PosixGPath.iterdir", refuse)
     with pytest.raises(InputError, match=r"^gs://bucket/x: cannot be read: 403: no access$"):
         storage.path(f"{bucket}/x")
     monkeypatch.setattr("etils.epath.gpath.PosixGPath.write_bytes", lambda *_: refuse(_))
+    with pytest.raises(OSError, match=r"403: no access: 'gs://bucket/x'$"):
+        storage.write(path, "text")
     monkeypatch.undo()
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     with pytest.raises(InputError, match=r"pip install 'scalevae_jax\[gcs\]'$"):
