@@ -271,5 +271,6 @@ def differences(previous: Config, now: Config) -> list[str]:
     for field in FIELDS:
         was, new = operator.attrgetter(field)(previous), operator.attrgetter(field)(now)
         if was != new and not field.startswith(may_change):
-            changes.append(f"{field} was {was!r} and is {new!r}")
+            why = " (the cosine schedule depends on it)" if field == "train.max_epochs" else ""
+            changes.append(f"{field} was {was!r} and is {new!r}{why}")
     return changes

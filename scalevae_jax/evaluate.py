@@ -35,7 +35,7 @@ PER_SENTENCE = ("nll", "rec", "kl", "tokens")  # columns of the file of --per_se
 def show(result: dict[str, Any]) -> None:
     """Print the table of measures."""
     spread = result["spread"]
-    what = f"{result['method']['name']}, {result['split']}, {result['examples']} sentences"
+    what = f"{result['method']['name']} of epoch {result['epoch']}, {result['split']}, {result['examples']} sentences"
     table = Table(title=f"{what}, {result['iw_samples']} draws (nats a sentence)", title_justify="left")
     table.add_column("measure")
     table.add_column("value", justify="right")
@@ -59,8 +59,8 @@ def show(result: dict[str, Any]) -> None:
     if result["mi_at_ceiling"]:
         console.log("mi is at its ceiling: the true value may be larger")
     if result["kl_dims"]:
-        largest = sorted(enumerate(result["kl_dims"], 1), key=lambda pair: -pair[1])[:8]
-        console.log("kl by dimension, largest: " + ", ".join(f"{i}: {kl:.3f}" for i, kl in largest))
+        largest = sorted(enumerate(result["kl_dims"]), key=lambda pair: -pair[1])[:8]
+        console.log("kl by dimension (the first is 0), largest: " + ", ".join(f"{i}: {kl:.3f}" for i, kl in largest))
 
 
 def parser() -> Parser:

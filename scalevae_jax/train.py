@@ -33,8 +33,8 @@ from scalevae_jax.runtime import command, console, processes, storage
 from scalevae_jax.runtime.command import Parser
 from scalevae_jax.runtime.signals import Signals
 from scalevae_jax.runtime.storage import Path
-from scalevae_jax.training import prepare, workdir
-from scalevae_jax.training.log import EpochLog
+from scalevae_jax.training import prepare, problems, workdir
+from scalevae_jax.training.log import EpochLog, read_metrics
 from scalevae_jax.training.loop import Training, finished, fit
 
 STOPPING = "stopping after this step; a second Ctrl-C stops at once"
@@ -121,6 +121,9 @@ def finish(settings: Config, folder: Path) -> None:
     """Print where the files of a finished run are and, with `eval.at_end`, its evaluation and sentences."""
     run = load.load(folder)
     priors.fitted(run)
+    console.log(f"best checkpoint: epoch {run.epoch}, by the validation {settings.train.select_by}")
+    if warning := problems.unlike_the_end(read_metrics(folder), run.epoch, settings):
+        console.warn(warning)
     if settings.eval.at_end:
         show(evaluate.evaluate(run, evaluate.EvaluationRequest()).result)
         console.log(f"\nten sentences from the prior, temperature {TEMPERATURE}:")

@@ -149,7 +149,7 @@ class Runner:
             return False
         slot, begun = self._slots.get(), time.monotonic()
         if not (self._stopping or console.console.is_terminal):  # a terminal has the table
-            console.log(f"begun {trial.name}")
+            console.log(f"begun {trial.name}; see {self._log(trial, trial.commands[0])}")
         try:
             if not all(self._execute(trial, command, slot) for command in left(trial)):
                 return False
@@ -167,7 +167,7 @@ class Runner:
     def _execute(self, trial: Trial, command: Command, slot: int) -> bool:
         """Run a command. Returns whether it ended well."""
         trial.workdir.mkdir(parents=True, exist_ok=True)
-        log = self._out / "logs" / f"{trial.name}-{command.module}.log"
+        log = self._log(trial, command)
         part = trial.workdir / f"{command.output}.part"
         with log.open("w") as text, part.open("w") if command.captured else contextlib.nullcontext(text) as output:
             with self._lock:
@@ -198,6 +198,9 @@ class Runner:
         notes = trial.workdir / STEPS
         storage.write_json(notes, _read(notes) | {command.output or command.module: note})
         return True
+
+    def _log(self, trial: Trial, command: Command) -> Path:
+        return self._out / "logs" / f"{trial.name}-{command.module}.log"
 
     def _fail(self, trial: Trial, reason: str) -> None:
         self.failed[trial.name] = reason

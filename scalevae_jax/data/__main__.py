@@ -1,4 +1,4 @@
-"""Describe a corpus as training would read it: sizes, lengths, vocabulary, labels, repairs, repeats, buckets.
+"""Describe a corpus as training would read it: sizes, lengths, vocabulary, labels, repairs, buckets.
 
 Examples:
   python -m scalevae_jax.data --path my.txt --raw

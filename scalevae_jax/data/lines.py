@@ -35,7 +35,7 @@ UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 INTEGER = re.compile(r" *[+-]?[0-9]{1,18} *")
 REPAIRS = {
     "blank": "blank lines left out",
-    "crlf": "lines ended by CRLF, which is left out",
+    "crlf": "lines ended by CRLF, read as any other",
     "cr": "lines ended by CR alone, taken as the end of a line",
     "control": "lines with control characters, now spaces",
     "invisible": "lines with zero-width characters or byte order marks, which are left out",

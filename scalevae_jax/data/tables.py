@@ -2,6 +2,7 @@
 
 import csv
 import io
+import itertools
 import json
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -11,6 +12,7 @@ from scalevae_jax.data.config import LABEL
 
 Row = tuple[str, Any, str]  # place, label (None without one) and sentence
 Lines = Iterator[tuple[str, str]]  # the place of each line, and its text without its end
+MOST_NAMES = 20  # shown of a row
 LONGEST_CELL = 64 * 2**20  # characters
 NAMED = "(--config.data.text_column and label_column name others)"
 
@@ -18,7 +20,8 @@ NAMED = "(--config.data.text_column and label_column name others)"
 def _row(where: str, row: Mapping[str, Any], text: str, label: str) -> Row:
     sentence = row.get(text)
     if not isinstance(sentence, str):
-        raise InputError(f"{where}: expected a string in {text!r} {NAMED}")
+        names = ", ".join(map(repr, itertools.islice(row, MOST_NAMES)))
+        raise InputError(f"{where}: expected a string in {text!r} among {names} {NAMED}")
     try:
         sentence.encode()
     except UnicodeEncodeError as error:

@@ -137,7 +137,7 @@ def draw_dimensions(v: View, largest: tuple[float, float]) -> np.ndarray:
     top.set(ylabel="KL (nats a sentence)", title=f"{v.name}: {summary(v)}")
     bottom.bar(dimensions, np.asarray(v.model.run.factor), color=ORANGE)
     ticks = dimensions[:: -(-len(dimensions) // TICKS)]
-    bottom.set(ylabel="factor", xlabel="dimension of z", xticks=ticks)
+    bottom.set(ylabel="factor", xlabel="dimension of z (the first is 1)", xticks=ticks)
     for ax, end in zip((top, bottom), largest, strict=True):
         ax.set_ylim(0, 1.05 * max(end, 1e-6))
     return _pixels(figure)

@@ -13,6 +13,7 @@ from scalevae_jax.methods.method import Method
 from scalevae_jax.runtime import console
 
 RUNAWAY_FACTOR = 50.0
+MUCH_LARGER = 2.0  # of a factor, than that of the last epoch
 # The hyperparameter that holds the posterior away from the prior, of the methods that have one.
 STRENGTH = {
     "bn_vae": "gamma", "du_vae": "gamma", "delta_vae": "delta", "free_bits": "threshold", "scale_vae_fixed": "factor",
@@ -54,7 +55,8 @@ def find(line: dict[str, Any], settings: Config, method: Method) -> Problem | No
         return Problem(
             "run away",
             f"the factor has run away (largest {line['factor_max']:.3g}): the posterior means have nearly no spread of "
-            f"their own. Try a smaller {option}des_std, more steps an epoch, or {option}factor_average=population",
+            f"their own. This may pass. Try a smaller {option}des_std, more steps an epoch, or "
+            f"{option}factor_average=population",
         )
     if line["train_kl"] is not None and line["train_kl"] < least_kl / 2:  # the bound is of the mean: half is no chance
         torch = settings.model.encoder_init == "torch"
@@ -68,6 +70,21 @@ def find(line: dict[str, Any], settings: Config, method: Method) -> Problem | No
         found = f"the posterior has collapsed (mi {line['mi']:.3f} nats, {line['au_hat']} active units of q_hat)"
         return Problem("collapsed", f"{found}: z is ignored. Try {_against_collapse(settings, method)}")
     return None
+
+
+def unlike_the_end(lines: list[dict[str, Any]], best: int, settings: Config) -> str:
+    """What a user should know of the best epoch, by the lines of the log; empty where that is nothing.
+
+    Eq. 7 is no bound, and may be lowest in an early epoch whose factor is still large.
+    """
+    factors = {line["epoch"]: line["factor_median"] for line in lines}
+    then = factors.get(best)
+    if settings.train.select_by != "loss" or then is None or then < MUCH_LARGER * (last := factors[max(factors)]):
+        return ""
+    return (
+        f"the best epoch, {best}, has a median factor of {then:.3g}, the last one {last:.3g}: its z is far from what "
+        "sampling takes. --config.train.select_by=neg_elbo chooses by a bound"
+    )
 
 
 def _against_collapse(settings: Config, method: Method) -> str:

@@ -169,7 +169,10 @@ def test_a_wrong_value_is_named(path, value, message):
         config.validate(settings)
 
 
-@pytest.mark.parametrize(("schedule", "refused"), [("plateau", []), ("cosine", ["train.max_epochs was 120 and is 9"])])
+@pytest.mark.parametrize(
+    ("schedule", "refused"),
+    [("plateau", []), ("cosine", ["train.max_epochs was 120 and is 9 (the cosine schedule depends on it)"])],
+)
 def test_a_run_may_become_longer_unless_its_rate_follows_a_cosine(schedule, refused):
     now = config.Config(optim=config.Optim(schedule=schedule), train=config.Train(max_epochs=9))
     assert config.differences(config.Config(optim=now.optim), now) == refused

@@ -46,6 +46,23 @@ def test_an_epoch_has_one_problem_or_none(changes, kind):
 
 
 @pytest.mark.parametrize(
+    ("factors", "select_by", "warns"),
+    [
+        ([9.0, 3.0], "loss", True),
+        ([9.0, 5.0], "loss", False),
+        ([9.0, 3.0], "neg_elbo", False),
+        ([None, None], "loss", 0),
+    ],
+)
+def test_a_best_epoch_whose_factor_is_much_larger_than_the_last_one_is_said(factors, select_by, warns):
+    settings = settings_for()
+    settings.train.select_by = select_by
+    lines = [{"epoch": epoch, "factor_median": factor} for epoch, factor in enumerate(factors, 1)]
+    assert ("--config.train.select_by=neg_elbo" in problems.unlike_the_end(lines, 1, settings)) == warns
+    assert problems.unlike_the_end(lines, 2, settings) == ""
+
+
+@pytest.mark.parametrize(
     ("name", "remedy"),
     [
         ("vae", "Try --config.method.name=scale_vae or bn_vae"),
