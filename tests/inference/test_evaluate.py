@@ -216,7 +216,7 @@ def test_few_effective_draws_make_a_loose_bound(whole, capsys, ess, said):
     show(whole.result | {"ess": ess, "kl_dims": [0.5, 0.25, 1.0]})
     out = capsys.readouterr().out
     assert ("nll is a loose bound: 4.2 of 7 draws count" in out) == said
-    assert "3: 1.000, 1: 0.500, 2: 0.250" in out  # dimensions count from 1, as in explore
+    assert "2: 1.000, 0: 0.500, 1: 0.250" in out  # dimensions count from 0, as in traverse
 
 
 def test_a_text_that_changed_or_that_the_model_does_not_know_is_said(tmp_path, capsys):
