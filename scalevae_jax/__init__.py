@@ -52,7 +52,9 @@ def fit(
     return fitting.fit(text, workdir, method, config_name, **fields)
 
 
-def compare_runs(folders: "Iterable[str | os.PathLike[str]]", baseline: str = "") -> "Comparison":
+def compare_runs(
+    folders: "Iterable[str | os.PathLike[str]] | str | os.PathLike[str]", baseline: str = ""
+) -> "Comparison":
     """Put evaluated runs side by side, as `python -m scalevae_jax.compare` does: `.table`, `.differences`, `.plot()`
     and `.write(folder)` (see `scalevae_jax.comparison.comparison.Comparison`)."""
     from scalevae_jax.comparison import comparison

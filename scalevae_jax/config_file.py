@@ -20,12 +20,12 @@ KNOWN = {path.stem: path for path in sorted(FOLDER.glob("*.py"))}  # those that 
 HELP = f"{', '.join(KNOWN)}, or a file that defines get_config()"
 
 
-def find(name: str | None) -> pathlib.Path:
+def find(name: str) -> pathlib.Path:
     """The file of a configuration: one of `configs/` by its name (`demo`), or any file by its path.
 
     Raises InputError where there is neither.
     """
-    if name is None:
+    if not name:
         raise InputError("--config is missing: a name, such as demo, or a file (see --help)")
     path = KNOWN.get(name, pathlib.Path(name))
     if not path.is_file():
@@ -69,7 +69,7 @@ def read(path: pathlib.Path) -> Config:
 
 def add_arguments(arguments: Parser) -> None:
     """--config, and --config.SECTION.FIELD for every field of the configuration."""
-    arguments.add_argument("--config", metavar="NAME|FILE", help=f"the configuration: {HELP}")
+    arguments.add_argument("--config", default="", metavar="NAME|FILE", help=f"the configuration: {HELP}")
     for section, kind in SECTIONS.items():
         add_fields(arguments.add_argument_group(f"config.{section}", kind.__doc__), kind, f"--config.{section}.")
 

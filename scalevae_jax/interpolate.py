@@ -29,7 +29,7 @@ def parser() -> Parser:
     arguments.add_argument("--a", help="the sentence at one end")
     arguments.add_argument("--b", help="the sentence at the other end")
     arguments.add_argument("--steps", type=integer(2), default=5, help="number of sentences, both ends included")
-    flags.add_texts(arguments, "pairs, `a<TAB>b`, one a line", "")
+    flags.add_texts(arguments, "a file of pairs, `a<TAB>b`, one a line; - means standard input")
     flags.add_seed(arguments)
     flags.add_decoding(arguments)
     flags.add_wording(arguments)

@@ -122,7 +122,7 @@ def finish(settings: Config, folder: Path) -> None:
     run = load.load(folder)
     priors.fitted(run)
     console.log(f"best checkpoint: epoch {run.epoch}, by the validation {settings.train.select_by}")
-    if warning := problems.unlike_the_end(read_metrics(folder), run.epoch, settings):
+    if warning := problems.larger_factor(read_metrics(folder), run.epoch, settings):
         console.warn(warning)
     if settings.eval.at_end:
         show(evaluate.evaluate(run, evaluate.EvaluationRequest()).result)

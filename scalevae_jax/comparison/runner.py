@@ -112,12 +112,11 @@ class Runner:
         jax.config.update("jax_platforms", "cpu")  # the devices are for the commands: some admit only one process
         for folder in ("logs", "rows"):
             (self._out / folder).mkdir(parents=True, exist_ok=True)
-        shown = console.console.is_terminal
         live = Live(self.view(), console=console.console, refresh_per_second=2, transient=True)
         with (
             Signals() as signals,
             futures.ThreadPoolExecutor(self._jobs) as pool,
-            live if shown else contextlib.nullcontext(),
+            live if console.console.is_terminal else contextlib.nullcontext(),
         ):
             results: dict[Path, futures.Future[bool]] = {}
             for trial in self._waiting:
@@ -125,7 +124,7 @@ class Runner:
                 results[trial.workdir] = pool.submit(self._run, trial, after)
             try:
                 while futures.wait(results.values(), timeout=POLL).not_done and not signals.received:
-                    if shown:
+                    if live.is_started:
                         live.update(self.view())
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)

@@ -91,11 +91,12 @@ def read_wording(options: Namespace, model: TrainedModel, sentences: list[str]) 
     return sentences if options.as_read else model.written(sentences)
 
 
-def add_texts(
-    arguments: Parser, lines: str = "sentences, one a line, in the format of the training data", default: str = " [-]"
-) -> None:
-    """--input, a file of such lines."""
-    arguments.add_argument("--input", metavar="FILE", help=f"a file of {lines}; - means standard input{default}")
+SENTENCES = "a file of sentences, one a line, in the format of the training data; - means standard input [-]"
+
+
+def add_texts(arguments: Parser, meaning: str = SENTENCES) -> None:
+    """--input."""
+    arguments.add_argument("--input", metavar="FILE", help=meaning)
 
 
 class Texts(NamedTuple):

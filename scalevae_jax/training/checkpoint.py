@@ -222,7 +222,7 @@ class Checkpoints:
     def best_model(self, like: tuple[Params, Any]) -> tuple[Params, Any, int]:
         """Parameters, method state and number of the epoch with the lowest validation loss; `like` has their shapes.
 
-        Raises InputError if there is none yet, Damaged if it is not whole.
+        Raises InputError if there is none yet, Damaged if it is not intact.
         """
         step = self.best_step()
         if step is None:
@@ -240,7 +240,7 @@ class Checkpoints:
                 return self._restore_model(step, like)
             except Damaged as damaged:
                 problems.append(damaged)
-        raise self._none_whole(problems)
+        raise self._none_intact(problems)
 
     def newest(self, like: TrainState) -> TrainState | None:
         """The newest intact state, with a warning for every damaged checkpoint; None if there is no checkpoint at all.
@@ -260,7 +260,7 @@ class Checkpoints:
                 break
         if state is None:
             if problems:
-                raise self._none_whole(list(problems.values()))
+                raise self._none_intact(list(problems.values()))
             return None
         for step, damaged in problems.items():
             console.warn(f"{damaged}; the newest intact one, of step {int(state.step)}, is used")
@@ -268,7 +268,7 @@ class Checkpoints:
                 self._rename(step)
         return state
 
-    def _none_whole(self, problems: list[Damaged]) -> Damaged:
+    def _none_intact(self, problems: list[Damaged]) -> Damaged:
         return Damaged(f"{'; '.join(map(str, problems))}; no intact checkpoint is left")
 
     def _rename(self, step: int) -> None:

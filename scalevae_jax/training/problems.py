@@ -72,18 +72,20 @@ def find(line: dict[str, Any], settings: Config, method: Method) -> Problem | No
     return None
 
 
-def unlike_the_end(lines: list[dict[str, Any]], best: int, settings: Config) -> str:
-    """What a user should know of the best epoch, by the lines of the log; empty where that is nothing.
+def larger_factor(lines: list[dict[str, Any]], best: int, settings: Config) -> str:
+    """A warning where the best epoch has a much larger factor than the last one; else an empty text.
 
-    Eq. 7 is no bound, and may be lowest in an early epoch whose factor is still large.
+    Eq. 7 is not a bound, and can be lowest in an early epoch whose factor is still large.
     """
-    factors = {line["epoch"]: line["factor_median"] for line in lines}
-    then = factors.get(best)
-    if settings.train.select_by != "loss" or then is None or then < MUCH_LARGER * (last := factors[max(factors)]):
+    factors = {line["epoch"]: line["factor_median"] for line in lines if line["factor_median"]}
+    if settings.train.select_by != "loss" or best not in factors:
+        return ""
+    of_best, of_last = factors[best], factors[max(factors)]
+    if of_best < MUCH_LARGER * of_last:
         return ""
     return (
-        f"the best epoch, {best}, has a median factor of {then:.3g}, the last one {last:.3g}: its z is far from what "
-        "sampling takes. --config.train.select_by=neg_elbo chooses by a bound"
+        f"the best epoch, {best}, has a median factor of {of_best:.3g}, the last one of {of_last:.3g}, so its samples "
+        "may be poor. --config.train.select_by=neg_elbo chooses the epoch by a bound"
     )
 
 

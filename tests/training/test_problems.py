@@ -58,8 +58,8 @@ def test_a_best_epoch_whose_factor_is_much_larger_than_the_last_one_is_said(fact
     settings = settings_for()
     settings.train.select_by = select_by
     lines = [{"epoch": epoch, "factor_median": factor} for epoch, factor in enumerate(factors, 1)]
-    assert ("--config.train.select_by=neg_elbo" in problems.unlike_the_end(lines, 1, settings)) == warns
-    assert problems.unlike_the_end(lines, 2, settings) == ""
+    assert ("--config.train.select_by=neg_elbo" in problems.larger_factor(lines, 1, settings)) == warns
+    assert problems.larger_factor(lines, 2, settings) == ""
 
 
 @pytest.mark.parametrize(
