@@ -6,7 +6,7 @@ Examples:
 
 The page shows one sentence, its NLL terms, its reconstruction and the training sentences nearest to it; two sentences
 and a slider between them; draws from the prior; a map of the posterior means of the test split, where a click shows a
-sentence and its reconstruction; KL and factor of each dimension, counted from 1. It is served only on 127.0.0.1, and
+sentence and its reconstruction; KL and factor of each dimension, counted from 0. It is served only on 127.0.0.1, and
 contacts no other machine. Needs the extra: pip install "scalevae_jax[explore]".
 """
 

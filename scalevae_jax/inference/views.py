@@ -39,7 +39,7 @@ class View(NamedTuple):
 def project(mean: np.ndarray) -> tuple[np.ndarray, tuple[str, str]]:
     """Points in a plane and the names of its axes: two dimensions as they are, more by principal components."""
     if mean.shape[1] <= 2:
-        axes = ("dimension 1", "dimension 2" if mean.shape[1] == 2 else "")
+        axes = ("dimension 0", "dimension 1" if mean.shape[1] == 2 else "")
         return np.pad(mean, ((0, 0), (0, 2 - mean.shape[1]))), axes
     centred = np.float64(mean - mean.mean(0))
     _, sizes, axes = np.linalg.svd(centred, full_matrices=False)
@@ -129,7 +129,7 @@ def draw_dimensions(v: View, largest: tuple[float, float]) -> np.ndarray:
     `largest` (see `tops`), so that the pictures of several models can be compared."""
     figure = _figure()
     top, bottom = figure.subplots(2, sharex=True)
-    dimensions = 1 + np.arange(len(v.kl))
+    dimensions = np.arange(len(v.kl))
     for active, fill, label in ((True, BLUE, "active"), (False, "white", "not active")):
         some = v.active == active
         top.bar(dimensions[some], v.kl[some], color=fill, edgecolor=BLUE, label=label if some.any() else None)
@@ -137,7 +137,7 @@ def draw_dimensions(v: View, largest: tuple[float, float]) -> np.ndarray:
     top.set(ylabel="KL (nats a sentence)", title=f"{v.name}: {summary(v)}")
     bottom.bar(dimensions, np.asarray(v.model.run.factor), color=ORANGE)
     ticks = dimensions[:: -(-len(dimensions) // TICKS)]
-    bottom.set(ylabel="factor", xlabel="dimension of z (the first is 1)", xticks=ticks)
+    bottom.set(ylabel="factor", xlabel="dimension of z (the first is 0)", xticks=ticks)
     for ax, end in zip((top, bottom), largest, strict=True):
         ax.set_ylim(0, 1.05 * max(end, 1e-6))
     return _pixels(figure)

@@ -118,7 +118,7 @@ class EpochLog:
             f"train rec {format_number(line['train_rec'])} kl {format_number(line['train_kl'])} | "
             f"valid rec {format_number(line['valid_rec'])} kl {format_number(line['valid_kl'])} "
             f"mi {format_number(line['mi'])} au {format_number(line['au'])}{factor} | {speed} tokens/s "
-            f"{line['seconds']:.0f} s{compiling} eta {duration(left)}"
+            f"{line['seconds']:.0f} s{compiling}, at most {duration(left)} left"
         )
 
     def step(self, step: int, values: dict[str, float]) -> None:

@@ -1,6 +1,7 @@
 """What training starts from: the text as batches, the workdir's record of the run, and the state to resume from."""
 
 import sys
+import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -147,7 +148,7 @@ def begin(
 
 
 def describe(settings: Config, data: TrainingData) -> None:
-    """Print what a run would take: parameters, buckets, memory of the longest step. Trains and writes nothing."""
+    """Print what a run would take: parameters, buckets, memory and time of the longest step. Writes nothing."""
     console.log(config.to_json(settings))
     method, train = config.build_method(settings), data.train
     model = config.build_model(settings, method, len(data.words))
@@ -162,12 +163,23 @@ def describe(settings: Config, data: TrainingData) -> None:
     console.console.print(table)
     longest = train.batch(batches, int(np.argmax(batches.lengths)))
     step: Any = make_steps(model, method, optimizer.build(settings, len(train)), len(train)).joint
-    memory = step.lower(state, devices.shard(longest)).compile().memory_analysis()
+    step = step.lower(state, devices.shard(longest)).compile()
+    memory = step.memory_analysis()
     held = (memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes) / MIB
     working = memory.temp_size_in_bytes / MIB
     console.log(
         f"memory of a device in a step of {train.edges[-1]} tokens: {held:,.0f} MiB state and batch, "
         f"{working:,.0f} MiB while it runs, {held + working:,.0f} MiB in all"
+    )
+    state, seconds = create_state(settings, model, method, len(train)), []
+    for _ in range(4):
+        started = time.monotonic()
+        state, _ = jax.block_until_ready(step(state, devices.shard(longest)))
+        seconds.append(time.monotonic() - started)
+    epoch = min(seconds) * sum(batches.lengths) / train.edges[-1]
+    console.log(
+        f"time: such a step takes {min(seconds):.3f} s here, so an epoch of {len(train):,} steps about "
+        f"{console.duration(epoch)}, without validation and compilation"
     )
 
 

@@ -67,6 +67,7 @@ def test_a_dry_run_prints_what_a_run_would_take_and_leaves_nothing(run, tmp_path
     assert '"des_std": 0.7' in done.out
     assert re.search(r"decoder/output +│ 16 x 500 +│ 8,000 +│ 0.03", done.out)
     assert re.search(r"all +│ +│ 28,800 ", done.out)
+    assert re.search(r"time: such a step takes \d\.\d{3} s here, so an epoch of 126 steps about \d:\d\d, ", done.out)
 
 
 def test_another_method_drops_hyperparameters_and_prints_their_names(run, tmp_path):

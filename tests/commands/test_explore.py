@@ -43,7 +43,7 @@ def test_one_or_two_dimensions_are_shown_as_they_are_and_more_by_principal_compo
     assert np.var(points[:, 0]) > np.var(points[:, 1])
     assert int(re.search(r"\((\d+)%", first)[1]) > 70
     points, axes = views.project(flat[:, :1])
-    assert (points.shape, axes) == ((50, 2), ("dimension 1", ""))
+    assert (points.shape, axes) == ((50, 2), ("dimension 0", ""))
 
 
 def test_every_sentence_lies_where_the_map_says(shown):
@@ -56,7 +56,7 @@ def test_every_sentence_lies_where_the_map_says(shown):
     assert np.any(explore.draw_map(shown[0], 3)[0] != image)
 
 
-def test_dimensions_count_from_1_and_runs_side_by_side_have_one_scale(shown, monkeypatch):
+def test_dimensions_count_from_0_and_runs_side_by_side_have_one_scale(shown, monkeypatch):
     figures, image = [], np.zeros((480, 640, 3), np.uint8)
     monkeypatch.setattr(views, "_pixels", lambda figure: figures.append(figure) or image)
     largest = views.tops(shown)
@@ -65,9 +65,9 @@ def test_dimensions_count_from_1_and_runs_side_by_side_have_one_scale(shown, mon
         explore.draw_dimensions(v, largest)
     (top, bottom), *others = [figure.axes for figure in figures]
     assert [ax.get_ylim() for ax in others[0]] == [top.get_ylim(), bottom.get_ylim()]
-    assert bottom.get_xticks().tolist() == [1, 2, 3]
+    assert bottom.get_xticks().tolist() == [0, 1, 2]
     assert top.get_ylim()[1] >= largest[0]
-    explore.draw_map(shown[0]._replace(plane=shown[0].plane * [1, 0], axes=("dimension 1", "")))
+    explore.draw_map(shown[0]._replace(plane=shown[0].plane * [1, 0], axes=("dimension 0", "")))
     assert figures[-1].axes[0].get_yticks().tolist() == []
 
 
