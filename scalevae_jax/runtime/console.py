@@ -31,7 +31,7 @@ console = _Console(
     force_terminal=False if NOTEBOOK else None,
 )
 if not console.is_terminal:
-    console.width = 140  # columns, so that a table in a file or a pipe is not folded
+    console.width = 200  # columns, so that a table in a file or a pipe is not folded
 widgets = Console(force_jupyter=True) if NOTEBOOK and importlib.util.find_spec("ipywidgets") else None
 
 
