@@ -45,7 +45,8 @@ def fit(
 
     `text` is a list of sentences, a path as `data.path` takes it, or a whole Config. `fields` are hyperparameters of
     the method, and fields of the configuration by their last names: fit(sentences, "runs/x", "bn_vae", gamma=0.6,
-    max_epochs=20). Raises scalevae_jax.core.types.InputError as the command does.
+    max_epochs=20). Raises scalevae_jax.core.types.InputError as the command does, and for a name that is unknown or
+    stands in two sections; raises Stopped after Ctrl-C.
     """
     from scalevae_jax import fitting
 

@@ -46,7 +46,6 @@ def _print(title: str, header: list[str], rows: list[list[str]]) -> None:
 
 
 def parser() -> Parser:
-    """The arguments of this command."""
     arguments = Parser("scalevae_jax.compare", __doc__, "WHAT ... ")
     add = arguments.add_argument
     add("what", nargs="+", type=command.local, metavar="WHAT", help="see above")

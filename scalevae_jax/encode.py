@@ -21,7 +21,6 @@ from scalevae_jax.runtime.command import Parser
 
 
 def parser() -> Parser:
-    """The arguments of this command."""
     arguments = Parser("scalevae_jax.encode", __doc__)
     flags.add_model(arguments)
     flags.add_texts(arguments)

@@ -64,7 +64,6 @@ def show(result: dict[str, Any]) -> None:
 
 
 def parser() -> Parser:
-    """The arguments of this command."""
     arguments = Parser("scalevae_jax.evaluate", __doc__)
     flags.add_model(arguments)
     add = arguments.add_argument

@@ -59,7 +59,7 @@ def describe(v: View, text: str) -> list[str]:
     mean, scale = v.model.encode([text])
     costs = {key: float(x[0]) for key, x in v.model.score([text]).items()}
     costs_line = ", ".join(f"{key} {costs[key]:.2f}" for key in ("nll", "rec", "kl")) + " nats"
-    posterior = "  ".join(f"{i}: {m:.2f} ± {s:.2f}" for i, (m, s) in enumerate(zip(mean[0], scale[0], strict=True), 1))
+    posterior = "  ".join(f"{i}: {m:.2f} ± {s:.2f}" for i, (m, s) in enumerate(zip(mean[0], scale[0], strict=True)))
     rows = np.argsort(np.sum(np.square(v.training_mean - mean), axis=1), kind="stable")[:NEAREST]
     near = "\n".join(f"{row + 1}: {v.model.written([v.training[row]])[0]}" for row in rows)
     return [
@@ -245,7 +245,6 @@ def open_views(folders: Sequence[str], split: str, limit: int) -> list[View]:
 
 
 def parser() -> Parser:
-    """The arguments of this command."""
     arguments = Parser("scalevae_jax.explore", __doc__, "FOLDER ... ")
     arguments.add_argument("folders", nargs="+", metavar="FOLDER", help="the folder of a run, or of an exported model")
     arguments.add_argument("--port", type=integer(1, 65535), default=7860, help="port of the page, on 127.0.0.1")

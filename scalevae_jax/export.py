@@ -168,7 +168,6 @@ scalevae_jax shows.
 
 
 def parser() -> Parser:
-    """The arguments of this command."""
     arguments = Parser("scalevae_jax.export", __doc__)
     flags.add_model(arguments)
     arguments.add_argument(

@@ -25,12 +25,7 @@ def fit(
     config_name: str = "text",
     **fields: Any,
 ) -> TrainedModel:
-    """Train as the command does, and give the model; calling it again resumes a training that was stopped.
-
-    `text` is a list of sentences, a path as `data.path` takes it, or a whole Config. `fields` are hyperparameters of
-    the method and fields of the configuration by their last names: `gamma=0.6, max_epochs=20`. Raises InputError as
-    the command does, for names that are unknown or stand in two sections too, and Stopped after Ctrl-C.
-    """
+    """`scalevae_jax.fit`."""
     devices.start()
     folder = storage.path(workdir)
     base = text if isinstance(text, Config) else config_file.read(config_file.find(config_name))

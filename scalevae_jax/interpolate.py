@@ -23,7 +23,6 @@ from scalevae_jax.runtime.command import Parser, integer
 
 
 def parser() -> Parser:
-    """The arguments of this command."""
     arguments = Parser("scalevae_jax.interpolate", __doc__)
     flags.add_model(arguments)
     arguments.add_argument("--a", help="the sentence at one end")
@@ -40,13 +39,6 @@ def _read_lines(file: io.BufferedIOBase, name: str, repairs: Counter[str]) -> li
     return [line for _, line in decode_lines(file, name, repairs)]
 
 
-def _read_pair(line: str) -> tuple[str, str]:
-    a, tab, b = line.partition("\t")
-    if not tab:
-        raise InputError("expected two sentences with a tab between them")
-    return a, b
-
-
 def _command(options: Namespace) -> None:
     if options.input is not None and (options.a is not None or options.b is not None):
         raise InputError("--input and --a, --b: choose one of them")
@@ -56,19 +48,19 @@ def _command(options: Namespace) -> None:
         sentences = model.interpolate(a, b, options.steps, options.seed, **decoding)
         return "\n".join(flags.read_wording(options, model, sentences))
 
+    def of_pair(line: str) -> str:
+        a, tab, b = line.partition("\t")
+        if not tab:
+            raise InputError("expected two sentences with a tab between them")
+        return between(a, b)
+
     if options.input is None:
         print(between(options.a, options.b))
         return
-    lines, blocks, bad = flags.read_lines(options, _read_lines), list[str](), 0
-    for number, line in enumerate(lines, 1):
-        try:
-            blocks.append(between(*_read_pair(line)))
-        except InputError as error:
-            flags.report(number, error)
-            bad += 1
-    if blocks:
-        print("\n\n".join(blocks))
-    flags.end_of_input(bad, len(lines))
+    found = flags.read_lines(options, _read_lines, of_pair)
+    if found.texts:
+        print("\n\n".join(found.texts))
+    found.end()
 
 
 main = functools.partial(command.run, _command, parser)

@@ -194,7 +194,6 @@ def _sizes(text: str) -> list[int]:
 
 
 def parser() -> Parser:
-    """The arguments of this command."""
     arguments = Parser("scalevae_jax.probe", __doc__)
     flags.add_model(arguments)
     flags.add_seed(arguments)

@@ -21,7 +21,6 @@ from scalevae_jax.runtime.command import Parser, integer
 
 
 def parser() -> Parser:
-    """The arguments of this command."""
     arguments = Parser("scalevae_jax.sample", __doc__)
     flags.add_model(arguments)
     arguments.add_argument("--num", type=integer(1), default=10, help="number of sentences")
@@ -33,9 +32,9 @@ def parser() -> Parser:
 
 
 def _command(options: Namespace) -> None:
-    decoding = flags.read_decoding(options, TEMPERATURE)
+    decoding = flags.read_decoding(options)
     model = flags.read_model(options)
-    how = f"beam {options.beam}" if options.beam > 1 else f"temperature {decoding['temperature']}"
+    how = f"beam {options.beam}" if options.beam > 1 else f"temperature {decoding.get('temperature', TEMPERATURE)}"
     console.log(f"{how}, prior {options.prior}")
     sentences = model.sample(options.num, options.seed, options.prior, **decoding)
     print("\n".join(flags.read_wording(options, model, sentences)))

@@ -19,7 +19,6 @@ from scalevae_jax.runtime.command import Parser, integer
 
 
 def parser() -> Parser:
-    """The arguments of this command."""
     arguments = Parser("scalevae_jax.score", __doc__)
     flags.add_model(arguments)
     flags.add_texts(arguments)

@@ -18,14 +18,11 @@ import itertools
 import re
 import shlex
 import sys
-import time
 from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import jax
-import numpy as np
 from rich.table import Table
 
 from scalevae_jax import config, config_file
@@ -37,15 +34,11 @@ from scalevae_jax.core.types import InputError
 from scalevae_jax.inference import evaluate, flags
 from scalevae_jax.inference.evaluate import EvaluationRequest
 from scalevae_jax.methods.method import METHODS, hyperparameters
-from scalevae_jax.runtime import command, console, devices, storage
+from scalevae_jax.runtime import command, console, storage
 from scalevae_jax.runtime.command import Parser, integer
-from scalevae_jax.training import optimizer, prepare
+from scalevae_jax.training import prepare
 from scalevae_jax.training import workdir as workdirs
 from scalevae_jax.training.prepare import TrainingData
-from scalevae_jax.training.state import create_state
-from scalevae_jax.training.steps import make_steps
-
-TIMED = 8  # steps that the estimate of --dry_run takes, after the first
 
 
 def _values(text: str) -> tuple[str, list[Any]]:
@@ -138,25 +131,6 @@ def _without_workdir(line: str) -> list[str]:
     return words[:where] + words[where + 2 :]
 
 
-def seconds_an_epoch(settings: Config, data: TrainingData) -> float:
-    """An estimate from a few timed steps of the commonest padded length, in proportion to the tokens of the others."""
-    method = config.build_method(settings)
-    batches, model = data.train.partition(1), config.build_model(settings, method, len(data.words))
-    state: Any = devices.replicate(create_state(settings, model, method, len(data.train)))
-    steps = make_steps(model, method, optimizer.build(settings, len(data.train)), len(data.train))
-    lengths = np.asarray(batches.lengths)
-    commonest = int(np.bincount(lengths).argmax())
-    batch = devices.shard(data.train.batch(batches, int(np.flatnonzero(lengths == commonest)[0])))
-    started = 0.0
-    for i in range(TIMED + 1):
-        if i == 1:
-            jax.block_until_ready(state.params)
-            started = time.monotonic()  # the first one compiled
-        state, _ = method.plan.step(steps, state, batch, lambda _: batch)
-    jax.block_until_ready(state.params)
-    return (time.monotonic() - started) / TIMED * float(lengths.sum()) / commonest
-
-
 def estimate(planned: list[tuple[Trial, Config]], jobs: int) -> None:
     """Print the runs, and the hours that their training takes at most; a system of one size is timed once."""
     read: dict[str, TrainingData] = {}
@@ -169,19 +143,18 @@ def estimate(planned: list[tuple[Trial, Config]], jobs: int) -> None:
         if text not in read:
             read[text] = prepare.read(settings)
         if name not in seconds:
-            seconds[name] = seconds_an_epoch(settings, read[text])
+            seconds[name] = prepare.seconds_an_epoch(settings, read[text])
         hours = seconds[name] * settings.train.max_epochs / 3600
         total += hours
         table.add_row(trial.name, f"{seconds[name]:.1f}", str(settings.train.max_epochs), f"{hours:.2f}")
     console.console.print(table)
     console.log(
         f"{total / jobs:.2f} hours of training at most, {jobs} at once; compilation and evaluation are not counted, "
-        f"and {TIMED} steps of each method were timed alone"
+        f"and {prepare.TIMED} steps of each method were timed alone"
     )
 
 
 def parser() -> Parser:
-    """The arguments of this command, every field of the configuration among them."""
     arguments = Parser("scalevae_jax.sweep", __doc__)
     config_file.add_arguments(arguments)
     add = arguments.add_argument

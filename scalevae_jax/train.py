@@ -24,6 +24,7 @@ from scalevae_jax.config import Config
 from scalevae_jax.core.streams import Stream, stream_key
 from scalevae_jax.core.types import InputError, Params
 from scalevae_jax.data import tokenizer
+from scalevae_jax.data.vocab import Vocabulary
 from scalevae_jax.evaluate import show
 from scalevae_jax.inference import decoding, evaluate, flags, load, posteriors, priors
 from scalevae_jax.inference.decoding import TEMPERATURE
@@ -36,6 +37,7 @@ from scalevae_jax.runtime.storage import Path
 from scalevae_jax.training import prepare, problems, workdir
 from scalevae_jax.training.log import EpochLog, read_metrics
 from scalevae_jax.training.loop import Training, finished, fit
+from scalevae_jax.training.state import abstract_state, create_state
 
 STOPPING = "stopping after this step; a second Ctrl-C stops at once"
 
@@ -67,6 +69,22 @@ def train(settings: Config, folder: Path, timeout: int = 300) -> None:
         ) from error
 
 
+def _pretrained(settings: Config, words: Vocabulary, like: Params) -> Params:
+    """The encoder of another run; raises InputError if its vocabulary is different, or its shapes are not `like`'s."""
+    other = load.load(storage.path(settings.train.encoder_from))
+    if other.words.words != words.words:
+        raise InputError(
+            f"config.train.encoder_from: {other.workdir}: its vocabulary is different; train both on the same "
+            "text with the same data.tokenizer and data.vocab_size"
+        )
+    if jax.tree.map(np.shape, other.params["encoder"]) != jax.tree.map(np.shape, like):
+        raise InputError(
+            f"config.train.encoder_from: {settings.train.encoder_from}: its network has other sizes; give both runs "
+            "the same model.embedding, model.hidden and model.latent"
+        )
+    return other.params["encoder"]
+
+
 def _train(settings: Config, folder: Path, timeout: int) -> None:
     data, model, method = prepare.prepare(settings, folder, timeout)
     key = stream_key(settings.train.seed, Stream.VALIDATION)
@@ -89,18 +107,13 @@ def _train(settings: Config, folder: Path, timeout: int) -> None:
         a, *between, b = trained.written([ends[0], *between, ends[1]])
         return {"samples": trained.written(trained.sample(5)), "interpolation": [f"from: {a}", *between, f"to: {b}"]}
 
-    def encoder() -> Params:
-        other = load.load(storage.path(settings.train.encoder_from))
-        if other.words.words != data.words.words:
-            raise InputError(
-                f"config.train.encoder_from: {other.workdir}: its vocabulary is different; train both on the same "
-                "text with the same data.tokenizer and data.vocab_size"
-            )
-        return other.params["encoder"]
-
     with contextlib.closing(workdir.checkpoints(folder, settings, data.words, writing=True)) as checkpoints:
-        pretrained = encoder if settings.train.encoder_from else None
-        state = prepare.begin(settings, model, method, len(data.train), checkpoints, pretrained)
+        state = checkpoints.newest(abstract_state(settings, model, method, len(data.train)))
+        if state is None:
+            state = create_state(settings, model, method, len(data.train))
+            if settings.train.encoder_from:
+                encoder = _pretrained(settings, data.words, state.params["encoder"])
+                state = state._replace(params=state.params | {"encoder": encoder})
         if finished(settings, state, checkpoints):
             done = f"{int(state.epoch) - 1} epochs, {int(state.step)} steps"
             console.log(f"already finished: {done}; nothing is left to train")
@@ -144,7 +157,6 @@ def finish(settings: Config, folder: Path) -> None:
 
 
 def parser() -> Parser:
-    """The arguments of this command, every field of the configuration among them."""
     arguments = Parser("scalevae_jax.train", __doc__)
     config_file.add_arguments(arguments)
     add = arguments.add_argument

@@ -32,11 +32,6 @@ def _public(argument: str) -> str:
     return flag + equals + (Path(value).name if value.startswith("/") else value)
 
 
-def _corpus(data: dict[str, Any]) -> str:
-    """Name of a corpus, from the section `data` of a configuration."""
-    return data["name"] if data["name"] != "text" else Path(data["path"].removeprefix("package:")).name
-
-
 def _training(epochs: list[dict[str, Any]], select_by: str) -> dict[str, Any]:
     """Summary of the lines of metrics.jsonl. Hours leave compiling out, which depends on what was compiled before."""
     seconds = [epoch["seconds"] - epoch["seconds_compiling"] for epoch in epochs]
@@ -93,7 +88,8 @@ def _steps(path: Path) -> dict[str, Any]:
 def described(settings: Config) -> Record:
     """What a record says of a configuration."""
     tree = json.loads(config.to_json(settings))
-    corpus = _corpus(tree["data"])
+    data = tree["data"]
+    corpus = data["name"] if data["name"] != "text" else Path(data["path"].removeprefix("package:")).name
     for fields in tree.values():  # data.path, data.cache, data.vocab, train.encoder_from
         fields |= {key: _public(value) for key, value in fields.items() if isinstance(value, str)}
     return {

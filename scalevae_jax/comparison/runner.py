@@ -53,7 +53,6 @@ def left(trial: Trial) -> list[Command]:
 
 
 def add_arguments(arguments: Parser) -> None:
-    """--jobs, --devices and --list."""
     arguments.add_argument("--jobs", type=integer(1), default=1, help="runs at once")
     takes_turns = "GPUs that the jobs share, such as 0,1,2,3"
     arguments.add_argument("--devices", type=command.names, default=[], help=takes_turns)

@@ -97,7 +97,6 @@ def histogram(lengths: np.ndarray) -> list[str]:
 
 
 def parser() -> Parser:
-    """The arguments of this command."""
     arguments = Parser("scalevae_jax.data", __doc__)
     arguments.add_argument("--config", metavar="NAME|FILE", help=f"its fields are the defaults; {config_file.HELP}")
     command.add_fields(arguments, Data)

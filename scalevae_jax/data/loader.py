@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import itertools
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -83,19 +83,6 @@ def assemble(split: Split, rows: np.ndarray, length: int, size: int, local_rows:
     return Batch(tokens, lengths, weight, index)
 
 
-class _BatchSource:
-    """Whole batches as the elements of a grain source."""
-
-    def __init__(self, loader: "Loader", batches: Partition, order: np.ndarray):
-        self._loader, self._batches, self._order = loader, batches, order
-
-    def __len__(self) -> int:
-        return len(self._order)
-
-    def __getitem__(self, i: int) -> Batch:
-        return self._loader.batch(self._batches, self._order[i])
-
-
 @dataclasses.dataclass(frozen=True)
 class Loader:
     """`size` rows a batch, of which at most `batch_size` are real; `seed` None keeps the order of the split.
@@ -154,12 +141,11 @@ class Loader:
         """The batches of an epoch from position `start` to before `end`, made ahead in a thread."""
         import grain  # importing it takes two seconds, which no other use of a loader needs
 
-        order = self.order(epoch)[start:end]
+        order, batches = self.order(epoch)[start:end], self.partition(epoch)
         if not len(order):
             return iter(())
-        batches: Any = _BatchSource(self, self.partition(epoch), order)
-        source = grain.MapDataset.source(batches)
-        return iter(source.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)))
+        made = grain.MapDataset.range(len(order)).map(lambda i: self.batch(batches, order[i]))
+        return iter(made.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)))
 
     def groups(self, epoch: int, start: int = 0, end: int | None = None, most: int = 1) -> Iterator[list[Batch]]:
         """The batches of an epoch, `most` together where so many of one length follow one another, else one by one.

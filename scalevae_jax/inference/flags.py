@@ -7,7 +7,7 @@ from argparse import Namespace
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from scalevae_jax.core.types import InputError
 from scalevae_jax.data import lines
@@ -20,12 +20,10 @@ from scalevae_jax.methods.method import METHODS
 from scalevae_jax.runtime import command, console, storage
 from scalevae_jax.runtime.command import Parser, integer, number
 
-T = TypeVar("T")
 DECODING = ("temperature", "top_k", "top_p", "beam", "length_penalty", "max_words")
 
 
 def add_model(arguments: Parser) -> None:
-    """--workdir and --fallback."""
     folder = "the folder of a run, or of an exported model"
     arguments.add_argument("--workdir", type=storage.path, required=True, metavar="DIR", help=folder)
     arguments.add_switch("--fallback", help="if the best checkpoint is damaged, take the newest intact one")
@@ -54,7 +52,6 @@ def draws(text: str) -> int | str:
 
 
 def add_seed(arguments: Parser) -> None:
-    """--seed."""
     arguments.add_argument("--seed", type=integer(0), default=0, help="seed of all draws")
 
 
@@ -71,18 +68,15 @@ def add_decoding(arguments: Parser, temperature: float = 0.0) -> None:
     arguments.add_switch("--unknown", help="allow <unk> in generated sentences")
 
 
-def read_decoding(options: Namespace, temperature: float = 0.0) -> dict[str, Any]:
-    """The fields of decoding.Decoding that were given. A beam search draws nothing unless a temperature is given.
-
-    Raises InputError for impossible values."""
+def read_decoding(options: Namespace) -> dict[str, Any]:
+    """The fields of decoding.Decoding that were given. Raises InputError for impossible values."""
     chosen: dict[str, Any] = {name: x for name in DECODING if (x := getattr(options, name)) is not None}
-    chosen = {"temperature": 0.0 if options.beam > 1 else temperature, "mask_unknown": not options.unknown} | chosen
+    chosen["mask_unknown"] = not options.unknown
     Decoding(**chosen)  # before the model is read
     return chosen
 
 
 def add_wording(arguments: Parser) -> None:
-    """--as_read."""
     arguments.add_switch("--as_read", help="print sentences as the model reads them, words separated by spaces")
 
 
@@ -95,12 +89,11 @@ SENTENCES = "a file of sentences, one a line, in the format of the training data
 
 
 def add_texts(arguments: Parser, meaning: str = SENTENCES) -> None:
-    """--input."""
     arguments.add_argument("--input", metavar="FILE", help=meaning)
 
 
 class Texts(NamedTuple):
-    """The lines of --input that the model can read, the number of each, and the numbers of the others, from 1."""
+    """What was made of the lines of --input, the number of each line, and the numbers of those left out, from 1."""
 
     texts: list[str]
     lines: list[int]
@@ -108,18 +101,17 @@ class Texts(NamedTuple):
 
     def end(self) -> None:
         """Raises InputError if a line was left out, after the results of the others are written."""
-        end_of_input(len(self.bad), len(self.bad) + len(self.lines))
+        if self.bad:
+            total = len(self.bad) + len(self.lines)
+            raise InputError(f"--input: {len(self.bad)} of {total} lines left out, as said above")
 
 
-def end_of_input(bad: int, lines: int) -> None:
-    """Raises InputError if some lines were left out, after the results of the others are written."""
-    if bad:
-        raise InputError(f"--input: {bad} of {lines} lines left out, as said above")
-
-
-def read_lines(options: Namespace, read: Callable[[io.BufferedIOBase, str, Counter[str]], list[T]]) -> list[T]:
-    """What `read` (of data.lines) makes of --input; says what was repaired. Raises InputError where the file cannot be
-    read or has no line."""
+def read_lines(
+    options: Namespace, read: Callable[[io.BufferedIOBase, str, Counter[str]], list[str]], answer: Callable[[str], str]
+) -> Texts:
+    """What `answer` makes of each line that `read` (of data.lines) finds in --input; says what was repaired. A line
+    with which `answer` raises InputError is reported and left out. Raises InputError where the file cannot be read or
+    has no line."""
     source = "-" if options.input is None else options.input
     if source == "-" and sys.stdin.isatty():
         console.log("sentences from standard input, one a line; Ctrl-D ends")
@@ -133,34 +125,33 @@ def read_lines(options: Namespace, read: Callable[[io.BufferedIOBase, str, Count
         raise InputError(f"--input {source}: expected at least one sentence, got none")
     for repair in lines.repaired(repairs):
         console.log(f"--input {source}: {repair}")
-    return given
+    texts = Texts([], [], [])
+    for place, line in enumerate(given, 1):
+        try:
+            texts.texts.append(answer(line))
+        except InputError as error:
+            console.log(f"--input: line {place}: {error}")
+            texts.bad.append(place)
+        else:
+            texts.lines.append(place)
+    return texts
 
 
 def read_texts(options: Namespace, model: TrainedModel) -> Texts:
     """The sentences of --input, one a line, cleaned as in training. A line that the model cannot read is reported and
     left out."""
-    texts = Texts([], [], [])
-    for place, line in enumerate(read_lines(options, lines.read_texts), 1):
-        try:
-            model.ids(line)
-        except InputError as error:
-            report(place, error)
-            texts.bad.append(place)
-        else:
-            texts.texts.append(line)
-            texts.lines.append(place)
+
+    def readable(line: str) -> str:
+        model.ids(line)
+        return line
+
+    texts = read_lines(options, lines.read_texts, readable)
     if not texts.texts:
         texts.end()
     return texts
 
 
-def report(line: int, error: InputError) -> None:
-    """Say what is wrong with a line of --input."""
-    console.log(f"--input: line {line}: {error}")
-
-
 def add_output(arguments: Parser) -> None:
-    """--out."""
     arguments.add_argument(
         "--out", type=command.local, metavar="FILE", help="a file for the result; by default standard output"
     )

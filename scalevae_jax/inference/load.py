@@ -19,7 +19,7 @@ from scalevae_jax.methods.method import METHODS, Method
 from scalevae_jax.runtime import console, storage
 from scalevae_jax.runtime.storage import Path
 from scalevae_jax.training import workdir
-from scalevae_jax.training.checkpoint import Checkpoints, Damaged
+from scalevae_jax.training.checkpoint import Damaged
 from scalevae_jax.training.workdir import CONFIG, RUN, WEIGHTS
 
 SUMS = "SHA256SUMS"  # of an exported folder
@@ -97,21 +97,15 @@ def load(folder: Path, fallback: bool = False) -> LoadedModel:
     if exported:
         params, method_state, epoch = _read_weights(folder / WEIGHTS, *like)
     else:
-        checkpoints = workdir.checkpoints(folder, settings, words)
-        with contextlib.closing(checkpoints):
-            params, method_state, epoch = _read_checkpoint(checkpoints, like, fallback)
+        with contextlib.closing(workdir.checkpoints(folder, settings, words)) as checkpoints:
+            try:
+                params, method_state, epoch = checkpoints.best_model(like)
+            except Damaged as damage:
+                if not fallback:
+                    raise InputError(f"{damage}; --fallback takes the newest intact checkpoint instead") from damage
+                console.warn(f"{damage}; taking the newest intact checkpoint instead")
+                params, method_state, epoch = checkpoints.newest_model(like)
     return LoadedModel(folder, settings, words, model, method, params, method_state, epoch)
-
-
-def _read_checkpoint(checkpoints: Checkpoints, like: tuple[Params, Any], fallback: bool) -> tuple[Params, Any, int]:
-    """Parameters, method state and epoch of the best checkpoint."""
-    try:
-        return checkpoints.best_model(like)
-    except Damaged as damage:
-        if not fallback:
-            raise InputError(f"{damage}; --fallback takes the newest intact checkpoint instead") from damage
-        console.warn(f"{damage}; taking the newest intact checkpoint instead")
-        return checkpoints.newest_model(like)
 
 
 def leaves_by_name(params: Params, method_state: Any) -> dict[str, Any]:

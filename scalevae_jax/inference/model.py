@@ -73,7 +73,15 @@ class TrainedModel:
             raise InputError(f"z: expected shape [n, {self.latent}], got {list(z.shape)}")
         if not np.isfinite(z).all():
             raise InputError("z: expected finite numbers")
-        return self._decode(z, _key(seed, Stream.WORDS), self.decoding(**decoding))
+        # The key is not that of `draw`: the words of a sentence do not depend on how its z was drawn.
+        how, keys = self.decoding(**decoding), objective.row_keys(_key(seed, Stream.WORDS), jnp.arange(len(z)))
+        sentences: list[str] = []
+        for start in range(0, len(z), AT_ONCE):
+            count = min(len(z) - start, AT_ONCE)
+            rows = np.minimum(start + np.arange(_batch_size(count, AT_ONCE)), len(z) - 1)  # the last row is repeated
+            tokens = decoder.decode(self.run.model, self.run.params, z[rows], keys[rows], how)[:count]
+            sentences += [self.run.words.decode(row) for row in tokens]
+        return sentences
 
     def decoding(self, **given: Any) -> Decoding:
         """How this model decodes with these fields given."""
@@ -93,7 +101,8 @@ class TrainedModel:
         """n points drawn from a prior, [n, latent]: "model" is N(0, I) times the method's factor, "unit" is N(0, I);
         fitted to the aggregated posterior of the training split are "aggregate", a diagonal Gaussian, "full", one with
         all covariances, and "mixture", several of those."""
-        keys = self._keys(n, seed)[0]
+        check_whole("num", n, 1)
+        keys = objective.row_keys(_key(seed, Stream.PRIOR), jnp.arange(n))
         if prior in FITTED_PRIORS:
             self._require_latent()
             estimate = FITTED_PRIORS[prior]
@@ -111,8 +120,7 @@ class TrainedModel:
         model as it is, unless `temperature` is given, or searched if `beam` is more than 1."""
         if temperature is None:
             temperature = 0.0 if decoding.get("beam", 1) > 1 else TEMPERATURE
-        how = self.decoding(temperature=temperature, **decoding)
-        return self._decode(self.draw(num, seed, prior), self._keys(num, seed)[1], how)
+        return self.decode(self.draw(num, seed, prior), seed, temperature=temperature, **decoding)
 
     def interpolate(
         self, a: str | None = None, b: str | None = None, steps: int = 5, seed: int = 0, **decoding: Any
@@ -217,18 +225,3 @@ class TrainedModel:
             except InputError as error:
                 raise InputError(f"sentence {number}: {error}") from error
         return self.batches(corpus.Split.of(rows))
-
-    def _keys(self, n: int, seed: int) -> tuple[Keys, Keys]:
-        """A key for each z, and one for all words: the words of a sentence do not depend on how its z was drawn."""
-        check_whole("num", n, 1)
-        return objective.row_keys(_key(seed, Stream.PRIOR), jnp.arange(n)), _key(seed, Stream.WORDS)
-
-    def _decode(self, z: Float[np.ndarray, "n latent"], key: Keys, how: Decoding) -> list[str]:
-        keys = objective.row_keys(key, jnp.arange(len(z)))
-        sentences: list[str] = []
-        for start in range(0, len(z), AT_ONCE):
-            count = min(len(z) - start, AT_ONCE)
-            rows = np.minimum(start + np.arange(_batch_size(count, AT_ONCE)), len(z) - 1)  # the last row is repeated
-            tokens = decoder.decode(self.run.model, self.run.params, z[rows], keys[rows], how)[:count]
-            sentences += [self.run.words.decode(row) for row in tokens]
-        return sentences

@@ -40,7 +40,6 @@ def report(chosen: Sequence[str], scale: str, methods: Sequence[str], out: Path)
 
 
 def parser() -> Parser:
-    """The arguments of this command."""
     scales = "".join(f"  {name}: {scale.about}\n" for name, scale in SCALES.items())
     arguments = Parser("scalevae_jax.reproduce", f"{__doc__}{scales}", "WHAT ... ")
     add = arguments.add_argument

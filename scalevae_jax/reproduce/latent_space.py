@@ -68,7 +68,6 @@ def measure(model: TrainedModel, split: str) -> tuple[dict[str, Any], dict[str, 
 
 
 def parser() -> Parser:
-    """The arguments of this command."""
     arguments = Parser("scalevae_jax.reproduce.latent_space", __doc__)
     flags.add_model(arguments)
     arguments.add_argument("--split", choices=corpus.SPLITS, default="test", help="whose sentences are measured")

@@ -95,7 +95,6 @@ def measure(
 
 
 def parser() -> Parser:
-    """The arguments of this command."""
     arguments = Parser("scalevae_jax.reproduce.text_quality", __doc__)
     flags.add_model(arguments)
     arguments.add_argument("--language_model", metavar="DIR", help="the folder of an lstm_lm")

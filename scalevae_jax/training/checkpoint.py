@@ -93,12 +93,6 @@ def _items(state: TrainState) -> dict[str, dict[str, Any]]:
     return {"model": model, "state": fields}
 
 
-def _placed(like: Any) -> Any:
-    """Shapes and types, placed on the present devices, whatever devices the arrays were saved on."""
-    everywhere = NamedSharding(Mesh(jax.devices(), ("data",)), PartitionSpec())
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere), like)
-
-
 class Checkpoints:
     """The checkpoints in `workdir/checkpoints`.
 
@@ -195,8 +189,11 @@ class Checkpoints:
             if is_saved != is_expected:
                 has, needs = (" of ".join(map(str, x)) or "nothing" for x in (is_saved, is_expected))
                 raise InputError(f"{where} has {name} as {has}, the run expects {needs}")
+        # The present devices, whatever devices the arrays were saved on.
+        everywhere = NamedSharding(Mesh(jax.devices(), (devices.AXIS,)), PartitionSpec())
+        placed = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere), like)
         try:
-            args = ocp.args.Composite(**{item: ocp.args.StandardRestore(_placed(like))})
+            args = ocp.args.Composite(**{item: ocp.args.StandardRestore(placed)})
             tree: Any = self._manager.restore(step, args=args)[item]
         except Exception as error:
             raise self._damaged(step, f"its arrays are not readable ({first_line(error)})") from error

@@ -42,14 +42,10 @@ def build(settings: Config, steps_per_epoch: int) -> Optimizer:
 @functools.cache
 def _build(name: str, clip: float, weight_decay: float, warmup_steps: int, cosine_steps: int | None) -> Optimizer:
     adam = [optax.scale_by_adam()] if name != "sgd" else []
-    decay = [optax.add_decayed_weights(weight_decay, mask=_matrices)] if name == "adamw" else []
+    matrices = functools.partial(jax.tree.map, lambda x: x.ndim > 1)  # biases and learned scales do not decay
+    decay = [optax.add_decayed_weights(weight_decay, mask=matrices)] if name == "adamw" else []
     direction = _by_part(optax.chain(*adam, *decay)) if adam else optax.identity()
     return Optimizer(optax.clip_by_global_norm(clip), direction, _schedule(warmup_steps, cosine_steps))
-
-
-def _matrices(params: Any) -> Any:
-    """Biases and learned scales do not decay."""
-    return jax.tree.map(lambda x: x.ndim > 1, params)
 
 
 def _schedule(warmup_steps: int, cosine_steps: int | None) -> optax.Schedule | None:

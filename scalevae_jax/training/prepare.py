@@ -2,28 +2,26 @@
 
 import sys
 import time
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from rich.table import Table
 
 from scalevae_jax import config
 from scalevae_jax.config import Config
 from scalevae_jax.core.network import Model
-from scalevae_jax.core.types import InputError, Params, leaves_by_path
+from scalevae_jax.core.types import InputError, leaves_by_path
 from scalevae_jax.data import corpus, loader, tokenizer, vocab
 from scalevae_jax.methods.method import Method
 from scalevae_jax.runtime import console, devices, processes, storage
 from scalevae_jax.runtime.storage import Path
 from scalevae_jax.training import optimizer, workdir
-from scalevae_jax.training.checkpoint import Checkpoints
-from scalevae_jax.training.state import TrainState, abstract_state, create_state
+from scalevae_jax.training.state import abstract_state, create_state
 from scalevae_jax.training.steps import make_steps
 
 MIB = 2**20
+TIMED = 8  # steps that the estimate of --dry_run takes, after the first
 FEW_STEPS = 1000  # the smallest configuration, smoke, has 1,135
 
 
@@ -42,22 +40,18 @@ def read(settings: Config, words: vocab.Vocabulary | None = None) -> TrainingDat
     text = corpus.open(data)
     metadata = {split: text.metadata(split) for split in corpus.SPLITS}
     words = text.vocabulary() if words is None else words
-    loaders = {}
-    for split, size, seed in (
-        ("train", settings.train.batch_size, settings.train.seed),
-        ("valid", settings.eval.batch_size, None),
-    ):
-        rows = text.split(split, words)
-        loaders[split] = loader.over_devices(rows, data.buckets, size, seed, data.partition)
-    train, valid = loaders["train"], loaders["valid"]
+    rows, seed = text.split("train", words), settings.train.seed
+    train = loader.over_devices(rows, data.buckets, settings.train.batch_size, seed, data.partition)
+    valid = loader.over_devices(text.split("valid", words), data.buckets, settings.eval.batch_size)
+    splits = {"train": train.split, "valid": valid.split}
     counts = " ".join(
-        f"{split} {len(loaders[split].split) if split in loaders else known['sentences']:,}"
+        f"{split} {len(splits[split]) if split in splits else known['sentences']:,}"
         for split, known in metadata.items()
     )
     unknown = f"{train.split.unknown:.1%} unknown (valid {valid.split.unknown:.1%})"
     unit = tokenizer.UNITS[data.tokenizer]
     console.log(f"data: {text.source.place}: {counts} sentences, {len(words):,} {unit}, {unknown}")
-    for remark in corpus.remarks(text, {split: batches.split for split, batches in loaders.items()}):
+    for remark in corpus.remarks(text, splits):
         console.warn(f"data: {remark}")
     padding = loader.padding_share(train.split.lengths, train.edges)
     console.log(
@@ -120,35 +114,8 @@ def prepare(settings: Config, folder: Path, timeout_seconds: int = 300) -> tuple
     return data, config.build_model(settings, method, len(data.words)), method
 
 
-def begin(
-    settings: Config,
-    model: Model,
-    method: Method,
-    steps_per_epoch: int,
-    checkpoints: Checkpoints,
-    encoder: Callable[[], Params] | None = None,
-) -> TrainState:
-    """The newest intact state of the run, or the state before its first step, with the encoder that is given.
-
-    Raises InputError if this encoder has other shapes than the model's.
-    """
-    state = checkpoints.newest(abstract_state(settings, model, method, steps_per_epoch))
-    if state is not None:
-        return state
-    state = create_state(settings, model, method, steps_per_epoch)
-    if encoder is None:
-        return state
-    trained = encoder()
-    if jax.tree.map(jnp.shape, trained) != jax.tree.map(jnp.shape, state.params["encoder"]):
-        raise InputError(
-            f"config.train.encoder_from: {settings.train.encoder_from}: its network has other sizes; give both runs "
-            "the same model.embedding, model.hidden and model.latent"
-        )
-    return state._replace(params=state.params | {"encoder": trained})
-
-
 def describe(settings: Config, data: TrainingData) -> None:
-    """Print what a run would take: parameters, buckets, memory and time of the longest step. Writes nothing."""
+    """Print what a run would take: parameters, buckets, memory of the longest step, time. Writes nothing."""
     console.log(config.to_json(settings))
     method, train = config.build_method(settings), data.train
     model = config.build_model(settings, method, len(data.words))
@@ -163,24 +130,34 @@ def describe(settings: Config, data: TrainingData) -> None:
     console.console.print(table)
     longest = train.batch(batches, int(np.argmax(batches.lengths)))
     step: Any = make_steps(model, method, optimizer.build(settings, len(train)), len(train)).joint
-    step = step.lower(state, devices.shard(longest)).compile()
-    memory = step.memory_analysis()
+    memory = step.lower(state, devices.shard(longest)).compile().memory_analysis()
     held = (memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes) / MIB
     working = memory.temp_size_in_bytes / MIB
     console.log(
         f"memory of a device in a step of {train.edges[-1]} tokens: {held:,.0f} MiB state and batch, "
         f"{working:,.0f} MiB while it runs, {held + working:,.0f} MiB in all"
     )
-    state, seconds = create_state(settings, model, method, len(train)), []
-    for _ in range(4):
-        started = time.monotonic()
-        state, _ = jax.block_until_ready(step(state, devices.shard(longest)))
-        seconds.append(time.monotonic() - started)
-    epoch = min(seconds) * sum(batches.lengths) / train.edges[-1]
-    console.log(
-        f"time: such a step takes {min(seconds):.3f} s here, so an epoch of {len(train):,} steps about "
-        f"{console.duration(epoch)}, without validation and compilation"
-    )
+    took = console.duration(seconds_an_epoch(settings, data))
+    console.log(f"time: about {took} an epoch of {len(train):,} steps here, without validation and compilation")
+
+
+def seconds_an_epoch(settings: Config, data: TrainingData) -> float:
+    """An estimate from a few timed steps of the commonest padded length, in proportion to the tokens of the others."""
+    method = config.build_method(settings)
+    batches, model = data.train.partition(1), config.build_model(settings, method, len(data.words))
+    state: Any = devices.replicate(create_state(settings, model, method, len(data.train)))
+    steps = make_steps(model, method, optimizer.build(settings, len(data.train)), len(data.train))
+    lengths = np.asarray(batches.lengths)
+    commonest = int(np.bincount(lengths).argmax())
+    batch = devices.shard(data.train.batch(batches, int(np.flatnonzero(lengths == commonest)[0])))
+    started = 0.0
+    for i in range(TIMED + 1):
+        if i == 1:
+            jax.block_until_ready(state.params)
+            started = time.monotonic()  # the first one compiled
+        state, _ = method.plan.step(steps, state, batch, lambda _: batch)
+    jax.block_until_ready(state.params)
+    return (time.monotonic() - started) / TIMED * float(lengths.sum()) / commonest
 
 
 def _parameters(params: Any) -> Table:

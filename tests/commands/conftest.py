@@ -1,4 +1,4 @@
-"""Commands as a user gives them, called in this process."""
+"""Commands as a user gives them, called in this process; and what `explore` shows of two runs."""
 
 import importlib
 import io
@@ -26,3 +26,13 @@ def run(capsys, monkeypatch):
         return Done(code, *capsys.readouterr())
 
     return call
+
+
+@pytest.fixture(scope="module")
+def shown():
+    """The views of two runs on the page of `explore`."""
+    from small import shared_model  # jaxtyping must see the import, to check shapes
+
+    from scalevae_jax import explore
+
+    return [explore.view(name, shared_model(name), "test", 15) for name in ("scale_vae", "vae")]

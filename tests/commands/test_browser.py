@@ -15,18 +15,12 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageOps
 from process import free_port
-from small import shared_model
 
 import scalevae_jax
 from scalevae_jax import explore
 
 ROOT = Path(__file__).parents[2]
 CHROMIUM, DRIVER = (shutil.which(name) for name in ("chromium", "chromedriver"))
-
-
-@pytest.fixture(scope="module")
-def shown():
-    return [explore.view(name, shared_model(name), "test", 15) for name in ("scale_vae", "vae")]
 
 
 @pytest.fixture

@@ -18,11 +18,6 @@ from scalevae_jax.inference import views
 from scalevae_jax.inference.model import TrainedModel
 
 
-@pytest.fixture(scope="module")
-def shown():
-    return [explore.view(name, shared_model(name), "test", 15) for name in ("scale_vae", "vae")]
-
-
 def test_a_view_holds_posteriors_and_kl_of_the_model(shown):
     view = shown[0]
     assert view.sentences == SENTENCES[:15]
@@ -92,7 +87,7 @@ def test_one_sentence_has_costs_a_posterior_a_reconstruction_and_neighbours(show
     scores, (mean, scale) = v.model.score([text]), v.model.encode([text])
     assert costs == f"nll {scores['nll'][0]:.2f}, rec {scores['rec'][0]:.2f}, kl {scores['kl'][0]:.2f} nats"
     assert [reconstruction] == v.model.written(v.model.reconstruct([text]))
-    assert posterior.startswith(f"1: {mean[0, 0]:.2f} ± {scale[0, 0]:.2f}  2: ")
+    assert posterior.startswith(f"0: {mean[0, 0]:.2f} ± {scale[0, 0]:.2f}  1: ")
     assert len(v.training) == len(v.training_mean) == 15
     expected = v.model.nearest(text, v.training, 5)
     numbers = [v.training.index(sentence) + 1 for sentence in expected]
