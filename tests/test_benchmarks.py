@@ -10,11 +10,6 @@ from benchmarks import accelerator, growth
 from scalevae_jax.methods.method import METHODS
 
 
-def said(**figures) -> dict:
-    machine = {"cpus": 2, "processor": "a"}
-    return {"loader": {"share_of_step": 0.5, "cases": {"small": {"batch_ms": 0.25} | figures}, "machine": machine}}
-
-
 def test_a_figure_is_reached_at_its_bound_and_not_past_it():
     least = benchmarks.Reach("", "", "", "", 1.5)
     most = least._replace(least=False)
@@ -23,8 +18,9 @@ def test_a_figure_is_reached_at_its_bound_and_not_past_it():
 
 
 def test_the_page_has_every_figure_and_says_what_was_not_measured():
-    found = {name: each | {"date": "2026-01-02", "git": "abc"} for name, each in said().items()}
-    page = benchmarks.page(found)
+    loader = {"share_of_step": 0.5, "cases": {"small": {"batch_ms": 0.25}}}
+    about = {"machine": {"cpus": 2, "processor": "a"}, "date": "2026-01-02", "git": "abc"}
+    page = benchmarks.page({"loader": loader | about})
     assert "| a batch of the loader over a small model's step | 0.500 | at most 0.02 | no |" in page
     assert page.count("not measured") == len(benchmarks.REACH) - 1
     assert "- 2026-01-02, commit abc (cpus 2, processor a): `loader`" in page

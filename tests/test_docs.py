@@ -21,7 +21,6 @@ from benchmarks import __main__ as benchmarks
 from scalevae_jax import config, config_file
 from scalevae_jax.comparison import comparison
 from scalevae_jax.core.types import InputError, StepContext
-from scalevae_jax.inference.model import TrainedModel
 from scalevae_jax.methods import method, schedule
 from scalevae_jax.runtime import devices
 
@@ -139,14 +138,9 @@ def test_excerpts_stand_in_their_files():
     assert [path for path, code in EXCERPTS if path not in READERS and code not in (ROOT / path).read_text()] == []
 
 
-@pytest.fixture(scope="module")
-def untrained(tmp_path_factory):
-    return TrainedModel(small.make_run(tmp_path_factory.mktemp("docs")))
-
-
 @pytest.mark.parametrize("block", USES)
-def test_what_is_shown_of_a_trained_model_runs(block, untrained, monkeypatch):
-    monkeypatch.setattr(scalevae_jax, "load", lambda folder: untrained)
+def test_what_is_shown_of_a_trained_model_runs(block, monkeypatch):
+    monkeypatch.setattr(scalevae_jax, "load", lambda folder: small.shared_model())
     exec(compile(block, "docs", "exec"), {})
 
 

@@ -12,7 +12,6 @@ import pytest
 from process import ONE_DEVICE
 
 import scalevae_jax
-from scalevae_jax import config_file
 
 ROOT = Path(__file__).parents[1]
 NOT_SOURCE = shutil.ignore_patterns(
@@ -75,14 +74,6 @@ def test_it_trains_and_samples_from_any_folder(installed, tmp_path):
     assert json.loads((tmp_path / "runs/smoke/run.json").read_text())["git"] is None
     done = _run("scalevae_jax.sample", "--workdir", "runs/smoke", "--num", "2", cwd=tmp_path, PYTHONPATH=str(installed))
     assert (done.returncode, len(done.stdout.splitlines())) == (0, 2), done.stderr
-
-
-def test_a_name_that_there_is_not_is_one_line_with_those_there_are(installed, tmp_path):
-    done = _run("scalevae_jax.train", "--config", "smok", cwd=tmp_path, PYTHONPATH=str(installed))
-    names = ", ".join(sorted(path.stem for path in config_file.FOLDER.glob("*.py")))
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == f"error: --config smok: no such file; by name there are {names}\n"
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_tables_are_planned_from_any_folder(installed, tmp_path):

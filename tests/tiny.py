@@ -3,11 +3,12 @@
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from scalevae_jax import config
 from scalevae_jax.core.network import Decoder, Encoder, Model
-from scalevae_jax.core.types import Batch, Gaussian, Inject
+from scalevae_jax.core.types import Batch, Gaussian, Inject, Params
 from scalevae_jax.methods.method import METHODS, Method
 from scalevae_jax.runtime import devices
 from scalevae_jax.training import optimizer
@@ -36,6 +37,12 @@ def make_model(method: Method) -> Model:
         Encoder(*sizes, init_kind=method.encoder_init),
         Decoder(*sizes, inject=method.inject, init_kind=method.decoder_init),
     )
+
+
+def random_params(model: Model, rng: np.random.Generator, limit: float) -> Params:
+    """Uniform in +-limit, far wider than initial ones; for a method whose posterior has no parameters."""
+    shapes = jax.eval_shape(model.init, jax.random.key(0))
+    return jax.tree.map(lambda x: jnp.float32(rng.uniform(-limit, limit, x.shape)), shapes) | {"posterior": {}}
 
 
 def make_batch(rng: np.random.Generator, real: int = 6, rows: int = ROWS, time: int = TIME) -> Batch:

@@ -170,8 +170,11 @@ def test_folders_that_hold_no_evaluated_run_are_named(tmp_path, capsys):
     said = capsys.readouterr().out
     assert "no epoch has been trained yet" in said
     assert "paper: left out" in said
-    with pytest.raises(InputError, match=r"eval_test.json: not the record of a run"):
-        comparison.find([paper / "eval_test.json"])
+    remedy = "delete it, and it is made again"
+    for text in ("{", "{}", "[]"):
+        (paper / "eval_test.json").write_text(text)
+        with pytest.raises(InputError, match=rf"eval_test.json: not the record of a run .*{remedy}"):
+            comparison.find([paper / "eval_test.json"])
     (tmp_path / "model.safetensors").touch()
     with pytest.raises(InputError, match="an exported model; give the folder of its run"):
         comparison.find([tmp_path])

@@ -143,23 +143,6 @@ def test_jobs_share_cores_and_devices(tmp_path, monkeypatch):
         assert Runner(tmp_path, [], jobs=1)._cores(0) == three._cores(0) == []
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ([], "WHAT"),
-        (["table9"], "table9"),
-        (["table5", "--methods", "mae"], "--methods mae: the tables asked for have bn_vae, scale_vae"),
-        (["table1", "--scale", "small"], "--data is missing"),
-        (["table1", "--scale", "huge"], "huge"),
-    ],
-)
-def test_wrong_input_is_one_line(arguments, message, capsys):
-    assert reproduce.main(arguments) == 2
-    error = capsys.readouterr().err
-    assert message in error
-    assert error.count("\n") == 1
-
-
 @pytest.mark.slow
 def test_the_real_commands_fill_tables_and_figures(tmp_path):
     what = ["table1", "table4", "table5", "table6", "figure2", "--methods", "scale_vae", "--jobs", "2"]

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import special, stats
+from tiny import random_params
 
 from scalevae_jax.core import gaussian, network
 from scalevae_jax.core.network import Decoder, Encoder, Model
@@ -17,17 +18,12 @@ from scalevae_jax.data.vocab import UNKNOWN
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "model.npz"
 WORDS, EMBEDDING, HIDDEN, LATENT = 11, 4, 6, 3
+LARGE = 0.7  # parameters at which the gates leave their linear range
 
 
 def _model(inject=Inject.STATE | Inject.INPUT, latent=LATENT, **decoder):
     sizes = {"vocabulary": WORDS, "embedding": EMBEDDING, "hidden": HIDDEN, "latent": latent}
     return Model(Encoder(**sizes), Decoder(**sizes, inject=inject, **decoder))
-
-
-def _params(model, rng):
-    """Random parameters large enough that the gates leave their linear range."""
-    shapes = jax.eval_shape(model.init, jax.random.key(0))
-    return jax.tree.map(lambda x: jnp.float32(rng.uniform(-0.7, 0.7, x.shape)), shapes)
 
 
 def _batch(sentences, time, rows=None, index=None):
@@ -128,7 +124,7 @@ EVERYWHERE = Inject.STATE | Inject.INPUT | Inject.OUTPUT
 @pytest.mark.parametrize("inject", [Inject.NONE, Inject.STATE, Inject.INPUT, Inject.OUTPUT, EVERYWHERE], ids=str)
 def test_z_enters_where_inject_says(rng, inject):
     model = _model(inject)
-    params, sentences = _params(model, rng), _sentences(rng, 6, 2, 4)
+    params, sentences = random_params(model, rng, LARGE), _sentences(rng, 6, 2, 4)
     for name, place in (("latent_state", Inject.STATE), ("latent_input", Inject.INPUT)):
         assert (name in params["decoder"]) is (place in inject)
     batch, z = _batch(sentences, time=8, rows=4), np.float32(rng.normal(size=(4, LATENT)))
@@ -164,7 +160,7 @@ def test_without_latent_dimensions_there_is_no_encoder_and_no_latent_parameter(r
 
 def test_a_sentences_dropout_depends_neither_on_padding_nor_on_the_other_rows(rng):
     model = _model()
-    params = _params(model, rng)
+    params = random_params(model, rng, LARGE)
     short, *others = _sentences(rng, 4, 9, 6, 4)
     z = np.float32(rng.normal(size=(4, LATENT)))
 
@@ -249,15 +245,11 @@ def _fills(values, limit):
     return stats.kstest(values, stats.uniform(-limit, 2 * limit).cdf).pvalue > 1e-3
 
 
-def test_initial_values_of_the_paper():
-    for name, values in _initial("paper").items():
-        assert _fills(values, 0.1 if name.endswith("embedding") else 0.01), name
-
-
-def test_the_scaled_initial_values_keep_the_spread_of_the_papers_width():
-    """The embeddings stay; the rest is the paper's at 1024 units, and wider by sqrt(1024 / hidden) below."""
-    for name, values in _initial("paper_scaled").items():
-        assert _fills(values, 0.1 if name.endswith("embedding") else 0.01 * np.sqrt(1024 / 25)), name
+@pytest.mark.parametrize(("kind", "limit"), [("paper", 0.01), ("paper_scaled", 0.01 * np.sqrt(1024 / 25))])
+def test_initial_values_of_the_paper_and_scaled_to_keep_the_spread_of_its_width(kind, limit):
+    """The embeddings stay; scaled, the rest is the paper's at 1024 units, and wider by sqrt(1024 / hidden) below."""
+    for name, values in _initial(kind).items():
+        assert _fills(values, 0.1 if name.endswith("embedding") else limit), name
 
 
 def test_initial_values_of_pytorch():

@@ -20,14 +20,6 @@ def test_no_key_of_one_stream_is_a_key_of_another():
     assert len(np.unique(keys, axis=0)) == len(keys)
 
 
-def test_split_and_fold_in_derive_the_same_keys():
-    """The reason for the streams: a key that is split must not be folded too."""
-    key = jax.random.key(3)
-    folded = [jax.random.fold_in(key, i) for i in range(2)]
-    for one, other in zip(jax.random.split(key), folded, strict=True):
-        np.testing.assert_array_equal(jax.random.key_data(one), jax.random.key_data(other))
-
-
 def test_every_stream_keeps_its_number():
     """A run that was stopped must go on with the draws it would have had."""
     names = "INIT STEPS VALIDATION FITTED_PRIOR EVALUATION INFERENCE PRIOR WORDS".split()

@@ -89,11 +89,6 @@ def test_a_missing_split_is_refused_where_it_is_read(tmp_path):
         text.metadata("valid")
 
 
-def test_a_vocabulary_can_be_given(read, tmp_path):
-    vocab.vocabulary(["sentence", "few"]).save(tmp_path / "vocab.txt")
-    assert read(vocab=str(tmp_path / "vocab.txt")).vocabulary().words == (*vocab.SPECIALS, "sentence", "few")
-
-
 def test_a_vocabulary_in_nfd_is_that_of_a_text_in_nfc(read, tmp_path):
     vocab.vocabulary(["cafe\u0301", "a", "caf\u00e9"]).save(tmp_path / "vocab.txt")
     assert read(vocab=str(tmp_path / "vocab.txt")).vocabulary().words == (*vocab.SPECIALS, "caf\u00e9", "a")

@@ -85,7 +85,8 @@ def test_missing_and_ambiguous_files_are_refused_with_the_remedy(tmp_path):
     _refused(find(tmp_path / "no"), f"no such file or folder: {tmp_path / 'no'}")
     _touch(tmp_path, "deutsch.txt")
     _refused(find(tmp_path / "deutch.txt"), f"no such file: {tmp_path / 'deutch.txt'} (deutsch.txt is beside it); give")
-    _refused(find("package:nothing"), "package:nothing: no corpus of the package")
+    for name in ("nothing", "../../tests", "/etc", ".."):
+        _refused(find(f"package:{name}"), f"package:{name}: no corpus of the package")
     _refused(find(""), "no text is given: --config.data.path=")
     _touch(tmp_path, "my.doc", "my.parquet.gz", "yahoo.train.txt", "yelp.train.txt")
     for name in ("my.doc", "my.parquet.gz"):

@@ -1,7 +1,6 @@
 """Decoding against plain loops over the decoder's step; what may and may not come out of it."""
 
 import functools
-import math
 
 import jax
 import jax.numpy as jnp
@@ -11,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from scipy import special, stats
+from tiny import random_params
 
 from scalevae_jax.core.network import Decoder, Encoder, Model
-from scalevae_jax.core.types import Gaussian, Inject, InputError
+from scalevae_jax.core.types import Gaussian, Inject
 from scalevae_jax.data.vocab import BEGIN, END, PAD, UNKNOWN
 from scalevae_jax.inference import decoding
 from scalevae_jax.inference.decoding import Decoding
@@ -26,11 +26,6 @@ NEVER = [PAD, BEGIN, UNKNOWN]
 def _model(inject=Inject.STATE | Inject.INPUT):
     sizes = {"vocabulary": WORDS, "embedding": 4, "hidden": 5, "latent": LATENT}
     return Model(Encoder(**sizes), Decoder(**sizes, inject=inject))
-
-
-def _params(rng, model):
-    shapes = jax.eval_shape(model.init, jax.random.key(0))
-    return jax.tree.map(lambda x: jnp.float32(rng.uniform(-1.5, 1.5, x.shape)), shapes)
 
 
 def _z(rng, sentences=SENTENCES):
@@ -95,7 +90,7 @@ def _until_end(row):
 )
 def test_greedy_decoding_is_a_loop_over_the_decoders_step(rng, inject, mask_unknown):
     model = _model(inject)
-    params, z = _params(rng, model), _z(rng, 12)
+    params, z = random_params(model, rng, 1.5), _z(rng, 12)
     state, words, expected = model.decode(params, "start", z).state, np.full(12, BEGIN, np.int32), []
     for _ in range(LONGEST):
         state, logits = _read(model, params, z, state, words)
@@ -113,7 +108,7 @@ def test_greedy_decoding_is_a_loop_over_the_decoders_step(rng, inject, mask_unkn
 @pytest.mark.parametrize(("beam", "length_penalty"), [(2, 0.0), (5, 0.6), (12, 2.0)])
 def test_beam_search_is_the_search_by_hand(rng, beam, length_penalty):
     model = _model()
-    params, z = _params(rng, model), _z(rng, 6)
+    params, z = random_params(model, rng, 1.5), _z(rng, 6)
     decoded = _decode(params, z, beam=beam, length_penalty=length_penalty, max_words=5)
     for row, point in zip(decoded, z, strict=True):
         assert _until_end(row) == _beam_by_hand(_log_probabilities(model, params, point), beam, length_penalty, 5)
@@ -121,7 +116,7 @@ def test_beam_search_is_the_search_by_hand(rng, beam, length_penalty):
 
 def test_a_beam_as_wide_as_all_sentences_finds_the_best_of_them(rng):
     model = _model()
-    params, z = _params(rng, model), _z(rng, 3)
+    params, z = random_params(model, rng, 1.5), _z(rng, 3)
     decoded = _decode(params, z, beam=400, length_penalty=0.7, max_words=3)
     allowed = [w for w in range(WORDS) if w > UNKNOWN]
     for row, point in zip(decoded, z, strict=True):
@@ -136,7 +131,7 @@ def test_a_beam_as_wide_as_all_sentences_finds_the_best_of_them(rng):
 
 
 def test_a_beam_where_nothing_ends_is_cut_at_the_longest(rng):
-    params = _params(rng, _model())
+    params = random_params(_model(), rng, 1.5)
     params["decoder"]["output"] = params["decoder"]["output"].at[:, END].set(0).at[:, 5:].add(40)
     params["decoder"]["recurrent_bias"] = params["decoder"]["recurrent_bias"] + 20  # features near 1
     decoded = _decode(params, 0.01 * _z(rng, 4), beam=3)
@@ -144,16 +139,8 @@ def test_a_beam_where_nothing_ends_is_cut_at_the_longest(rng):
     assert END not in decoded
 
 
-@pytest.mark.parametrize(
-    "wrong", [{"temperature": -1.0}, {"top_p": 1.5}, {"top_k": -1}, {"beam": 0}, {"max_words": 0}], ids=str
-)
-def test_impossible_settings_are_refused_by_name(wrong):
-    with pytest.raises(InputError, match=next(iter(wrong))):
-        Decoding(**wrong)
-
-
 def test_sampled_sentences_end_once_and_hold_no_padding_or_begin_and_unknown_only_where_allowed(rng):
-    params, z = _params(rng, _model()), _z(rng)
+    params, z = random_params(_model(), rng, 1.5), _z(rng)
     for mask_unknown, never in ((True, NEVER), (False, NEVER[:2])):
         sampled = _decode(params, z, mask_unknown=mask_unknown, temperature=1.0)
         assert set(np.unique(sampled)) == set(range(WORDS)) - set(never)
@@ -163,7 +150,7 @@ def test_sampled_sentences_end_once_and_hold_no_padding_or_begin_and_unknown_onl
 
 
 def test_a_sampled_sentence_depends_on_its_own_key_and_not_on_its_neighbours(rng):
-    params, z = _params(rng, _model()), _z(rng, 9)
+    params, z = random_params(_model(), rng, 1.5), _z(rng, 9)
     how = Decoding(max_words=LONGEST, temperature=1.0)
     whole, part = (decoding.decode(_model(), params, z[i], _keys(9)[i], how) for i in (slice(9), slice(4, 7)))
     np.testing.assert_array_equal(whole[4:7], part)
@@ -181,7 +168,7 @@ DRAWS = [
 @pytest.mark.parametrize("how", DRAWS, ids=str)
 def test_words_are_drawn_from_the_tempered_truncated_softmax(rng, how):
     model = _model()
-    params, z = _params(rng, model), np.tile(_z(rng, 1), (4000, 1))
+    params, z = random_params(model, rng, 1.5), np.tile(_z(rng, 1), (4000, 1))
     words = _decode(params, z, **how | {"max_words": 1})[:, 0]
     log_p = _log_probabilities(model, params, z[0])(())
     order = np.argsort(-log_p)[: how.get("top_k") or WORDS]
@@ -197,7 +184,7 @@ def test_words_are_drawn_from_the_tempered_truncated_softmax(rng, how):
 
 
 def test_one_trace_for_every_temperature_and_share(rng):
-    params, z = _params(rng, _model()), _z(rng, 3)
+    params, z = random_params(_model(), rng, 1.5), _z(rng, 3)
     before = decoding._sample_tokens._cache_size()
     for temperature, top_p in ((0.3, 0.2), (0.4, 0.9), (1.5, 0.5)):
         _decode(params, z, temperature=temperature, top_p=top_p)
@@ -242,4 +229,3 @@ def test_interpolation_is_a_line_with_both_ends(rng):
     np.testing.assert_array_equal(line[0], a)
     np.testing.assert_array_equal(line[-1], b)
     np.testing.assert_allclose(line, np.linspace(a, b, 5), rtol=1e-5, atol=1e-6)
-    assert math.isclose(float(np.linalg.norm(line[1] - line[0])) * 4, float(np.linalg.norm(b - a)), rel_tol=1e-5)

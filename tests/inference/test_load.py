@@ -2,7 +2,6 @@
 
 import json
 import logging
-import shutil
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -58,22 +57,6 @@ def test_two_loads_of_a_model_share_what_is_compiled(trained, caplog):
     assert first.method is second.method
     steps = [posteriors.make_inference(run.model, run.method) for run in (first, second)]
     assert steps[0] is steps[1]
-
-
-def test_a_damaged_best_checkpoint_is_refused_or_replaced_by_the_newest(trained, tmp_path, capsys):
-    folder = tmp_path / "run"
-    shutil.copytree(trained.workdir, folder)
-    arrays = [path for path in (folder / "checkpoints" / str(BEST) / "model").rglob("*") if path.is_file()]
-    largest = max(arrays, key=lambda path: path.stat().st_size)
-    content = bytearray(largest.read_bytes())
-    content[len(content) // 2] ^= 1
-    largest.write_bytes(content)
-    with pytest.raises(InputError, match=f"step {BEST} is damaged.*--fallback takes the newest intact checkpoint"):
-        load.load(folder)
-    back = load.load(folder, fallback=True)
-    assert "taking the newest intact checkpoint instead" in capsys.readouterr().out
-    assert back.epoch == 3
-    np.testing.assert_array_equal(back.params["decoder"]["output"], -trained.params["decoder"]["output"])
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path):

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import special, stats
+from tiny import random_params
 
 from scalevae_jax.core import mixture
 from scalevae_jax.core.network import Decoder, Encoder, Model
@@ -76,7 +77,7 @@ def _weigh(linear, posteriors, rng):
 
 
 @pytest.mark.parametrize("scale", [1.0, 1.25, 2.0])
-def test_a_wider_proposal_is_a_bound_too_and_converges_on_the_same_value(rng, scale):
+def test_the_bounds_converge_on_the_exact_log_likelihood_with_a_wider_proposal_too(rng, scale):
     linear = Linear(rng)
     proposal = metrics.widened(linear.posteriors(FACTOR, rng), scale)
     weights = _weigh(linear, proposal, rng)
@@ -84,7 +85,10 @@ def test_a_wider_proposal_is_a_bound_too_and_converges_on_the_same_value(rng, sc
         log_w, exact = np.float64(weights[key]), -linear.log_p(prior)
         of_five = np.log(5) - special.logsumexp(log_w.reshape(5, -1), axis=0)
         assert of_five.mean() > exact - 3 * of_five.std() / np.sqrt(len(of_five)), key
-        assert np.log(DRAWS) - special.logsumexp(log_w) == pytest.approx(exact, abs=0.05)
+        estimate = np.log(DRAWS) - special.logsumexp(log_w)
+        error = np.std(np.exp(log_w + estimate)) / np.sqrt(DRAWS)
+        assert 4 * error < 0.05
+        assert exact - 3 * error < estimate < exact + 4 * error
 
 
 def test_where_the_proposal_is_the_exact_posterior_every_draw_counts_and_the_bound_is_exact(rng):
@@ -137,19 +141,6 @@ PRIORS = {
 }
 
 
-def test_the_bounds_converge_on_the_exact_log_likelihood(rng):
-    for _ in range(5):
-        linear = Linear(rng)
-        weights = _weigh(linear, linear.posteriors(FACTOR, rng), rng)
-        for key, prior in PRIORS.items():
-            log_w = np.float64(weights[key])
-            estimate = np.log(DRAWS) - special.logsumexp(log_w)
-            error = np.std(np.exp(log_w + estimate)) / np.sqrt(DRAWS)
-            assert error < 0.02
-            exact = -linear.log_p(prior)
-            assert exact - 3 * error < estimate < exact + 4 * error
-
-
 def test_one_sample_expectations_are_rec_plus_the_kl_of_each_estimate(rng):
     linear = Linear(rng)
     posteriors = linear.posteriors(FACTOR, rng)
@@ -168,14 +159,6 @@ def test_one_sample_expectations_are_rec_plus_the_kl_of_each_estimate(rng):
     difference = weights["nll_paper"] - weights["nll"]
     error = 4 * np.std(difference) / np.sqrt(DRAWS)
     assert abs(np.mean(difference) - gap) < error < abs(gap)
-
-
-def test_all_estimates_coincide_when_the_factor_is_one(rng):
-    linear = Linear(rng)
-    weights = _weigh(linear, linear.posteriors(np.ones(2), rng), rng)
-    assert set(weights) == set(metrics.ESTIMATES)
-    for key in set(metrics.ESTIMATES) - set(FITTED):
-        np.testing.assert_allclose(weights[key], weights["nll"], rtol=1e-5, atol=1e-5)
 
 
 def _gaussians(rng, rows=13, latent=3, spread=1.0):
@@ -274,11 +257,6 @@ def _model(inject=Inject.STATE | Inject.INPUT):
     return Model(Encoder(**sizes), Decoder(**sizes, inject=inject))
 
 
-def _params(model, rng, limit=0.7):
-    shapes = jax.eval_shape(model.init, jax.random.key(0))
-    return jax.tree.map(lambda x: jnp.float32(rng.uniform(-limit, limit, x.shape)), shapes)
-
-
 def _batch(sentences, time=8):
     tokens = np.zeros((len(sentences), time), np.int32)
     for i, sentence in enumerate(sentences):
@@ -306,7 +284,7 @@ def _same(a, b):
 
 def test_an_estimate_depends_neither_on_the_chunk_nor_on_padding_nor_on_other_rows(rng):
     model = _model()
-    params = _params(model, rng)
+    params = random_params(model, rng, 0.7)
     together = _estimate(model, params, _batch(SENTENCES, time=12), [0, 1, 2], 10, 7)
     assert len(np.unique(np.round(list(together.values()), 4))) == 24
     alone = _estimate(model, params, _batch(SENTENCES[1:2], time=7), [1], 10, 3)
@@ -315,19 +293,10 @@ def test_an_estimate_depends_neither_on_the_chunk_nor_on_padding_nor_on_other_ro
 
 def test_an_estimate_is_exact_when_nothing_depends_on_z(rng):
     model = _model(Inject.NONE)
-    params, batch = _params(model, rng), _batch(SENTENCES)
+    params, batch = random_params(model, rng, 0.7), _batch(SENTENCES)
     params["encoder"] = jax.tree.map(jnp.zeros_like, params["encoder"])
     z = np.zeros((3, 3), np.float32)
     _, exact = model.decode(params, "weighted_nll", z, batch, batch.mask, None)
     estimate = _estimate(model, params, batch, range(3), 6, 4, factor=(1.0, 1.0, 1.0))
     np.testing.assert_allclose(estimate["ess"], 6, rtol=1e-5)
     _same(estimate | dict.fromkeys((*FITTED, "ess"), exact), dict.fromkeys(KEYS, exact))
-
-
-def test_bounds_do_not_rise_with_samples_on_average(rng):
-    model = _model()
-    params, batch = _params(model, rng, limit=1.5), _batch(SENTENCES[1:2] * 64)
-    few, many = (_estimate(model, params, batch, range(64), n, n) for n in (1, 25))
-    for key in metrics.BOUNDS:
-        error = np.hypot(np.std(few[key]), np.std(many[key])) / 8
-        assert np.mean(few[key]) - np.mean(many[key]) > 3 * error

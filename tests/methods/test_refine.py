@@ -1,4 +1,4 @@
-"""SVI against a plain loop, its gradient against finite differences."""
+"""SVI against a plain loop, its gradient against the recursion of the authors' code."""
 
 import jax
 import jax.numpy as jnp
@@ -68,30 +68,14 @@ def test_no_refinement_hands_back_the_posteriors_and_svi_keeps_the_factor(rng):
         refine.svi(-1)
 
 
-def _valley(q, k, targets):
-    """Not quadratic, and mean and log variance interact."""
-    fit = jnp.square(q.mean - targets[0]) * jnp.exp(-0.5 * q.logvar) + jnp.sin(q.mean * targets[1] + k)
-    return 0.1 * jnp.sum(fit + jnp.exp(q.logvar) - q.logvar)
-
-
 def _through(svi, targets, weight):
     """q_0 -> a random linear function of q_K."""
 
     def value(start):
-        refined = _refined(svi, _valley)(Gaussian(start[0], start[1]), targets)
+        refined = _refined(svi, _bowl)(Gaussian(start[0], start[1]), targets)
         return jnp.sum(weight[0] * refined.mean + weight[1] * refined.logvar)
 
     return value
-
-
-def test_the_gradient_through_all_steps_is_that_of_finite_differences(rng):
-    with jax.enable_x64(True):
-        targets, weight, start, along = rng.normal(size=(4, 2, ROWS, LATENT))
-        run = on_axis(jax.jit(jax.value_and_grad(_through(refine.svi(6, 0.7, 0.5, 1e6), targets, weight))))
-        gradient = run(start)[1]
-        ahead, behind = (run(start + step * along)[0] for step in (1e-5, -1e-5))
-        np.testing.assert_allclose(np.sum(gradient * along), (ahead - behind) / 2e-5, rtol=1e-7)
-        assert np.max(np.abs(gradient - weight)) > 0.1
 
 
 def test_first_order_treats_each_steps_gradient_as_a_constant(rng):
@@ -100,16 +84,6 @@ def test_first_order_treats_each_steps_gradient_as_a_constant(rng):
     first, exact = (on_axis(jax.jit(jax.value_and_grad(_through(svi, targets, weight))))(start) for svi in svis)
     np.testing.assert_allclose(first[0], exact[0], rtol=1e-6)
     np.testing.assert_allclose(first[1], weight, rtol=1e-6)
-
-
-def test_where_clipped_the_coefficient_is_a_constant_to_gradients(rng):
-    q, targets = _random(rng)
-    norm = np.sqrt(np.sum(np.square(4.0 * (np.float64(q.mean) - targets[0]))))
-    run = _refined(refine.svi(1, 0.3, 0.5, clip=1.0), _bowl)
-    # a loss whose gradient is too small to be clipped on its way back
-    gradient = on_axis(jax.grad(lambda q, t: 1e-3 * jnp.sum(run(q, t).mean)))(q, targets)
-    assert norm > 1
-    np.testing.assert_allclose(gradient.mean, 1e-3 * (1 - 0.3 * 4.0 / norm), rtol=1e-5)
 
 
 # The reverse pass, against the recursion of the authors' code (optim_n2n.py) with exact Hessian products. The model is

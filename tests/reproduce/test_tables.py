@@ -9,7 +9,6 @@ from runs_by_hand import make_record, write_workdir
 
 from scalevae_jax.comparison import records
 from scalevae_jax.comparison.trial import STEPS
-from scalevae_jax.core.types import InputError
 from scalevae_jax.inference import metrics
 from scalevae_jax.reproduce import figures, tables
 from scalevae_jax.reproduce.paper import ROWS
@@ -49,17 +48,6 @@ def test_a_record_is_made_of_the_workdir_alone_and_names_no_folder_of_the_machin
     assert (training["seconds_epoch"], training["seconds_compiling"]) == (2.0, 7.0)
     assert training["hours"] == pytest.approx(6.5 / 3600)
     assert training["hours_to_best"] == pytest.approx(4.5 / 3600)
-
-
-def test_a_run_without_an_epoch_has_no_record_and_a_file_that_is_not_a_record_is_named(tmp_path):
-    folder = write_workdir(tmp_path / "run")
-    (folder / "metrics.jsonl").write_text("")
-    with pytest.raises(InputError, match="no epoch has been trained yet"):
-        records.read(folder)
-    for text in ("{", "{}", "[]"):
-        (tmp_path / "bad.json").write_text(text)
-        with pytest.raises(InputError, match=r"bad.json: not the record of a run .*delete it, and it is made again"):
-            records.read_all(tmp_path)
 
 
 def test_a_cell_has_the_mean_the_spread_and_the_papers_number():

@@ -70,7 +70,9 @@ def test_paper_scale_is_section_4_and_changes_only_method_seed_and_data():
         assert (settings.train.batch_size, settings.train.max_epochs) == (32, 120)
         rule = {"patience": 5, "decay": 0.5, "max_decays": 5, "min_decay_epoch": 0, "reload_best": True}
         assert settings.optim == Optim(learning_rate=1.0, clip=5.0, **rule)
-        assert settings.eval.iw_samples == 500
+        assert (settings.eval.iw_samples, settings.data.vocab_size) == (500, 20_000)
+        method = config.with_defaults(settings).method
+        assert (method.des_std, method.f_epo, method.warm_up) == (1.1, {"yahoo": 1, "yelp": 7}[name], 10.0)
     synthetic = config_file.read(config_file.find("synthetic"))
     assert (synthetic.model, synthetic.train) == (Network(50, 50, 2), Train(steps_per_dispatch=25))
 

@@ -8,12 +8,12 @@ import http.server
 import json
 import logging
 import pathlib
-import socket
 import urllib.parse
 
 import gcp_storage_emulator.exceptions
 import gcp_storage_emulator.server
 import pytest
+from process import free_port
 
 from scalevae_jax import evaluate, sample, train
 from scalevae_jax.core.types import InputError
@@ -72,9 +72,7 @@ class Handler(gcp_storage_emulator.server.RequestHandler):
 @pytest.fixture(scope="module")
 def bucket():
     """The URL of a bucket."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     address = f"http://127.0.0.1:{port}"
     logging.getLogger("gcp_storage_emulator").setLevel(logging.CRITICAL)
     with pytest.MonkeyPatch.context() as patch:

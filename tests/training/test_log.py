@@ -16,10 +16,6 @@ def line(epoch: int, **changes) -> dict:
     return {"epoch": epoch, "step": 10 * epoch} | numbers | without | changes
 
 
-def written(folder) -> list[dict]:
-    return [json.loads(text) for text in (folder / METRICS).read_text().splitlines()]
-
-
 def test_a_resumed_log_has_no_doubled_and_no_torn_line(tmp_path):
     log = EpochLog(tmp_path, 1, 0)
     for epoch in (1, 2, 3):
@@ -30,21 +26,23 @@ def test_a_resumed_log_has_no_doubled_and_no_torn_line(tmp_path):
     log = EpochLog(tmp_path, 3, 20)
     log.write(line(3, lr=0.5), max_epochs=4)
     log.close()
-    assert [(epoch["epoch"], epoch["lr"]) for epoch in written(tmp_path)] == [(1, 1.0), (2, 1.0), (3, 0.5)]
+    written = [json.loads(text) for text in (tmp_path / METRICS).read_text().splitlines()]
+    assert [(epoch["epoch"], epoch["lr"]) for epoch in written] == [(1, 1.0), (2, 1.0), (3, 0.5)]
 
 
-def test_an_epoch_line_has_a_dash_where_there_is_no_value_and_the_factor_where_there_is(tmp_path, capsys):
+def test_an_epoch_line_has_a_dash_where_there_is_no_value_and_q_hat_where_it_is_another(tmp_path, capsys):
     log = EpochLog(tmp_path, 1, 0)
     log.write(line(1), max_epochs=3)
-    log.write(line(2, seconds_compiling=0.4, factor_min=1.5, factor_median=2.0, factor_max=3.25), max_epochs=3)
+    scaled = {"au": 3, "au_hat": 16, "factor_min": 1.5, "factor_median": 2.0, "factor_max": 3.25}
+    log.write(line(2, seconds_compiling=0.4, **scaled), max_epochs=3)
     log.close()
     without, with_factor = capsys.readouterr().out.strip().splitlines()
     assert "kl -" in without
     assert "factor" not in without
+    assert "au_hat" not in without
     assert " 1 s (1 s compiling), at most " in without
     assert " 1 s, at most " in with_factor
-    assert "factor 1.5/2/3.25" in with_factor
-    assert "au_hat" not in with_factor
+    assert "au 3 au_hat 16 factor 1.5/2/3.25 |" in with_factor
 
 
 def test_the_time_left_is_that_of_epochs_without_compilation(tmp_path, capsys, monkeypatch):
@@ -55,13 +53,6 @@ def test_the_time_left_is_that_of_epochs_without_compilation(tmp_path, capsys, m
         log.write(line(1, seconds_compiling=90.0), max_epochs=3)
     log.close()
     assert capsys.readouterr().out.endswith("(90 s compiling), at most 0:20 left\n")
-
-
-def test_an_epoch_line_has_the_active_units_of_q_hat_where_they_are_others(tmp_path, capsys):
-    log = EpochLog(tmp_path, 1, 0)
-    log.write(line(1, au=3, au_hat=16, factor_min=1.5, factor_median=2.0, factor_max=3.25), max_epochs=1)
-    log.close()
-    assert "au 3 au_hat 16 factor 1.5/2/3.25 |" in capsys.readouterr().out
 
 
 def test_tensorboard_has_curves_by_step_without_what_is_not_finite_and_text_as_it_is(tmp_path, monkeypatch):
@@ -84,10 +75,3 @@ def test_tensorboard_has_curves_by_step_without_what_is_not_finite_and_text_as_i
     other.step(100, {"loss": 1.0})
     other.text("samples", [], 100)
     assert (log.has_board, other.has_board, len(added)) == (True, False, 2)
-
-
-def test_tensorboard_files_are_written(tmp_path):
-    log = EpochLog(tmp_path, 1, 0)
-    log.write(line(1), max_epochs=1)
-    log.close()
-    assert list((tmp_path / "tensorboard").glob("events.out.tfevents.*"))

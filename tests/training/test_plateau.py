@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scalevae_jax import config
@@ -36,14 +36,6 @@ class _Script:
         return saved, decayed, self.decay_count == self.rule.max_decays
 
 
-def _decisions(rule, losses):
-    state, decisions = plateau.start(1.0), []
-    for epoch, loss in enumerate(losses):
-        state, decision = plateau.update(rule, state, loss, epoch)
-        decisions.append(decision)
-    return state, decisions
-
-
 _RULES = st.builds(
     Rule,
     patience=st.integers(1, 4),
@@ -54,6 +46,7 @@ _RULES = st.builds(
 _LOSSES = st.lists(st.integers(1, 6).map(float), min_size=1, max_size=40)
 
 
+@settings(max_examples=200)
 @given(_RULES, _LOSSES)
 def test_every_epoch_is_the_scripts(rule, losses):
     script, state = _Script(rule, 2.0), plateau.start(2.0)
@@ -68,35 +61,8 @@ def test_every_epoch_is_the_scripts(rule, losses):
             break
 
 
-def test_without_a_guard_a_training_of_15_epochs_cuts_its_rate():
-    """The paper names no guard: by default there is none."""
+def test_the_rule_of_a_configuration_is_the_papers_without_a_guard():
     assert loop.plateau_rule(config.Config()) == Rule() == Rule(min_epoch=0)
-    state, decisions = _decisions(Rule(), [100.0 + epoch for epoch in range(15)])
-    assert [epoch for epoch, d in enumerate(decisions) if Decision.DECAY in d] == [5, 10]
-    assert float(state.learning_rate) == 1 / 4
-
-
-def test_a_loss_that_only_rises_is_cut_at_the_guard_and_stops_at_the_fifth_cut():
-    rule = Rule(min_epoch=15)
-    state, decisions = _decisions(rule, [100.0 + epoch for epoch in range(36)])
-    assert [epoch for epoch, d in enumerate(decisions) if Decision.DECAY in d] == [15, 20, 25, 30, 35]
-    assert plateau.finished(rule, state)
-    assert not plateau.finished(rule, _decisions(rule, [100.0 + epoch for epoch in range(35)])[0])
-    assert [epoch for epoch, d in enumerate(decisions) if Decision.BEST in d] == [0]
-    assert float(state.learning_rate) == 1 / 32
-
-
-def test_after_a_cut_patience_counts_from_the_present_loss_and_the_best_stays():
-    rule = Rule(patience=2, min_epoch=0)
-    state, decisions = _decisions(rule, [1.0, 5.0, 5.0, 4.0, 4.5])
-    assert decisions == [Decision.BEST, Decision.KEEP, Decision.DECAY, Decision.KEEP, Decision.KEEP]
-    assert (float(state.best), float(state.reference), int(state.bad)) == (1.0, 4.0, 1)
-
-
-def test_an_equal_loss_is_no_new_best_but_resets_patience():
-    state, decisions = _decisions(Rule(patience=2, min_epoch=0), [3.0, 4.0, 3.0, 4.0])
-    assert decisions == [Decision.BEST, Decision.KEEP, Decision.KEEP, Decision.KEEP]
-    assert int(state.bad) == 1
 
 
 @pytest.mark.parametrize("place", [np.asarray, jnp.asarray])
