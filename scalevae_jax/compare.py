@@ -38,8 +38,8 @@ def show(found: Comparison, out: Path) -> None:
 
 def _print(title: str, header: list[str], rows: list[list[str]]) -> None:
     table = Table(title=title, title_justify="left")
-    for name in header:
-        table.add_column(name, justify="left" if name in header[:2] else "right", overflow="fold")
+    for i, name in enumerate(header):
+        table.add_column(name, justify="left" if i < 2 else "right", overflow="fold", no_wrap=i == 0)
     for cells in rows:
         table.add_row(*cells)
     console.console.print(table)

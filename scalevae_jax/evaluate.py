@@ -22,14 +22,23 @@ from rich.table import Table
 
 from scalevae_jax import config
 from scalevae_jax.core.linear import COMPUTE_DTYPES
-from scalevae_jax.inference import flags, load, metrics
+from scalevae_jax.inference import flags, load, metrics, priors
 from scalevae_jax.inference.evaluate import ROWS, EvaluationRequest, evaluate, output
 from scalevae_jax.inference.importance import AUTO, AUTO_FIRST, AUTO_MOST, SETTLED
 from scalevae_jax.runtime import command, console, processes
 from scalevae_jax.runtime.command import Parser, integer, number
 
+FAR = 1.0  # nats between the method's own prior and a fitted one, from which on the next command samples from that
 LOOSE = 5.0  # effective draws below which `nll` is mostly the weight of a few lucky ones
 PER_SENTENCE = ("nll", "rec", "kl", "tokens")  # columns of the file of --per_sentence
+
+
+def prior_to_sample(result: dict[str, Any]) -> str:
+    """The prior whose sentences are most like the text: a fitted one where the method's own has a far higher bound."""
+    if result.get("nll") is None:
+        return "model"
+    best = metrics.tightest(result)
+    return priors.FITTED.get(best, "model") if result["nll"] - result[best] > FAR else "model"
 
 
 def show(result: dict[str, Any]) -> None:
@@ -56,6 +65,9 @@ def show(result: dict[str, Any]) -> None:
     if len(result["nll_by_draws"]) > 1 and result["ess"] is not None:
         bounds = ", ".join(f"{bound:.3f} with {draws}" for draws, bound in result["nll_by_draws"].items())
         console.log(f"nll by number of draws: {bounds}")
+    if (prior := prior_to_sample(result)) != "model":
+        gap = result["nll"] - result[metrics.tightest(result)]
+        console.log(f"nll is {gap:.1f} nats above that of the {prior} prior: sample with --prior {prior}")
     if result["mi_at_ceiling"]:
         console.log("mi is at its ceiling: the true value may be larger")
     if result["kl_dims"]:
@@ -110,7 +122,8 @@ def _command(options: Namespace) -> None:
         console.write_columns(columns, Path(options.per_sentence), "--per_sentence")
         console.log(f"one line a sentence in {options.per_sentence}")
     console.log(f"written to {run.workdir / output(request)}")
-    console.log(flags.next_step("sample", "--num 10", run.settings.method.name, run.workdir))
+    arguments = f"--num 10 --prior {prior_to_sample(evaluation.result)}"
+    console.log(flags.next_step("sample", arguments, run.settings.method.name, run.workdir))
 
 
 main = functools.partial(command.run, _command, parser)

@@ -262,6 +262,7 @@ def _command(options: Namespace) -> None:
     _gradio()
     split, limit = options.split, options.limit
     views = open_views(options.folders, split, limit)
+    console.log("starting the server")
     page = build(views)
     address = serve(page, options.port)
     with contextlib.suppress(KeyboardInterrupt):  # gradio catches one, but not before it waits

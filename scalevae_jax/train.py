@@ -25,7 +25,7 @@ from scalevae_jax.core.streams import Stream, stream_key
 from scalevae_jax.core.types import InputError, Params
 from scalevae_jax.data import tokenizer
 from scalevae_jax.data.vocab import Vocabulary
-from scalevae_jax.evaluate import show
+from scalevae_jax.evaluate import prior_to_sample, show
 from scalevae_jax.inference import decoding, evaluate, flags, load, posteriors, priors
 from scalevae_jax.inference.decoding import TEMPERATURE
 from scalevae_jax.inference.model import TrainedModel
@@ -137,11 +137,13 @@ def finish(settings: Config, folder: Path) -> None:
     console.log(f"best checkpoint: epoch {run.epoch}, by the validation {settings.train.select_by}")
     if warning := problems.larger_factor(read_metrics(folder), run.epoch, settings):
         console.warn(warning)
+    prior = "model"
     if settings.eval.at_end:
-        show(evaluate.evaluate(run, evaluate.EvaluationRequest()).result)
-        console.log(f"\nten sentences from the prior, temperature {TEMPERATURE}:")
-        trained = TrainedModel(run)
-        for sentence in trained.written(trained.sample(10)):
+        result = evaluate.evaluate(run, evaluate.EvaluationRequest()).result
+        show(result)
+        prior, trained = prior_to_sample(result), TrainedModel(run)
+        console.log(f"\nten sentences, prior {prior}, temperature {TEMPERATURE}:")
+        for sentence in trained.written(trained.sample(10, prior=prior)):
             console.log(f"  {sentence}")
         console.log("\nfive sentences on the line between two draws:")
         for sentence in trained.written(trained.interpolate(steps=5)):
@@ -152,7 +154,7 @@ def finish(settings: Config, folder: Path) -> None:
     made = (priors.FILE, evaluate.output(evaluate.EvaluationRequest()))
     more = "".join(f", {name}" for name in made if (folder / name).is_file())
     console.log(f"done: {folder} holds config.json, {words}, metrics.jsonl, {board}checkpoints/{more}")
-    verb, arguments = ("sample", "--num 10") if settings.eval.at_end else ("evaluate", "--split test")
+    verb, arguments = ("sample", f"--num 10 --prior {prior}") if settings.eval.at_end else ("evaluate", "--split test")
     console.log(flags.next_step(verb, arguments, settings.method.name, folder))
 
 

@@ -40,10 +40,9 @@ def describe(data: Data, text: corpus.Corpus) -> None:
     train = splits["train"]
     known = len(distinct.intersection(words.words[len(vocab.SPECIALS) :]))
     own = "the four special symbols" + (" and the 256 bytes" if data.tokenizer == "bpe" else "")
-    console.log(
-        f"vocabulary: {len(words):,} entries, {own} counted; it has {known:,} of the "
-        f"{len(distinct):,} distinct {unit} of train, and {1 - train.unknown:.1%} of its running {unit}"
-    )
+    covers = f"it has {known:,} of the {len(distinct):,} distinct {unit} of train, and {1 - train.unknown:.1%} of its "
+    covers = f"{known:,} of them stand in train" if data.tokenizer == "bpe" else f"{covers}running {unit}"
+    console.log(f"vocabulary: {len(words):,} entries, {own} counted; {covers}")
     console.log(f"{unit} a sentence (train):")
     for line in histogram(train.lengths - 2):
         console.log(f"  {line}")

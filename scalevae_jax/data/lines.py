@@ -35,7 +35,6 @@ UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 INTEGER = re.compile(r" *[+-]?[0-9]{1,18} *")
 REPAIRS = {
     "blank": "blank lines left out",
-    "crlf": "lines ended by CRLF, read as any other",
     "cr": "lines ended by CR alone, taken as the end of a line",
     "control": "lines with control characters, now spaces",
     "invisible": "lines with zero-width characters or byte order marks, which are left out",
@@ -180,9 +179,7 @@ def decode_lines(file: io.BufferedIOBase, name: str, repairs: Counter[str]) -> I
                 f"{where}: more than a third of it is control characters; if the file is UTF-16 without a byte order "
                 "mark, convert it (iconv -f UTF-16LE -t UTF-8, or UTF-16BE)"
             )
-        if raw.endswith(b"\r\n"):
-            repairs["crlf"] += 1
-        elif raw.endswith(b"\r"):
+        if raw.endswith(b"\r"):
             repairs["cr"] += 1
         if number > 1 and line.startswith(codecs.BOM_UTF8):  # where files were joined
             repairs["invisible"] += 1

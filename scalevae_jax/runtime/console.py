@@ -100,7 +100,9 @@ class Progress:
         if not self.is_bar and now - self._last_line > self.EVERY and done > self._first:
             self._last_line = now
             left = (now - self._started) / (done - self._first) * (self._total - done)
-            log(f"  {self._name} {done}/{self._total} {text + ' ' if text else ''}eta {duration(left)}")
+            known = 20 * (done - self._first) >= self._total  # before, it is mostly the time of compiling
+            eta = f"eta {duration(left)}" if known else ""
+            log(" ".join([" ", self._name, f"{done}/{self._total}", *filter(None, (text, eta))]))
 
 
 def format_number(value: Any, digits: int = 2) -> str:

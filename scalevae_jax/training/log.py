@@ -111,6 +111,7 @@ class EpochLog:
             spread = (line[f"factor_{which}"] for which in ("min", "median", "max"))
             factor += " factor " + "/".join(f"{f:.3g}" for f in spread)
         speed = "-" if line["tokens_per_second"] is None else f"{line['tokens_per_second']:,.0f}"
+        ends = f", at most {duration(left)} left" if line["epoch"] < max_epochs else ""
         compiling = f" ({line['seconds_compiling']:.0f} s compiling)" if line["seconds_compiling"] >= 0.5 else ""
         log(
             f"epoch {line['epoch']}/{max_epochs} step {line['step']} lr {line['lr']:.3g} "
@@ -118,7 +119,7 @@ class EpochLog:
             f"train rec {format_number(line['train_rec'])} kl {format_number(line['train_kl'])} | "
             f"valid rec {format_number(line['valid_rec'])} kl {format_number(line['valid_kl'])} "
             f"mi {format_number(line['mi'])} au {format_number(line['au'])}{factor} | {speed} tokens/s "
-            f"{line['seconds']:.0f} s{compiling}, at most {duration(left)} left"
+            f"{line['seconds']:.0f} s{compiling}{ends}"
         )
 
     def step(self, step: int, values: dict[str, float]) -> None:

@@ -189,7 +189,6 @@ def test_data_describes_a_single_raw_file_and_prints_how_to_train_on_it(run, tmp
     assert done.code == 0, done.error
     for part in (
         ": 1 blank lines left out",
-        "lines ended by CRLF",
         ": 1 lines with control characters, now spaces",
         "sentences of more than 20 words cut",
         "vocabulary: ",

@@ -56,8 +56,8 @@ def test_an_exported_model_is_evaluated_like_a_run_however_its_path_is_written(e
         limit = ["--iw_samples", "2", "--limit", str(number), "--estimates", "nll"]
         assert evaluate.main(["--workdir", path, *limit]) == 0
         assert json.loads((out / f"eval_test_first{number}.json").read_text())["examples"] == number
-        shown = shlex.quote(str(Path(path)))
-        assert f"next: python -m scalevae_jax.sample --num 10 --workdir {shown}\n" in capsys.readouterr().out
+        arguments = f"--num 10 --prior model --workdir {shlex.quote(str(Path(path)))}"
+        assert f"next: python -m scalevae_jax.sample {arguments}\n" in capsys.readouterr().out
 
 
 def test_exports_of_one_model_are_equal_files(exported, tmp_path):

@@ -109,13 +109,13 @@ def test_labels_that_are_names_have_the_same_number_in_every_split(data, folder)
 
 def test_a_repair_in_a_single_file_counts_once(tmp_path):
     path = tmp_path / "my.txt"
-    rows = [f"sentence {i}" for i in range(400)] + [f"\0 {i}" for i in range(30)]
+    rows = [f"sentence {i}" for i in range(400)] + [f"\0 {i}" for i in range(300)]
     path.write_bytes("\r\n\n".join(rows).encode() + b"\n\n\n")
     text = corpus.open(Data(path=str(path), cache=str(tmp_path)))
     counts = [text.metadata(split) for split in corpus.SPLITS]
-    total = {key: sum(count.get(key, 0) for count in counts) for key in ("sentences", "blank", "crlf", "control")}
-    assert total == {"sentences": 430, "blank": 429 + 2, "crlf": 429, "control": 30}
-    assert counts[0]["crlf"] > counts[1]["crlf"] > 0
+    total = {key: sum(count.get(key, 0) for count in counts) for key in ("sentences", "blank", "control")}
+    assert total == {"sentences": 700, "blank": 699 + 2, "control": 300}
+    assert counts[0]["control"] > counts[1]["control"] > 0
 
 
 def test_raw_text_is_tokenized(tmp_path):

@@ -112,7 +112,7 @@ def test_the_digest_covers_bytes_names_and_how_they_are_read(tmp_path):
 REPAIRED = {
     "white space": ("a  man\u3000sleeps .\n", ["a man sleeps ."], {}),
     "blank lines": ("a\n\n \nb\n", ["a", "b"], {"blank": 2}),
-    "CRLF": ("a b\r\nc\r\n", ["a b", "c"], {"crlf": 2}),
+    "CRLF": ("a b\r\nc\r\n", ["a b", "c"], {}),
     "CR alone": ("a b\rc\rd", ["a b", "c", "d"], {"cr": 2}),
     "control characters": ("c\x00d\x1b\x85\nünï\n", ["c d", "ünï"], {"control": 1}),
     "a byte order mark at the start": ("\ufeffa b\n", ["a b"], {}),
@@ -134,7 +134,7 @@ def test_what_is_not_as_it_seems_is_repaired_and_counted(write, case):
 def test_a_file_of_cr_ends_is_read_in_chunks(write, monkeypatch):
     monkeypatch.setattr(lines, "LONGEST_LINE", 10)
     found = _read(write(b"aaaa\rbbbb\r\ncc\rdd\n"))  # ten bytes end between CR and LF
-    assert found == ([(None, text) for text in ("aaaa", "bbbb", "cc", "dd")], {"cr": 2, "crlf": 1})
+    assert found == ([(None, text) for text in ("aaaa", "bbbb", "cc", "dd")], {"cr": 2})
 
 
 def test_sentences_from_elsewhere_are_read_like_those_of_a_corpus():
@@ -142,7 +142,7 @@ def test_sentences_from_elsewhere_are_read_like_those_of_a_corpus():
         repairs = Counter()
         return lines.read_texts(io.BytesIO(content), "--input -", repairs), +repairs
 
-    assert read("\ufeff1\ta b\r\n\n0\tc\n".encode()) == (["a b", "", "c"], {"crlf": 1, "label": 2})
+    assert read("\ufeff1\ta b\r\n\n0\tc\n".encode()) == (["a b", "", "c"], {"label": 2})
     assert read(b"1\ta\nthe dog\truns\n") == (["1 a", "the dog runs"], {})
     assert read(b"") == ([], {})
     _refused(lambda: read(b"a\n\xff"), "--input -: line 2: byte 1 is not UTF-8")
@@ -164,7 +164,7 @@ def test_a_jsonl_line_is_an_object(write):
 
 def test_a_csv_has_a_header_and_a_quoted_cell_may_have_commas_quotes_and_lines(write):
     content = b'id,label,text\r\n1,good,"a, ""b""\nc"\r\n\r\n2,bad,d\r\n'
-    assert _read(write(content, "train.csv")) == ([("good", 'a, "b" c'), ("bad", "d")], {"blank": 1, "crlf": 4})
+    assert _read(write(content, "train.csv")) == ([("good", 'a, "b" c'), ("bad", "d")], {"blank": 1})
     other = _read(write(content, "train.csv.gz"), text_column="label", label_column="id")[0]
     assert other == [(1, "good"), (2, "bad")]
 
@@ -269,7 +269,6 @@ def test_no_valid_line_is_lost(write, texts, end, name):
         content = io.BytesIO()
         parquet.write_table(pa.table({"text": pa.array(texts, pa.string()), "label": range(len(texts))}), content)
         found, repairs = _read(write(content.getvalue(), name))
-        end = ""
     else:
         if "jsonl" in name:
             rows = [json.dumps({"text": text, "label": i}, ensure_ascii=i % 2 == 0) for i, text in enumerate(texts)]
@@ -280,7 +279,6 @@ def test_no_valid_line_is_lost(write, texts, end, name):
         found, repairs = _read(write("".join(row + end for row in rows).encode(), name))
     assert found == [(i, _words(text)) for i, text in enumerate(texts) if _words(text)]
     assert repairs.get("blank", 0) == len(texts) - len(found)
-    assert repairs.get("crlf", 0) == (len(texts) + ("csv" in name) if end == "\r\n" else 0)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200)

@@ -14,7 +14,7 @@ from small import make_run
 from scalevae_jax.core.streams import Stream, stream_key
 from scalevae_jax.core.types import InputError, Posteriors
 from scalevae_jax.data import corpus, loader
-from scalevae_jax.evaluate import show
+from scalevae_jax.evaluate import prior_to_sample, show
 from scalevae_jax.inference import evaluate, importance, metrics, posteriors, priors
 from scalevae_jax.inference.evaluate import EvaluationRequest
 from scalevae_jax.methods import objective
@@ -217,6 +217,24 @@ def test_few_effective_draws_make_a_loose_bound(whole, capsys, ess, said):
     out = capsys.readouterr().out
     assert ("nll is a loose bound: 4.2 of 7 draws count" in out) == said
     assert "2: 1.000, 0: 0.500, 1: 0.250" in out  # dimensions count from 0, as in traverse
+
+
+@pytest.mark.parametrize(
+    ("bounds", "prior"),
+    [
+        ({"nll": 23.2, "nll_full_prior": 16.0, "nll_mixture_prior": 15.4}, "mixture"),
+        ({"nll": 23.2, "nll_full_prior": 15.0, "nll_mixture_prior": None}, "full"),
+        ({"nll": 38.0, "nll_mixture_prior": 37.5}, "model"),
+        ({"nll": 40.0, "nll_unit_prior": 38.0}, "model"),
+        ({"nll_mixture_prior": 37.5, "nll_paper": 35.0}, "model"),
+    ],
+)
+def test_where_the_models_own_prior_is_far_from_the_posteriors_a_fitted_one_is_named(whole, capsys, bounds, prior):
+    result = whole.result | dict.fromkeys(metrics.BOUNDS) | bounds
+    assert prior_to_sample(result) == prior
+    show(result)
+    said = f"above that of the {prior} prior: sample with --prior {prior}" in capsys.readouterr().out
+    assert said == (prior != "model")
 
 
 def test_a_text_that_changed_or_that_the_model_does_not_know_is_said(tmp_path, capsys):

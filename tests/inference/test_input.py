@@ -84,7 +84,7 @@ def test_a_file_without_a_good_line_has_no_output(command):
     ("text", "said"),
     [
         ("".join(f"{i}\t{line}\n" for i, line in enumerate(GOOD)), "2 labels before a tab left out"),
-        ("\ufeff" + "\r\n".join(line.replace(" dog", "\u200b dog") for line in GOOD), "lines ended by CRLF"),
+        ("\ufeff" + "\r\n".join(line.replace(" dog", "\u200b dog") for line in GOOD), "lines with zero-width"),
         ("\n".join(GOOD).replace(" runs", "\truns"), ""),
     ],
 )

@@ -26,6 +26,9 @@ def test_without_a_terminal_progress_is_a_line_now_and_then_with_an_eta(capsys, 
         assert progress.due
         progress.tick(4, "loss 3.25")
     assert capsys.readouterr().out.startswith("  epoch 1/2 4/10 loss 3.25 eta ")
+    with console.Progress("epoch 1/2", total=1000) as progress:
+        progress.tick(4, "loss 3.25")  # most of the time so far is that of compiling
+    assert capsys.readouterr().out == "  epoch 1/2 4/1000 loss 3.25\n"
     monkeypatch.setattr(console.Progress, "EVERY", 1e9)
     with console.Progress("epoch 1/2", total=10) as progress:
         assert not progress.due
