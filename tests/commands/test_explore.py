@@ -179,4 +179,4 @@ def test_an_interrupt_ends_it_before_gradio_waits_too(monkeypatch, capsys):
     for name, value in {"_gradio": None, "open_views": [], "build": page, "serve": "here"}.items():
         monkeypatch.setattr(explore, name, mock.Mock(return_value=value))
     assert explore.main(["a"]) == 0
-    assert capsys.readouterr().out == "open here (Ctrl-C ends)\n"
+    assert capsys.readouterr().out.splitlines() == ["starting the server", "open here (Ctrl-C ends)"]
