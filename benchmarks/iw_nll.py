@@ -67,8 +67,9 @@ def ours(size: Size, draws: int, dtype: str = "float32") -> Callable[[], dict[st
     keys = jax.random.split(jax.random.key(0), size.rows)
     chunk = draws_at_once(128, size.rows, size.vocabulary, size.hidden)
 
+    fitted = {"nll_fitted_prior": mixture.diagonal(gaussian.standard(size.latent))}
+
     def weigh(params, posteriors, batch, keys):
-        fitted = {"nll_fitted_prior": mixture.diagonal(gaussian.standard(size.latent))}
         return metrics.importance_weighted(model, params, posteriors, batch, keys, fitted, draws, chunk)
 
     arguments = jax.device_put((params, posteriors, batch, keys))

@@ -45,7 +45,7 @@ def test_every_program_has_arguments_and_an_example(path):
 
 @pytest.mark.slow
 def test_the_accelerator_program_measures_every_part_at_small_sizes(tmp_path):
-    assert accelerator.main(["--tiny", "--out", str(tmp_path / "out.json")]) == 0
+    assert accelerator.main(["--tiny", "--minutes", "60", "--out", str(tmp_path / "out.json")]) == 0
     cases = json.loads((tmp_path / "out.json").read_text())["cases"]
     assert [name for name, figures in cases.items() if "failed" in figures] == []
     parity = {name: figures for name, figures in cases.items() if name.startswith("parity, ")}
