@@ -22,7 +22,7 @@ from scalevae_jax.training.steps import make_steps
 
 MIB = 2**20
 TIMED = 8  # steps that the estimate of --dry_run takes, after the first
-FEW_STEPS = 1000  # the smallest configuration, smoke, has 1,135
+FEW_STEPS = 1000  # fewer hardly train z: smoke has 378, the demo 5,020
 
 
 class TrainingData(NamedTuple):
