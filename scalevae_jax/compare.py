@@ -5,7 +5,7 @@ Examples:
   python -m scalevae_jax.compare runs/a runs/b runs/c --out comparison
 
 WHAT is the folder of a sweep, workdirs, or records of runs. All runs must have been evaluated on the same sentences.
-Runs that differ only in their seed share a line of the table. Lines are sorted by the tightest valid bound on
+Runs that differ only in their seed share a row of the table. Rows are sorted by the tightest valid bound on
 -log p(x), or a language model's exact value. `nll_paper` is not a bound and decides nothing.
 """
 
@@ -49,7 +49,7 @@ def parser() -> Parser:
     arguments = Parser("scalevae_jax.compare", __doc__, "WHAT ... ")
     add = arguments.add_argument
     add("what", nargs="+", type=command.local, metavar="WHAT", help="see above")
-    add("--baseline", default="", metavar="SYSTEM", help="a method, or the name of a line of the table")
+    add("--baseline", default="", metavar="SYSTEM", help="a method, or the name of a row of the table")
     add(
         "--out",
         type=command.local,

@@ -65,7 +65,9 @@ class Optim:
     learning_rate: float = _field(
         1.0, "learning rate, for the batch mean of nats a sentence; for Adam about 0.001", POSITIVE
     )
-    weight_decay: float = _field(0.01, "for adamw: share of each matrix, times the rate, that a step removes", SHARE)
+    weight_decay: float = _field(
+        0.01, "for adamw: each step shrinks every matrix by this times the learning rate", SHARE
+    )
     schedule: str = _field(
         "plateau",
         "plateau cuts the rate by the rule below; cosine lowers it to 0 over the whole training",
@@ -98,7 +100,7 @@ class Train:
     select_by: str = _field(
         "loss",
         "validation measure that patience watches and that picks the best epoch: loss (rec + KL of q, the paper's) or "
-        "neg_elbo (rec + kl_model, a bound, with the prior that is sampled)",
+        "neg_elbo (rec + kl_model, a bound)",
         ("loss", "neg_elbo"),
     )
     encoder_from: str = _field("", "folder of a run whose encoder this one starts from (Li et al. 2019)")

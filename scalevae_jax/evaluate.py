@@ -5,7 +5,7 @@ Examples:
   python -m scalevae_jax.evaluate --workdir runs/demo --data.path=other_text --per_sentence scores.tsv
 
 Prints a table and writes eval_<split>.json into the workdir; the first N sentences (--limit N) and another text
-(--data.path) have files of their own. Figures are in nats a sentence, counting `</s>` but not `<s>`; ppl is per token.
+(--data.path) have files of their own. Losses are in nats a sentence, counting `</s>` but not `<s>`; ppl is per token.
 `nll_paper` follows the paper's text most closely, and is not a bound unless the factor is 1. `nll` is a bound. The
 smaller its effective sample size (ess), the looser it is. More draws (--iw_samples) or a wider proposal
 (--proposal_scale) tighten it; --iw_samples auto doubles the draws until the bound settles. A .tsv file beside the .json

@@ -163,7 +163,7 @@ def parser() -> Parser:
     add("--grid", action="append", default=[], metavar="FIELD=A,B,..", help=grid)
     add("--seeds", type=integer(1), default=1, help="number of seeds for each system, from train.seed on")
     add("--out", type=command.local, default=Path("runs/sweep"), metavar="DIR", help="the folder for everything")
-    baseline = "baseline of the paired differences: a method, or a line of the table"
+    baseline = "baseline of the paired differences: a method, or a row of the table"
     add("--baseline", default="", metavar="SYSTEM", help=baseline)
     add("--limit", type=integer(0), default=0, help="evaluate only the first LIMIT test sentences; 0 means all")
     add("--iw_samples", type=flags.draws, metavar="N|auto", help="as in `evaluate`")

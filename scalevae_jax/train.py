@@ -163,7 +163,9 @@ def parser() -> Parser:
     config_file.add_arguments(arguments)
     add = arguments.add_argument
     add("--workdir", metavar="DIR", help="the folder of the run, or gs://BUCKET/FOLDER; by default runs/<config name>")
-    arguments.add_switch("--dry_run", help="print what the run would need (parameters, buckets, memory, time) and exit")
+    arguments.add_switch(
+        "--dry_run", help="print what the run would need (parameters, padded lengths, memory, time) and exit"
+    )
     arguments.add_switch("--list_methods", help="list the methods and exit")
     processes.add_arguments(arguments)
     return arguments

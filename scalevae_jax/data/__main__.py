@@ -97,7 +97,9 @@ def histogram(lengths: np.ndarray) -> list[str]:
 
 def parser() -> Parser:
     arguments = Parser("scalevae_jax.data", __doc__)
-    arguments.add_argument("--config", metavar="NAME|FILE", help=f"its fields are the defaults; {config_file.HELP}")
+    arguments.add_argument(
+        "--config", metavar="NAME|FILE", help=f"configuration whose data fields are the defaults: {config_file.HELP}"
+    )
     command.add_fields(arguments, Data)
     return arguments
 

@@ -244,8 +244,10 @@ def scale(
     averages = _averages(des_std, std_ddof, eps)
     if factor_average not in averages:
         raise ValueError(f"factor_average is one of {', '.join(averages)}; got {factor_average!r}")
-    if not des_std > 0 or f_epo < 1 or std_ddof not in (0, 1):
-        raise ValueError(f"Scale-VAE needs des_std > 0, f_epo >= 1, std_ddof 0 or 1: {des_std}, {f_epo}, {std_ddof}")
+    if not des_std > 0:
+        raise ValueError(f"des_std is a standard deviation above 0, got {des_std}")
+    if f_epo < 1 or std_ddof not in (0, 1):
+        raise ValueError(f"f_epo is 1 epoch or more, and std_ddof 0 or 1; got {f_epo} and {std_ddof}")
     average = averages[factor_average]
 
     def so_far(state: ScaleState) -> Float[Array, " latent"]:

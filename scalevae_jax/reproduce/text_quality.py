@@ -99,7 +99,7 @@ def parser() -> Parser:
     flags.add_model(arguments)
     arguments.add_argument("--language_model", metavar="DIR", help="the folder of an lstm_lm")
     arguments.add_argument("--pairs", type=integer(1), default=1000, help="lines between two prior draws")
-    arguments.add_argument("--points", type=integer(2), default=5, help="sentences a line, both ends included")
+    arguments.add_argument("--points", type=integer(2), default=5, help="points on each line, both ends included")
     arguments.add_argument("--max_words", type=integer(1), default=15, help="maximum words in a sentence")
     arguments.add_argument("--seeds", type=integer(1), default=10, help="repetitions")
     return arguments

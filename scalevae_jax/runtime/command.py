@@ -62,7 +62,7 @@ class Parser(argparse.ArgumentParser):
             formatter_class=_Help,
             allow_abbrev=False,
         )
-        self.add_argument("--no_compilation_cache", action="store_true", help="compile anew, and keep nothing")
+        self.add_argument("--no_compilation_cache", action="store_true", help="compile anew, without the cache")
 
     def add_switch(self, name: str, default: bool | None = False, help: str = "") -> None:
         """An argument that is on or off: `--name` or `--name=true`, `--noname` or `--name=false`."""

@@ -125,7 +125,7 @@ def test_another_method_drops_the_hyperparameters_of_the_file_and_keeps_those_of
         ("data.partition", "sorted", "config.data.partition: expected one of fixed, repartitioned"),
         ("method.name", "gan", "config.method.name: no method 'gan'"),
         ("method.gamma", 0.6, "config.method.gamma: scale_vae has no such hyperparameter"),
-        ("method.des_std", -1.0, "des_std > 0"),
+        ("method.des_std", -1.0, "des_std is a standard deviation above 0, got -1.0"),
         ("method.des_std", math.nan, "config.method.des_std: expected a finite number"),
         ("train.batch_size", 15, "config.train.batch_size: 15; scale_vae takes the moments of batches of 16"),
         ("method", config.MethodConfig(name="agg_vae", window=0), "window of 1 or more"),
