@@ -64,7 +64,10 @@ def _command(options: Namespace) -> None:
         raise InputError(f"{missing[0]}: no such file or folder")
     found = comparison.compare(comparison.find(options.what), options.baseline)
     first = options.what[0]
-    show(found, options.out or (first if len(options.what) == 1 and first.is_dir() else Path("comparison")))
+    out = options.out or (first if len(options.what) == 1 and first.is_dir() else Path("comparison"))
+    if (out / "comparison.html").exists():
+        console.log(f"{out}: its comparison is replaced; --out keeps it")
+    show(found, out)
 
 
 main = functools.partial(command.run, _command, parser)

@@ -62,6 +62,8 @@ def show(result: dict[str, Any]) -> None:
     if result["ess"] is not None and result["ess"] < min(LOOSE, 0.9 * result["iw_samples"]):
         draws = f"{result['ess']:.1f} of {result['iw_samples']} draws count"
         console.log(f"nll is a loose bound: {draws}; more --iw_samples or --proposal_scale 1.5 may tighten it")
+    if "content_recall" in result and result["content_recall"] is None:
+        console.log("no content_recall: no sentence has a word outside the 200 commonest")
     if len(result["nll_by_draws"]) > 1 and result["ess"] is not None:
         bounds = ", ".join(f"{bound:.3f} with {draws}" for draws, bound in result["nll_by_draws"].items())
         console.log(f"nll by number of draws: {bounds}")
@@ -88,7 +90,9 @@ def parser() -> Parser:
     add("--limit", type=integer(0), default=0, help="evaluate only the first LIMIT sentences; 0 means all")
     add("--repeats", type=integer(1), default=1, help="number of evaluations, each with its own draws")
     add("--estimates", type=command.names, help=f"some of {', '.join(metrics.ESTIMATES)}; by default all")
-    add("--data.path", dest="data_path", metavar="PATH", help="another text, read with the run's vocabulary")
+    add(
+        "--data.path", dest="data_path", metavar="PATH", help="another text, read with the run's vocabulary and columns"
+    )
     add("--per_sentence", metavar="FILE", help="write one line a sentence: nll, rec, kl (nats), tokens")
     arguments.add_switch("--contents", True, "measure reconstructions, and what z tells about a sentence")
     add("--compute_dtype", choices=COMPUTE_DTYPES, help="type of the operands of large products; by default the run's")

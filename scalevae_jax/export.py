@@ -24,8 +24,9 @@ import safetensors.numpy
 from scalevae_jax import config
 from scalevae_jax.core.types import InputError
 from scalevae_jax.data import files, tokenizer
+from scalevae_jax.evaluate import prior_to_sample
 from scalevae_jax.inference import flags, load, priors
-from scalevae_jax.inference.evaluate import ROWS
+from scalevae_jax.inference.evaluate import ROWS, EvaluationRequest, output
 from scalevae_jax.inference.load import FORMAT, SUMS, WEIGHTS, LoadedModel, file_digest, leaves_by_name
 from scalevae_jax.runtime import command, console, storage
 from scalevae_jax.runtime.command import Parser
@@ -91,9 +92,9 @@ def _rows(rows: Iterable[Iterable[Any]]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in cells)
 
 
-def _measures(run: LoadedModel) -> str:
-    """The evaluations of this epoch on whole splits, one a column."""
-    results: dict[str, Any] = {}
+def _evaluations(run: LoadedModel) -> dict[str, dict[str, Any]]:
+    """The evaluations of this epoch on whole splits, by what they are of."""
+    results: dict[str, dict[str, Any]] = {}
     for path in sorted(run.workdir.glob("eval_*.json")):
         result = storage.read_json(path)
         if result.get("limit"):
@@ -103,12 +104,18 @@ def _measures(run: LoadedModel) -> str:
             results[f"{name} ({result['examples']} sentences, {result['iw_samples']} draws)"] = result
         else:
             console.warn(f"{path.name} is not in the model card: it does not belong to the exported epoch {run.epoch}")
+    return results
+
+
+def _measures(results: dict[str, dict[str, Any]]) -> str:
+    """A table of evaluations, one a column."""
     if not results:
         return "None: the run was not evaluated before the export."
     table = [("measure", *results, "what it is"), ("---",) * (len(results) + 2)]
-    table += [
-        (key, *(console.format_number(m.get(key), 3) for m in results.values()), meaning) for key, meaning in ROWS
-    ]
+    for key, meaning in ROWS:
+        values = [result.get(key) for result in results.values()]
+        if any(value is not None for value in values):
+            table.append((key, *(console.format_number(value, 3) for value in values), meaning))
     return _rows(table)
 
 
@@ -147,11 +154,11 @@ included. Licence of the data: {data_licence or "not stated by the person who ex
 
 ## Measures
 
-{_measures(run)}
+{_measures(_evaluations(run))}
 
-All measures are in nats a sentence, counting `</s>` but not `<s>`; ppl is per token. `nll`, `nll_unit_prior` and
-`nll_fitted_prior` are upper bounds on -log p(x). `nll_paper` is the estimate of the Scale-VAE paper. It is not a bound
-unless the factor is 1, so do not compare it with the others.
+Losses are in nats a sentence, counting `</s>` but not `<s>`; ppl is per token. `nll` and those named after a prior are
+upper bounds on -log p(x). `nll_paper` is the estimate of the Scale-VAE paper. It is not a bound unless the factor is 1,
+so do not compare it with the others.
 
 ## Intended use
 
@@ -187,7 +194,10 @@ def _command(options: Namespace) -> None:
     save(run, out, options.data_licence)
     console.log(f"written to {out}: " + ", ".join(sorted(path.name for path in out.iterdir())))
     console.log(f"sha256 of {WEIGHTS}: {file_digest(out / WEIGHTS)}")
-    console.log(flags.next_step("sample", "--num 10", run.settings.method.name, out))
+    measured = run.workdir / output(EvaluationRequest())
+    result = storage.read_json(measured) if measured.is_file() else {}
+    prior = prior_to_sample(result) if result.get("epoch") == run.epoch and (out / priors.FILE).is_file() else "model"
+    console.log(flags.next_step("sample", f"--num 10 --prior {prior}", run.settings.method.name, out))
 
 
 main = functools.partial(command.run, _command, parser)

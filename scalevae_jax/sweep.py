@@ -73,7 +73,7 @@ def plan(options: Namespace) -> list[tuple[Trial, Config]]:
             raise InputError(f"--grid {field}: it makes no different system; use --methods, --seeds, or another sweep")
     for flag, field in [*(("--grid ", field) for field in grid), *(("--config.", field) for field in given)]:
         if field != "method.name" and not any(has(name, field) for name in methods):
-            raise InputError(f"{flag}{field}: {', '.join(methods)} have no such hyperparameter")
+            raise InputError(f"{flag}{field}: no hyperparameter of {', '.join(methods)}")
     found: list[tuple[Trial, Config]] = []
     for name, chosen in ((each, chosen) for each in methods for chosen in _combinations(grid, each)):
         kept = {field: value for field, value in given.items() if has(name, field) and field != "method.name"}

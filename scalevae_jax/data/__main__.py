@@ -48,7 +48,7 @@ def describe(data: Data, text: corpus.Corpus) -> None:
         console.log(f"  {line}")
     edges = loader.bucket_lengths(train.lengths, data.buckets)
     padding = loader.padding_share(train.lengths, edges)
-    console.log(f"buckets: {' '.join(map(str, edges))} tokens ({unit} and two marks), {padding:.1%} padding")
+    console.log(f"buckets: {' '.join(map(str, edges))} tokens ({unit}, `<s>` and `</s>`), {padding:.1%} padding")
     for line in corpus.remarks(text, splits):
         console.warn(line)
 

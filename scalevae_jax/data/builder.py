@@ -122,7 +122,7 @@ def _no_sentence(source: Source, split: str) -> str:
     if not sentences:
         held = "".join(f"; {line}" for line in repaired(repairs))
         return f"{path}: the file has no sentence{held}; expected one sentence a line"
-    problem = f"too few sentences to split {source.split} ({split} has none)"
+    problem = f"too few to split {source.split} ({split} has none): {len(sentences):,} different sentences"
     if sentences.total() == 1:
         problem = "one line only, which is one sentence"
     elif len(sentences) == 1:

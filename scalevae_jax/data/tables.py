@@ -14,7 +14,7 @@ Row = tuple[str, Any, str]  # place, label (None without one) and sentence
 Lines = Iterator[tuple[str, str]]  # the place of each line, and its text without its end
 MOST_NAMES = 20  # shown of a row
 LONGEST_CELL = 64 * 2**20  # characters
-NAMED = "(--config.data.text_column and label_column name others)"
+NAMED = "(the fields data.text_column and data.label_column name others)"
 
 
 def _row(where: str, row: Mapping[str, Any], text: str, label: str) -> Row:

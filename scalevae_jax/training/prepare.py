@@ -96,7 +96,10 @@ def prepare(settings: Config, folder: Path, timeout_seconds: int = 300) -> tuple
         data = read(settings, tokenizer.load(name, folder / tokenizer.FILES[name]))
         for split, digest in workdir.read_record(folder)["data"].items():
             if data.digests.get(split) != digest:
-                raise InputError(f"{folder}: trained on another {split} file than {settings.data.path} holds now")
+                raise InputError(
+                    f"{folder}: trained on another {split} file than {settings.data.path} holds now; choose another "
+                    "--workdir, or put the file back"
+                )
     else:
         data = read(settings)
     facts = {"configuration": config.to_json(settings), "workdir": "with checkpoints" if resuming else "new"}

@@ -173,7 +173,7 @@ def test_an_exported_model_takes_the_place_of_a_workdir(run, trained, tmp_path):
     out = tmp_path / "exported"
     done = run("export", "--workdir", str(trained), "--out", str(out))
     assert done.code == 0, done.error
-    assert f"next: python -m scalevae_jax.sample --num 10 --workdir {out}" in done.out
+    assert f"next: python -m scalevae_jax.sample --num 10 --prior model --workdir {out}" in done.out
     drawn = [run("sample", "--workdir", str(folder), "--num", "3").out for folder in (trained, out)]
     assert drawn[0] == drawn[1] != ""
 

@@ -19,7 +19,7 @@ from small import SENTENCES, make_run
 import scalevae_jax
 from scalevae_jax import evaluate, export
 from scalevae_jax.core.types import InputError
-from scalevae_jax.inference import load
+from scalevae_jax.inference import load, metrics
 from scalevae_jax.inference.model import TrainedModel
 
 ROOT = Path(__file__).parents[2]
@@ -87,6 +87,15 @@ def test_the_card_names_data_method_measures_use_and_licence(exported):
     assert r"| rec | 1.250 | 1.250 | -log p(x\|z) |" in card
     assert "Intended use" in card
     assert "9.75" not in card  # of a part of the split
+
+
+def test_the_next_command_samples_from_the_prior_that_the_evaluation_found(tmp_path, monkeypatch, capsys):
+    run = make_run(tmp_path)
+    monkeypatch.setattr(load, "load", lambda *_: run)
+    measures = dict.fromkeys(metrics.BOUNDS, 4.0) | {"nll_mixture_prior": 1.0, "examples": 20, "iw_samples": 7}
+    (tmp_path / "eval_test.json").write_text(json.dumps(measures | {"epoch": run.epoch}))
+    assert export.main(["--workdir", str(tmp_path), "--out", str(tmp_path / "out")]) == 0
+    assert f"sample --num 10 --prior mixture --workdir {tmp_path / 'out'}" in capsys.readouterr().out
 
 
 def test_weights_are_as_readable_as_the_other_files(exported):

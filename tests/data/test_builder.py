@@ -179,7 +179,7 @@ def test_a_bad_split_is_refused_and_leaves_nothing(data, folder, case, tmp_path)
     [
         (["a man sleeps ."], "one line only"),
         (["a man sleeps ."] * 200, "all 200 lines are equal"),
-        (["a man sleeps .", "b"], r"too few sentences to split 90/5/5 \(\w+ has none\)"),
+        (["a man sleeps .", "b"], r"too few to split 90/5/5 \(\w+ has none\): 2 different sentences"),
         (["\u200b"] * 3, "the file has no sentence; 3 blank lines left out; 3 lines with zero-width characters"),
     ],
 )

@@ -20,7 +20,7 @@ def test_the_text_is_described_as_the_next_command_reads_it(tmp_path, capsys, op
     path.write_text("\n".join(f"{'word ' * (i % 71)}{i}" for i in range(400)))
     assert describe.main(["--path", str(path), f"--cache={tmp_path}", *options]) == 0
     out = capsys.readouterr().out
-    assert f" {longest} tokens ({unit} and two marks)" in out
+    assert f" {longest} tokens ({unit}, `<s>` and `</s>`)" in out
     assert ("defaults: " in out) == (not options)
     given = [f"--config.data.path={path}", *(f"--config.data.{field.format(tmp_path)}" for field in changed)]
     given += ["--workdir", "runs/my text"]

@@ -84,7 +84,7 @@ def test_values_are_read_by_their_types(line, values):
         ("a --config.rws=3", "unknown argument --config.rws; the nearest is --config.rows"),
         ("a --config.rows 2.5", "argument --config.rows: expected a whole number, got '2.5'"),
         ("a --config.share x", "argument --config.share: expected a number, got 'x'"),
-        ("a --config.rows=3000000000", "argument --config.rows: expected -2147483647 or more, got 3000000000"),
+        ("a --config.rows=3000000000", "argument --config.rows: expected -2147483647 to 2147483647, got 3000000000"),
     ],
 )
 def test_a_wrong_argument_is_named(line, message):
