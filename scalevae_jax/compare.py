@@ -66,7 +66,7 @@ def _command(options: Namespace) -> None:
     first = options.what[0]
     out = options.out or (first if len(options.what) == 1 and first.is_dir() else Path("comparison"))
     if (out / "comparison.html").exists():
-        console.log(f"{out}: its comparison is replaced; --out keeps it")
+        console.log(f"replacing the comparison in {out}")
     show(found, out)
 
 

@@ -62,8 +62,8 @@ def show(result: dict[str, Any]) -> None:
     if result["ess"] is not None and result["ess"] < min(LOOSE, 0.9 * result["iw_samples"]):
         draws = f"{result['ess']:.1f} of {result['iw_samples']} draws count"
         console.log(f"nll is a loose bound: {draws}; more --iw_samples or --proposal_scale 1.5 may tighten it")
-    if "content_recall" in result and result["content_recall"] is None:
-        console.log("no content_recall: no sentence has a word outside the 200 commonest")
+    if result.get("exact") is not None and result["content_recall"] is None:
+        console.log("no content_recall: no word lies outside the 200 commonest")
     if len(result["nll_by_draws"]) > 1 and result["ess"] is not None:
         bounds = ", ".join(f"{bound:.3f} with {draws}" for draws, bound in result["nll_by_draws"].items())
         console.log(f"nll by number of draws: {bounds}")

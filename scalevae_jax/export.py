@@ -92,9 +92,9 @@ def _rows(rows: Iterable[Iterable[Any]]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in cells)
 
 
-def _evaluations(run: LoadedModel) -> dict[str, dict[str, Any]]:
-    """The evaluations of this epoch on whole splits, by what they are of."""
-    results: dict[str, dict[str, Any]] = {}
+def _measures(run: LoadedModel) -> str:
+    """The evaluations of this epoch on whole splits, one a column."""
+    results: dict[str, Any] = {}
     for path in sorted(run.workdir.glob("eval_*.json")):
         result = storage.read_json(path)
         if result.get("limit"):
@@ -104,11 +104,6 @@ def _evaluations(run: LoadedModel) -> dict[str, dict[str, Any]]:
             results[f"{name} ({result['examples']} sentences, {result['iw_samples']} draws)"] = result
         else:
             console.warn(f"{path.name} is not in the model card: it does not belong to the exported epoch {run.epoch}")
-    return results
-
-
-def _measures(results: dict[str, dict[str, Any]]) -> str:
-    """A table of evaluations, one a column."""
     if not results:
         return "None: the run was not evaluated before the export."
     table = [("measure", *results, "what it is"), ("---",) * (len(results) + 2)]
@@ -154,7 +149,7 @@ included. Licence of the data: {data_licence or "not stated by the person who ex
 
 ## Measures
 
-{_measures(_evaluations(run))}
+{_measures(run)}
 
 Losses are in nats a sentence, counting `</s>` but not `<s>`; ppl is per token. `nll` and those named after a prior are
 upper bounds on -log p(x). `nll_paper` is the estimate of the Scale-VAE paper. It is not a bound unless the factor is 1,
@@ -195,8 +190,7 @@ def _command(options: Namespace) -> None:
     console.log(f"written to {out}: " + ", ".join(sorted(path.name for path in out.iterdir())))
     console.log(f"sha256 of {WEIGHTS}: {file_digest(out / WEIGHTS)}")
     measured = run.workdir / output(EvaluationRequest())
-    result = storage.read_json(measured) if measured.is_file() else {}
-    prior = prior_to_sample(result) if result.get("epoch") == run.epoch and (out / priors.FILE).is_file() else "model"
+    prior = prior_to_sample(storage.read_json(measured) if measured.is_file() else {})
     console.log(flags.next_step("sample", f"--num 10 --prior {prior}", run.settings.method.name, out))
 
 

@@ -123,8 +123,8 @@ def read_split(run: LoadedModel, name: str, path: str | None = None) -> corpus.S
     record = workdir.read_record(run.workdir)["data"] if (run.workdir / workdir.RUN).is_file() else {}
     if path is None and name in record and record[name] != split.digest:
         console.warn(f"{name}: not the text that {workdir.RUN} records; it was changed after training began")
-    said = path is None and name != "test" and record.get(name) == split.digest  # by training
-    if split.unknown > corpus.MANY_UNKNOWN and not said:
+    # training has warned of its own train and valid
+    if split.unknown > corpus.MANY_UNKNOWN and (path is not None or name == "test"):
         data = run.settings.data
         how = "words separated by spaces" if data.tokenizer == "words" and not data.raw else "raw text"
         unit = tokenizer.UNITS[data.tokenizer]

@@ -112,7 +112,7 @@ def _within(kind: Callable[[str], Any], what: str, least: int | float, most: int
         except ValueError:
             raise ArgumentTypeError(f"expected {what}, got {text!r}") from None
         if not least <= value <= most:  # true of nan too
-            bounds = f"{least} or more" if most >= LARGEST and not value > most else f"{least} to {most}"
+            bounds = f"{least} to {most}" if most < LARGEST or value > most else f"{least} or more"
             raise ArgumentTypeError(f"expected {bounds}, got {value}")
         return value
 

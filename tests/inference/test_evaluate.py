@@ -219,6 +219,14 @@ def test_few_effective_draws_make_a_loose_bound(whole, capsys, ess, said):
     assert "2: 1.000, 0: 0.500, 1: 0.250" in out  # dimensions count from 0, as in traverse
 
 
+@pytest.mark.parametrize(("exact", "recall", "said"), [(0.1, None, True), (0.1, 0.0, False), (None, None, False)])
+def test_a_text_of_common_words_has_no_content_recall_and_a_language_model_no_reconstruction(
+    whole, capsys, exact, recall, said
+):
+    show(whole.result | {"exact": exact, "content_recall": recall})
+    assert ("no word lies outside the 200 commonest" in capsys.readouterr().out) == said
+
+
 @pytest.mark.parametrize(
     ("bounds", "prior"),
     [
